@@ -1,0 +1,99 @@
+"""What a kernel finds on its worker: a per-process cache and the shared object of its plan.
+
+Objects are loaded once per process under a lock per key, and dropped least recently used first
+when they exceed the byte limit. The inner thread pools (BLAS, OpenMP) are limited to the threads
+of the worker. This module must import on any worker: nothing but the standard library at the top.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass
+class Cache:
+    """Least-recently-used cache by bytes; a value is loaded once per key, also under threads.
+
+    Attributes
+    ----------
+    limit : int
+        Bytes kept; the newest value is kept even when it alone is larger.
+    loads : int
+        Number of loads so far.
+    """
+
+    limit: int = 2 * 2**30
+    loads: int = 0
+    _values: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
+    _locks: dict[Hashable, threading.Lock] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: Hashable, load: Callable[[], T], size: Callable[[T], int] | int = 0) -> T:
+        """Return the value of ``key``, loading it when it is not there.
+
+        Parameters
+        ----------
+        key : hashable
+            Content-addressed: equal keys mean equal values.
+        load : callable
+        size : int or callable of the value
+            Bytes that the value holds.
+        """
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                value: T = self._values[key][0]
+                return value
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            with self._lock:
+                if key in self._values:
+                    value = self._values[key][0]
+                    return value
+            loaded = load()
+            with self._lock:
+                self.loads += 1
+                self._values[key] = (loaded, size(loaded) if callable(size) else size)
+                self._locks.pop(key, None)
+                self._shrink()
+            return loaded
+
+    def _shrink(self) -> None:
+        total = sum(size for _, size in self._values.values())
+        while total > self.limit and len(self._values) > 1:
+            _, (_, size) = self._values.popitem(last=False)
+            total -= size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()
+
+
+CACHE = Cache()
+"""The cache of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """Given to every kernel call.
+
+    Attributes
+    ----------
+    shared : object
+        ``Plan.shared``, unpickled once per process.
+    cache : Cache
+    threads : int
+        Threads that the kernel may use.
+    """
+
+    shared: Any = None
+    cache: Cache = field(default_factory=lambda: CACHE)
+    threads: int = 1
+    name: str = "local"

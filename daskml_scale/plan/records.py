@@ -1,0 +1,170 @@
+"""Ledger records, fingerprints and the reason for every re-run. Pure.
+
+A unit is reused when its newest record is ``ok`` and carries the fingerprint that the plan computes
+now. Otherwise the first part that differs is the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .units import Outcome, Parts, Plan, Unit
+
+FORMAT = 1
+"""Version of fingerprints and ledger segments."""
+OK, FAILED = "ok", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One unit in the ledger.
+
+    ``unit``, ``fingerprint``, ``digest`` and ``status`` are equal between equal runs; the rest is not.
+
+    Attributes
+    ----------
+    digest : str
+        Of the encoded output, or of ``result``.
+    inputs : str
+        Digest of the ids of the input chunks read.
+    parts : Parts
+        The shared parts of the fingerprint, to explain a later re-run.
+    result : object
+        Small JSON value: statistics, a score, metrics.
+    chunks : mapping
+        Variable -> (digest, size in bytes, mtime in ns) of the stored object that the unit wrote.
+    """
+
+    unit: str
+    fingerprint: str
+    digest: str
+    status: str
+    rows: int = 0
+    attempt: int = 1
+    inputs: str = ""
+    parts: Parts = field(default_factory=Parts)
+    result: Any = None
+    chunks: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
+    error: str = ""
+    seconds: float = 0.0
+    worker: str = ""
+
+    def identity(self) -> tuple[str, str, str, str]:
+        """Return what must be equal between two equal runs."""
+        return self.unit, self.fingerprint, self.digest, self.status
+
+
+def digest(*values: Any) -> str:
+    """Return the BLAKE2b hex digest (20 bytes) of the canonical JSON of ``values``."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "params"):
+        return value.params()
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
+
+
+def fingerprint(parts: Parts, key: str, inputs: str) -> str:
+    """Return the fingerprint of a unit from the shared parts and the digest of what it reads."""
+    return digest(FORMAT, asdict(parts), key, inputs)
+
+
+def reason(record: Record | None, parts: Parts, inputs: str, fingerprint_now: str) -> str:
+    """Return why a unit must run, or an empty string when its record is valid."""
+    if record is None:
+        return "new"
+    if record.fingerprint == fingerprint_now:
+        return "" if record.status == OK else "failed before"
+    for changed, name in (
+        (record.parts.code != parts.code, "code changed"),
+        (record.parts.parameters != parts.parameters, "parameters changed"),
+        (record.parts.model != parts.model, "model changed"),
+        (record.parts.schema != parts.schema, "output schema changed"),
+        (record.inputs != inputs, "input changed"),
+    ):
+        if changed:
+            return name
+    return "format changed"
+
+
+def select(
+    units: Iterable[tuple[Unit, str]],
+    parts: Parts,
+    records: Mapping[str, Record],
+    **plan: Any,
+) -> Plan:
+    """Return the plan that runs exactly the units without a valid record.
+
+    Parameters
+    ----------
+    units : iterable of (unit, digest of the input ids that it reads)
+    parts : Parts
+    records : mapping of unit key to its newest record
+    **plan
+        The other fields of :class:`Plan`.
+    """
+    run: list[Unit] = []
+    prints: dict[str, str] = {}
+    inputs: dict[str, str] = {}
+    reasons: Counter[str] = Counter()
+    reused = 0
+    for unit, read in units:
+        now = fingerprint(parts, unit.key, read)
+        why = reason(records.get(unit.key), parts, read, now)
+        if not why:
+            reused += 1
+            continue
+        run.append(unit)
+        prints[unit.key], inputs[unit.key] = now, read
+        reasons[why] += 1
+    return Plan(
+        units=tuple(run), fingerprints=prints, inputs=inputs, reused=reused, reasons=dict(sorted(reasons.items())), parts=parts,
+        **plan,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a kernel that wrote a region returns: stored objects, rows, and a small result."""
+
+    chunks: Mapping[str, tuple[str, int, int]]
+    rows: int
+    result: Any = None
+
+
+def to_record(outcome: Outcome, plan: Plan) -> Record:
+    """Fold an outcome into its ledger record. ``Written`` values give chunks and rows, others the result."""
+    key = outcome.unit.key
+    common: dict[str, Any] = {
+        "unit": key,
+        "fingerprint": plan.fingerprints[key],
+        "inputs": plan.inputs.get(key, ""),
+        "attempt": outcome.attempt,
+        "parts": plan.parts,
+        "seconds": outcome.seconds,
+        "worker": outcome.worker,
+    }
+    if not outcome.ok:
+        return Record(**common, digest="", status=FAILED, error=f"{outcome.error}\n{outcome.traceback}".strip())
+    if isinstance(outcome.value, Written):
+        written = outcome.value
+        content = [sorted((name, stored[0]) for name, stored in written.chunks.items()), written.result]
+        return Record(
+            **common, digest=digest(content), status=OK, rows=written.rows, result=written.result, chunks=written.chunks
+        )
+    return Record(**common, digest=digest(outcome.value), status=OK, result=outcome.value)

@@ -1,0 +1,228 @@
+"""Frozen records that pass between planning, dispatch and commit. No I/O, no clock.
+
+A stage reads **snapshots** of its inputs, plans **units**, the engine returns **outcomes**, and the
+driver commits them as ledger **records** (``plan.records``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest piece of work that is dispatched, committed and reused.
+
+    Attributes
+    ----------
+    key : str
+        Deterministic and unique within its stage, for example ``rows/000003``.
+    payload : object
+        Small (a few hundred bytes), picklable: indices, not data.
+    weight : float
+        Relative size, in the unit of the stage's duration estimate (seconds per weight).
+    """
+
+    key: str
+    payload: Any = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one unit.
+
+    Attributes
+    ----------
+    value : object
+        What the kernel returned; ``None`` when it failed.
+    error : str
+        Empty, or one line naming the exception.
+    traceback : str
+        The remote traceback of a failed unit.
+    seconds : float
+        Kernel time on the worker.
+    worker : str
+        Name of the worker; ``local`` in process.
+    """
+
+    unit: Unit
+    value: Any = None
+    error: str = ""
+    traceback: str = ""
+    seconds: float = 0.0
+    worker: str = "local"
+    attempt: int = 1
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Schema of one stored array.
+
+    Attributes
+    ----------
+    dtype : str
+        NumPy name, byte order of the machine: ``int64``, ``float32``.
+    shape, chunks : tuple of int
+        In elements, per dimension.
+    shards : tuple of int or None
+        Elements per shard; ``None`` where the chunk is the stored object.
+    attrs : mapping
+        JSON attributes (CF).
+    """
+
+    dtype: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    fill: Any = None
+    """Value of elements never written; ``None`` means 0 or NaN by dtype."""
+
+    @property
+    def write_unit(self) -> tuple[int, ...]:
+        """Elements per stored object: the shard, else the chunk."""
+        return self.shards or self.chunks
+
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A dataset as a plan sees it: schema and identities of its stored objects, no data.
+
+    Attributes
+    ----------
+    ids : mapping
+        Variable -> one id per stored object along the first dimension, in order. Empty when the
+        dataset is not written yet (a dry run): ``known`` is then False.
+    """
+
+    url: str
+    dim: str
+    """The row dimension."""
+    rows: int
+    variables: Mapping[str, Variable]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        return bool(self.ids)
+
+    def row_ids(self, variables: tuple[str, ...], start: int, stop: int) -> tuple[str, ...]:
+        """Return the ids of the objects of ``variables`` that hold rows [start, stop)."""
+        found: list[str] = []
+        for name in variables:
+            size = self.variables[name].write_unit[0]
+            ids = self.ids.get(name, ())
+            found.extend(ids[start // size : -(-stop // size)])
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """An input file: its content hash, size in bytes, and where it is."""
+
+    url: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A dataset to create before units write into it.
+
+    Attributes
+    ----------
+    small : mapping
+        Values of arrays that the driver writes at once (names of features, classes); their
+        variables are in ``variables`` too.
+    """
+
+    dim: str
+    rows: int
+    variables: Mapping[str, Variable]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=dict)
+
+    def snapshot(self, url: str) -> Snapshot:
+        """Return the snapshot of this dataset before anything is written."""
+        return Snapshot(url, self.dim, self.rows, self.variables, self.attrs)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a fingerprint that all units of a pass share; each has its own reason when it changes."""
+
+    code: str = ""
+    model: str = ""
+    parameters: str = ""
+    schema: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One pass of a stage: what to run now, what is reused, and why.
+
+    Attributes
+    ----------
+    units : tuple of Unit
+        To run, in order.
+    fingerprints : mapping of key to str
+        Of every unit in ``units``.
+    inputs : mapping of key to str
+        Digest of the inputs that each unit reads, kept in its record to explain later re-runs.
+    reused : int
+        Units whose committed record is still valid.
+    reasons : mapping of str to int
+        Why units run: new, input changed, model changed, parameters changed, code changed, failed before.
+    later : int
+        Units expected in later passes of the same stage (an estimate, 0 when this is the last).
+    shared : object
+        Picklable; sent once per worker process and given to the kernel as ``worker.shared``.
+    template : Template or None
+        Dataset to create before the units run.
+    grid : str
+        For people: ``17 shards of 20,000 rows``.
+    memory : int
+        Projected peak bytes of one unit.
+    rows : int
+        Rows covered by all units of the pass, reused ones included.
+    parts : Parts
+        What all units of the pass share in their fingerprints.
+    """
+
+    units: tuple[Unit, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    reused: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    later: int = 0
+    shared: Any = None
+    template: Template | None = None
+    grid: str = ""
+    memory: int = 0
+    rows: int = 0
+    parts: Parts = field(default_factory=Parts)
+
+
+def row_ranges(rows: int, size: int) -> list[tuple[int, int]]:
+    """Split ``rows`` into ranges [start, stop) of ``size``; the last may be shorter."""
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def row_key(start: int, size: int, prefix: str = "rows") -> str:
+    """Return the key of the unit that starts at row ``start`` in a grid of ``size`` rows."""
+    return f"{prefix}/{start // size:08d}"

@@ -1,0 +1,90 @@
+"""The strict frozen model that every spec class derives from, and the small value types.
+
+Unknown keys are refused, values are never coerced (``"3"`` is not 3), instances are frozen and
+hashable by their JSON. The loader (``spec.load``) adds file, line and nearest names to errors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)\s*$")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)\s*$")
+_FACTOR = {
+    "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+}  # fmt: skip
+_WORD = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")
+
+
+class Spec(BaseModel):
+    """Base of all spec models: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+
+    def params(self) -> dict[str, Any]:
+        """Return the JSON form used in fingerprints: defaults included, aliases not used."""
+        return self.model_dump(mode="json")
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of a duration such as ``"90s"``, ``"15m"``, ``"3h"``, ``"2d"``.
+
+    Raises
+    ------
+    ValueError
+        If ``text`` is not a number followed by ms, s, m (or min), h or d.
+    """
+    match = _DURATION.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration; write a number and a unit: 90s, 15m, 3h, 2d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def byte_count(text: str) -> int:
+    """Return the bytes of a size such as ``"16GiB"`` or ``"500MB"``.
+
+    Raises
+    ------
+    ValueError
+        If ``text`` is not a number followed by B, kB, MB, GB, TB, KiB, MiB, GiB or TiB.
+    """
+    match = _BYTES.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write a number and a unit: 500MB, 16GiB")
+    return int(float(match[1]) * _FACTOR[match[2]])
+
+
+def _check_duration(text: str) -> str:
+    if seconds(text) <= 0:
+        raise ValueError(f"{text!r}: a duration must be longer than zero")
+    return text
+
+
+def _check_bytes(text: str) -> str:
+    if byte_count(text) <= 0:
+        raise ValueError(f"{text!r}: a size must be larger than zero")
+    return text
+
+
+def _check_word(text: str) -> str:
+    if not _WORD.match(text):
+        raise PydanticCustomError(
+            "not_a_word",
+            "{found} is not a plain word; use letters, digits, '_' and '-', starting with a letter, at most 63",
+            {"found": repr(text)},
+        )
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_check_duration)]
+"""A validated duration text; ``seconds()`` gives its value."""
+ByteSize = Annotated[str, AfterValidator(_check_bytes)]
+"""A validated size text; ``byte_count()`` gives its value."""
+Word = Annotated[str, AfterValidator(_check_word)]
+"""A plain word: a stage, workflow, class or artifact name."""

@@ -1,0 +1,154 @@
+"""Search spaces as data: ``{loguniform: [0.02, 0.3]}``, ``{choice: [15, 31]}``. Drawing is pure in the seed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from .base import Spec
+
+
+class Distribution(Spec):
+    """Base of the one-key distribution mappings."""
+
+    kind: ClassVar[str]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Return one value."""
+        raise TypeError(f"{type(self).__name__} cannot be drawn from")
+
+
+Real = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+
+
+class LogUniform(Distribution):
+    """Real number whose logarithm is uniform between ``low`` and ``high``, both above zero."""
+
+    kind: ClassVar[str] = "loguniform"
+    loguniform: Annotated[list[Real], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_bounds(self.loguniform, above_zero=True)
+        return self
+
+    def draw(self, rng: np.random.Generator) -> float:
+        low, high = self.loguniform
+        return float(np.clip(math.exp(rng.uniform(math.log(low), math.log(high))), low, high))
+
+
+class Uniform(Distribution):
+    """Real number, uniform between ``low`` and ``high``."""
+
+    kind: ClassVar[str] = "uniform"
+    uniform: Annotated[list[Real], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_bounds(self.uniform)
+        return self
+
+    def draw(self, rng: np.random.Generator) -> float:
+        return float(rng.uniform(*self.uniform))
+
+
+class RandInt(Distribution):
+    """Integer, uniform between ``low`` and ``high``, both included."""
+
+    kind: ClassVar[str] = "randint"
+    randint: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_bounds(self.randint)
+        return self
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(self.randint[0], self.randint[1], endpoint=True))
+
+
+class Choice(Distribution):
+    """One of the listed values, each as likely."""
+
+    kind: ClassVar[str] = "choice"
+    choice: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        return self.choice[int(rng.integers(len(self.choice)))]
+
+
+def _check_bounds(bounds: list[Any], above_zero: bool = False) -> None:
+    low, high = bounds
+    if not low < high or (above_zero and low <= 0):
+        raise PydanticCustomError(
+            "bounds", "[{low}, {high}]: write [low, high] with {rule}",
+            {"low": low, "high": high, "rule": "0 < low < high" if above_zero else "low < high"},
+        )  # fmt: skip
+
+
+DISTRIBUTIONS: dict[str, type[Distribution]] = {c.kind: c for c in (LogUniform, Uniform, RandInt, Choice)}
+
+
+def _tag(value: Any) -> str | None:
+    if isinstance(value, Distribution):
+        return value.kind
+    name = next(iter(value), None) if isinstance(value, dict) and len(value) == 1 else None
+    return name if name in DISTRIBUTIONS else None
+
+
+def _list_is_choice(value: Any) -> Any:
+    return {"choice": value} if isinstance(value, list) else value
+
+
+AnyDistribution = Annotated[
+    Annotated[
+        Annotated[LogUniform, Tag("loguniform")]
+        | Annotated[Uniform, Tag("uniform")]
+        | Annotated[RandInt, Tag("randint")]
+        | Annotated[Choice, Tag("choice")],
+        Discriminator(
+            _tag,
+            custom_error_type="unknown_distribution",
+            custom_error_message="write one of loguniform, uniform, randint: [low, high], choice: [values], or a list",
+        ),
+    ],
+    BeforeValidator(_list_is_choice),
+]
+
+
+def seed_from(*parts: object) -> int:
+    """Return a 32-bit seed derived from the parts' text, the same on every machine."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
+
+
+def draw_trials(space: Mapping[str, Distribution], trials: int, seed: int) -> list[dict[str, Any]]:
+    """Draw ``trials`` parameter settings; trial k depends on the seed and k only."""
+    settings = []
+    for number in range(trials):
+        rng = np.random.default_rng(seed_from(seed, "trial", number))
+        settings.append({name: space[name].draw(rng) for name in sorted(space)})
+    return settings
+
+
+def grid(space: Mapping[str, Distribution]) -> list[dict[str, Any]]:
+    """Return every combination of a space of choices, the last name varying fastest.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not a ``choice``.
+    """
+    ordered = sorted(space)
+    for name in ordered:
+        if not isinstance(space[name], Choice):
+            raise ValueError(f"{name} is {space[name].kind}; a grid takes choices only: {{choice: [...]}}")
+    columns = [space[name].choice for name in ordered]  # type: ignore[attr-defined]
+    return [dict(zip(ordered, values, strict=True)) for values in itertools.product(*columns)]

@@ -1,0 +1,393 @@
+"""Workflow files as models: one class per stage kind. Edges between stages come from references.
+
+The classes check what a file alone can tell: names, types, references, cycles. What needs the
+data (columns that exist, chunks that align) is checked when the workflow is planned.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from .base import Spec, Word
+from .expressions import Expression
+from .space import AnyDistribution
+from .steps import AnyStep, Columns
+
+ROWS_PER_CHUNK = 100_000
+"""Rows per chunk where a spec does not say."""
+
+
+class StageSpec(Spec):
+    """Base of all stage models.
+
+    Attributes
+    ----------
+    after : list of str
+        Stages that must be done before this one, beyond those that it reads.
+    """
+
+    after: list[Word] = Field(default_factory=list)
+
+    def references(self) -> dict[str, str]:
+        """Return key path within the stage -> name of the stage referred to."""
+        return {f"after[{position}]": name for position, name in enumerate(self.after)}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        """Return key path -> the kinds that a reference may point at; absent means any."""
+        return {}
+
+
+class RowSpec(Spec):
+    """The row dimension of a table."""
+
+    dim: Word
+    chunk: Annotated[int, Field(gt=0)] = ROWS_PER_CHUNK
+    sort_by: list[str] = Field(default_factory=list)
+
+
+class IngestSpec(StageSpec):
+    """Read a CSV file, plain or compressed, into a table: one row dimension, sorted, coded, CF times.
+
+    Attributes
+    ----------
+    source : str
+        A path, or ``pkg://package/path/in/it``.
+    columns : list of str, optional
+        Columns to keep; all by default.
+    derive : mapping of name to expression
+        Columns computed from the file's columns and from earlier derived ones.
+    """
+
+    kind: Literal["ingest"] = "ingest"
+    source: Annotated[str, Field(min_length=1)]
+    row: RowSpec
+    columns: list[str] | None = None
+    derive: dict[Word, Expression] = Field(default_factory=dict)
+
+
+TABLES = ("ingest",)
+
+
+class Unique(Spec):
+    """No two rows are equal in all the named columns."""
+
+    rule: ClassVar[str] = "unique"
+    unique: Columns
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
+
+
+class MissingOf(Spec):
+    of: str
+    at_most: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.0
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
+
+
+class Missing(Spec):
+    """The share of missing values of a column is at most ``at_most`` (0 to 1)."""
+
+    rule: ClassVar[str] = "missing"
+    missing: MissingOf
+
+
+class RangeOf(Spec):
+    of: str
+    least: Annotated[float, Field(strict=False)] | None = None
+    most: Annotated[float, Field(strict=False)] | None = None
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
+
+
+class Range(Spec):
+    """All present values of a numeric column lie between ``least`` and ``most``."""
+
+    rule: ClassVar[str] = "range"
+    range: RangeOf
+
+
+RULES = ("missing", "range", "unique")
+
+
+def _rule_tag(value: Any) -> str | None:
+    if isinstance(value, (Unique, Missing, Range)):
+        return value.rule
+    return next((name for name in RULES if name in value), None) if isinstance(value, dict) else None
+
+
+AnyRule = Annotated[
+    Annotated[Unique, Tag("unique_rule")] | Annotated[Missing, Tag("missing_rule")] | Annotated[Range, Tag("range_rule")],
+    Discriminator(
+        lambda value: (tag := _rule_tag(value)) and f"{tag}_rule",
+        custom_error_type="unknown_rule",
+        custom_error_message="unknown rule; known: " + ", ".join(RULES),
+    ),
+]
+
+
+class ValidateSpec(StageSpec):
+    """Check rules on a table; a broken rule fails the run, or warns where it says ``else: warn``."""
+
+    kind: Literal["validate"] = "validate"
+    input: Word
+    rules: Annotated[list[AnyRule], Field(min_length=1)]
+
+    def references(self) -> dict[str, str]:
+        return {"input": self.input, **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"input": (*TABLES, "features", "predict")}
+
+
+class MatrixOut(Spec):
+    """Chunks, shards (the unit of work) and type of a feature matrix, in rows."""
+
+    chunk: Annotated[int, Field(gt=0)] | None = None
+    shard: Annotated[int, Field(gt=0)] | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> MatrixOut:
+        if self.chunk and self.shard and self.shard % self.chunk:
+            raise PydanticCustomError(
+                "shard", "shard {shard} is not a multiple of chunk {chunk}; use {fix}",
+                {"shard": self.shard, "chunk": self.chunk, "fix": max(1, self.shard // self.chunk) * self.chunk},
+            )  # fmt: skip
+        return self
+
+
+class FeaturesSpec(StageSpec):
+    """Fit a recipe on the rows of ``fit_where`` and write the feature matrix of all rows."""
+
+    kind: Literal["features"] = "features"
+    input: Word
+    tables: dict[Word, Word] = Field(default_factory=dict)
+    known_at: Expression
+    fit_where: Expression | None = None
+    target: str | None = None
+    out: MatrixOut = Field(default_factory=MatrixOut)
+    steps: Annotated[list[AnyStep], Field(min_length=1)]
+
+    def references(self) -> dict[str, str]:
+        return {
+            "input": self.input,
+            **{f"tables.{name}": stage for name, stage in self.tables.items()},
+            **super().references(),
+        }
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"input": TABLES, **{f"tables.{name}": TABLES for name in self.tables}}
+
+
+def _estimator(value: Any) -> Any:
+    """``module.Class`` or ``{module.Class: {parameters}}``."""
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) is None:
+        return {next(iter(value)): {}}
+    return value
+
+
+Estimator = Annotated[
+    dict[str, dict[str, Any]], BeforeValidator(_estimator), Field(min_length=1, max_length=1)
+]
+"""One import path and its constructor parameters."""
+
+
+class RandomTrials(Spec):
+    trials: Annotated[int, Field(gt=0, le=100_000)]
+
+
+class Random(Spec):
+    random: RandomTrials
+
+
+class GridTrials(Spec):
+    pass
+
+
+class Grid(Spec):
+    grid: GridTrials
+
+
+class TimeSplitOf(Spec):
+    """Train on rows before ``train_until``, validate on those from there to ``validate_until``."""
+
+    of: str
+    train_until: str
+    validate_until: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TimeSplitOf:
+        from .expressions import _time
+
+        try:
+            first, last = _time(self.train_until), _time(self.validate_until)
+        except ValueError as error:
+            raise PydanticCustomError("instant", "{reason}", {"reason": str(error)}) from None
+        if not first < last:
+            raise PydanticCustomError(
+                "split", "train_until {first} is not before validate_until {last}",
+                {"first": self.train_until, "last": self.validate_until},
+            )  # fmt: skip
+        return self
+
+
+class TimeSplit(Spec):
+    time: TimeSplitOf
+
+
+class FoldsOf(Spec):
+    """Contiguous or shuffled folds; stratified by the target when shuffled and it is a class."""
+
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
+    shuffle: bool = False
+
+
+class Folds(Spec):
+    kfold: FoldsOf
+
+
+class SearchSpec(StageSpec):
+    """Score settings of an estimator on a feature matrix; the best is used by ``train``."""
+
+    kind: Literal["search"] = "search"
+    input: Word
+    estimator: Estimator
+    space: Annotated[dict[str, AnyDistribution], Field(min_length=1)]
+    sampler: Random | Grid
+    scoring: str
+    split: TimeSplit | Folds
+
+    def references(self) -> dict[str, str]:
+        return {"input": self.input, **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"input": ("features",)}
+
+
+class TrainSpec(StageSpec):
+    """Fit one estimator on the rows of ``where`` and save the bundle: estimator, recipe, schema."""
+
+    kind: Literal["train"] = "train"
+    input: Word
+    params_from: Word | None = None
+    estimator: Estimator | None = None
+    where: Expression | None = None
+    save_as: Word | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TrainSpec:
+        if self.params_from is None and self.estimator is None:
+            raise PydanticCustomError("estimator", "give params_from: (a search stage) or estimator:")
+        return self
+
+    def references(self) -> dict[str, str]:
+        search = {"params_from": self.params_from} if self.params_from else {}
+        return {"input": self.input, **search, **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"input": ("features",), "params_from": ("search",)}
+
+
+METRICS = ("roc_auc", "average_precision", "log_loss", "brier", "accuracy", "calibration")
+
+
+class EvaluateSpec(StageSpec):
+    """Metrics of a trained model on the rows of ``where``."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    model: Word
+    input: Word
+    where: Expression | None = None
+    metrics: Annotated[
+        list[Literal["roc_auc", "average_precision", "log_loss", "brier", "accuracy", "calibration"]],
+        Field(min_length=1),
+    ]
+
+    def references(self) -> dict[str, str]:
+        return {"model": self.model, "input": self.input, **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"model": ("train",), "input": ("features",)}
+
+
+class PredictSpec(StageSpec):
+    """Predict every row of a table with a trained bundle alone; its recipe runs on the raw rows.
+
+    Attributes
+    ----------
+    tables : mapping, optional
+        Tables for the recipe's joins; by default those that the model's features stage used.
+    max_bad : int
+        Rows that may fail (written as missing with a status) before the run fails.
+    """
+
+    kind: Literal["predict"] = "predict"
+    model: Word
+    input: Word
+    tables: dict[Word, Word] = Field(default_factory=dict)
+    method: Literal["predict", "predict_proba", "decision_function"] = "predict"
+    out: MatrixOut = Field(default_factory=MatrixOut)
+    max_bad: Annotated[int, Field(ge=0)] = 0
+
+    def references(self) -> dict[str, str]:
+        return {
+            "model": self.model,
+            "input": self.input,
+            **{f"tables.{name}": stage for name, stage in self.tables.items()},
+            **super().references(),
+        }
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"model": ("train",), "input": TABLES, **{f"tables.{name}": TABLES for name in self.tables}}
+
+
+KINDS: dict[str, type[StageSpec]] = {
+    "ingest": IngestSpec,
+    "validate": ValidateSpec,
+    "features": FeaturesSpec,
+    "search": SearchSpec,
+    "train": TrainSpec,
+    "evaluate": EvaluateSpec,
+    "predict": PredictSpec,
+}
+
+AnyStage = Annotated[
+    Annotated[IngestSpec, Tag("ingest")]
+    | Annotated[ValidateSpec, Tag("validate")]
+    | Annotated[FeaturesSpec, Tag("features")]
+    | Annotated[SearchSpec, Tag("search")]
+    | Annotated[TrainSpec, Tag("train")]
+    | Annotated[EvaluateSpec, Tag("evaluate")]
+    | Annotated[PredictSpec, Tag("predict")],
+    Discriminator(
+        lambda value: (
+            kind
+            if isinstance(kind := value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None), str)
+            and kind in KINDS
+            else None
+        ),
+        custom_error_type="unknown_kind",
+        custom_error_message="unknown or missing kind; known: " + ", ".join(KINDS),
+    ),
+]
+
+
+class Workflow(Spec):
+    """A whole workflow file.
+
+    Attributes
+    ----------
+    store : str
+        Root URL; stage S writes ``<store>/S.zarr`` and ``<store>/S.ledger/``.
+    cluster : str
+        Name or path of a cluster definition; ``none`` runs in this process.
+    """
+
+    version: Literal[1]
+    name: Word
+    store: Annotated[str, Field(min_length=1)]
+    cluster: str = "local"
+    seed: int = 0
+    stages: Annotated[dict[Word, AnyStage], Field(min_length=1)]

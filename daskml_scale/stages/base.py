@@ -1,0 +1,119 @@
+"""The Stage protocol: ``plan`` (pure), ``kernel`` (on a worker, unit by unit), ``commit`` (driver).
+
+``stages.run.run_stage`` repeats *gather inputs, plan, dispatch, commit* until a plan has no unit left
+to run. A stage with several passes (statistics, then the matrix) just plans the next pass once the
+ledger holds the records of the one before: nothing else remembers where a stage stands.
+
+A stage is a small frozen picklable dataclass: its spec and the URLs that it reads and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.plan.records import Record, to_record
+from daskml_scale.plan.units import FileId, Outcome, Plan, Snapshot, Unit
+from daskml_scale.storage.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Something that a stage reads.
+
+    Attributes
+    ----------
+    kind : str
+        ``dataset`` (a Zarr dataset URL), ``file`` (any file), ``result`` (the last result of another
+        stage, found in that stage's ledger).
+    """
+
+    kind: str
+    url: str
+
+
+Input: TypeAlias = "Snapshot | FileId | Mapping[str, Any] | None"
+"""A gathered input; ``None`` where it does not exist yet (a dry run)."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """What every stage kind provides. See the module docstring."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def ledger(self) -> str:
+        """URL of the stage's ledger."""
+        ...
+
+    def reads(self) -> Mapping[str, Ref]:
+        """Return what to gather before each plan."""
+        ...
+
+    def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
+        """Decide what runs now. Pure: the same inputs and records give the same plan."""
+        ...
+
+    def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
+        """Run one unit on a worker; return ``Written`` or a small JSON value."""
+        ...
+
+    def commit(self, outcomes: Sequence[Outcome], plan: Plan, ledger: Ledger) -> list[Record]:
+        """Make outcomes durable, in one ledger segment. Idempotent."""
+        ...
+
+    def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
+        """Fold the records of a complete stage into its result; write what the driver writes (small files)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """The end of a stage.
+
+    Attributes
+    ----------
+    result : mapping
+        Small JSON: metrics, best parameters, where a model lies.
+    rows : int
+        Rows of the stage, reused ones included.
+    warnings : tuple of str
+    bad_rows : int
+        Rows that are written as missing with a status.
+    """
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    warnings: tuple[str, ...] = ()
+    bad_rows: int = 0
+
+
+@dataclass(frozen=True)
+class StageBase:
+    """Shared behaviour of the kinds; subclasses add their fields, ``plan`` and ``kernel``.
+
+    Attributes
+    ----------
+    name : str
+    ledger : str
+        URL of the stage's ledger.
+    """
+
+    name: str
+    ledger: str
+
+    def reads(self) -> Mapping[str, Ref]:
+        return {}
+
+    def commit(self, outcomes: Sequence[Outcome], plan: Plan, ledger: Ledger) -> list[Record]:
+        records = [to_record(outcome, plan) for outcome in outcomes]
+        ledger.append(records)
+        return records
+
+    def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
+        return StageResult(rows=sum(record.rows for record in records.values()))
