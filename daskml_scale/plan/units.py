@@ -105,8 +105,9 @@ class Snapshot:
     Attributes
     ----------
     ids : mapping
-        Variable -> one id per stored object along the first dimension, in order. Empty when the
-        dataset is not written yet (a dry run): ``known`` is then False.
+        Variable -> one id per stored object along the first dimension, in order: a digest of the
+        encoded bytes and of the variable's dtype and attributes (what a code means is input too).
+        Empty when the dataset is not written yet (a dry run): ``known`` is then False.
     """
 
     url: str
