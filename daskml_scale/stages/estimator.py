@@ -1,0 +1,104 @@
+"""Estimators from a workflow file: ``{sklearn.linear_model.Ridge: {alpha: 2}}`` to an unfitted object.
+
+Every name is checked before anything is built, and an error names the nearest known one. A
+``random_state`` that is not given gets the caller's seed, so results never depend on the worker.
+Only classes with scikit-learn's estimator methods are called; nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from daskml_scale.errors import SpecError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'alpha'?"`` for the nearest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def import_estimator(path: str) -> type[Any]:
+    """Return the estimator class at an import path such as ``sklearn.linear_model.Ridge``.
+
+    Raises
+    ------
+    SpecError
+        When the module or class is not there, or is not a scikit-learn estimator.
+    """
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        raise SpecError(f"{path!r} is not an import path; write module.Class, for example sklearn.linear_model.Ridge")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SpecError(f"{path}: cannot import ({error}); check the name, or install its package") from None
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [known for known in dir(module) if inspect.isclass(getattr(module, known, None))]
+        raise SpecError(f"{path}: {module_name} has no {name!r}{did_you_mean(name, classes)}")
+    wanted = ("fit", "get_params", "set_params")
+    if not inspect.isclass(found) or not all(callable(getattr(found, method, None)) for method in wanted):
+        raise SpecError(f"{path} is not a scikit-learn estimator: a class with {', '.join(wanted)}")
+    return found
+
+
+def build_estimator(mapping: Mapping[str, Mapping[str, Any]], params: Mapping[str, Any], seed: int) -> Any:
+    """Return an unfitted estimator.
+
+    Parameters
+    ----------
+    mapping : mapping
+        One import path and its constructor parameters.
+    params : mapping
+        Parameters set over those, as ``set_params`` takes them (``step__name`` reaches inside).
+    seed : int
+        Given to every ``random_state`` that neither ``mapping`` nor ``params`` sets.
+
+    Raises
+    ------
+    SpecError
+        When the class cannot be imported or built, or has no such parameter.
+    """
+    ((path, fixed),) = mapping.items()
+    estimator_class = import_estimator(path)
+    accepted = inspect.signature(estimator_class).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    direct = {name: value for name, value in fixed.items() if open_ended or name in accepted}
+    try:
+        estimator = estimator_class(**direct)
+    except Exception as error:
+        raise SpecError(f"{path}: cannot be built with {direct}: {error}") from None
+    wanted = {name: value for name, value in {**fixed, **params}.items() if name not in direct or name in params}
+    known = estimator.get_params(deep=True)
+    for name in wanted:
+        if name not in known and not open_ended:
+            nearest = did_you_mean(name, known)
+            raise SpecError(f"{path} has no parameter {name!r}{nearest}; known: {', '.join(sorted(known))}")
+    try:
+        estimator.set_params(**wanted)
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from None
+    seeds = [name for name in estimator.get_params(deep=True) if name.rpartition("__")[2] == "random_state"]
+    return estimator.set_params(**{name: seed for name in seeds if name not in fixed and name not in params})
+
+
+@lru_cache(maxsize=1)
+def _pools() -> Any:
+    import sklearn.ensemble  # noqa: F401  # loads the OpenMP runtime and BLAS, which the controller must find
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+@contextmanager
+def inner_threads(count: int) -> Iterator[None]:
+    """Limit the BLAS and OpenMP pools of this process to ``count`` threads."""
+    with _pools().limit(limits=count):
+        yield

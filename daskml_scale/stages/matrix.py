@@ -1,0 +1,173 @@
+"""The feature matrix as estimators need it: its identity for plans, its rows for kernels.
+
+``search``, ``train`` and ``evaluate`` share these functions. Plans call :func:`check_matrix` and
+:func:`matrix_inputs` (pure, on a snapshot); kernels call :func:`load_matrix`, which reads the wanted
+rows once per process. Nothing here writes. ``build_estimator`` comes along from ``stages.estimator``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.errors import PlanError
+from daskml_scale.plan.records import digest
+from daskml_scale.plan.units import Snapshot, row_ranges
+from daskml_scale.spec.expressions import Values, mask, missing, names
+from daskml_scale.stages.estimator import build_estimator as build_estimator
+from daskml_scale.stages.estimator import did_you_mean
+
+FEATURES, FEATURE_NAMES = "features", "feature"
+"""Variables of a feature matrix: the values (row, feature), and the names of the features."""
+_BLOCK = 65_536
+"""Rows read at a time, in whole chunks: what is held besides the result."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """Rows of a feature matrix that have a target, in the order of the table.
+
+    Attributes
+    ----------
+    X : ndarray of float32 or float64, shape (rows, features)
+        Shared by all kernels of the process and read-only.
+    y : ndarray of float64, shape (rows,)
+    columns : tuple of str
+        Names of the features.
+    keys : mapping of name to column, each of shape (rows,)
+        The row-key columns that were asked for, decoded.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    columns: tuple[str, ...]
+    keys: Mapping[str, Values] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.X.nbytes + self.y.nbytes + 8 * len(self.keys) * len(self.y))
+
+
+def check_matrix(snapshot: Snapshot, where: str | None = None, columns: Sequence[str] = ()) -> str:
+    """Return the target's name after checking that the matrix can be learnt from.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    where : str, optional
+        Condition on row-key columns.
+    columns : sequence of str
+        Other row-key columns that will be read.
+
+    Raises
+    ------
+    PlanError
+        When it is not a feature matrix, has no target, or a column is not among those it carries.
+    """
+    if FEATURES not in snapshot.variables:
+        raise PlanError(f"{snapshot.url} is not a feature matrix (no variable {FEATURES!r}); name a features stage")
+    target = str(snapshot.attrs.get("target") or "")
+    if target not in snapshot.variables:
+        raise PlanError(f"{snapshot.url} has no target; name one in the features stage (target: COLUMN)")
+    for name in _key_columns(where, columns):
+        if name not in _keys(snapshot):
+            known = ", ".join(_keys(snapshot)) or "none"
+            raise PlanError(
+                f"{snapshot.url} carries no column {name!r}{did_you_mean(name, _keys(snapshot))}; "
+                f"it carries the table's sort_by columns and its target: {known}"
+            )
+    return target
+
+
+def _keys(snapshot: Snapshot) -> list[str]:
+    carried = [*snapshot.attrs.get("row_key", []), snapshot.attrs.get("target")]
+    return [name for name in carried if name in snapshot.variables]
+
+
+def _key_columns(where: str | None, columns: Sequence[str]) -> list[str]:
+    return sorted({*columns, *(names(where) if where else ())})
+
+
+def matrix_inputs(snapshot: Snapshot, where: str | None = None, columns: Sequence[str] = ()) -> str:
+    """Return the digest of all that :func:`load_matrix` reads with the same arguments; for fingerprints and caches.
+
+    Which rows ``where`` selects is only known from the data, so every stored object of the
+    variables read counts.
+    """
+    target = check_matrix(snapshot, where, columns)
+    read = tuple(dict.fromkeys((FEATURES, target, *_key_columns(where, columns))))
+    recipe = snapshot.attrs.get("recipe_hash", "")
+    return digest(snapshot.rows, where, recipe, [(name, snapshot.ids.get(name, ())) for name in read])
+
+
+def matrix_bytes(snapshot: Snapshot) -> int:
+    """Return the projected peak bytes of fitting on all rows of a matrix.
+
+    The matrix, the copy that splitting it makes, and the float64 copy that many estimators make.
+    """
+    features = snapshot.variables[FEATURES]
+    cells = features.shape[0] * int(np.prod(features.shape[1:]))
+    return cells * (2 * features.itemsize + 8) + 8 * snapshot.rows * (2 + len(_keys(snapshot)))
+
+
+def load_matrix(
+    url: str, ids: str, where: str | None, worker: WorkerContext
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return the rows of ``where`` that have a target; read once per process.
+
+    Parameters
+    ----------
+    url : str
+        Of the feature matrix.
+    ids : str
+        From :func:`matrix_inputs`: equal ids mean equal data.
+    where : str or None
+        Condition over row-key columns, for example ``sched < time('2013-11-01')``; None takes all rows.
+    worker : WorkerContext
+
+    Returns
+    -------
+    X : ndarray, shape (rows, features)
+        Read-only; in the type of the store.
+    y : ndarray of float64, shape (rows,)
+    columns : tuple of str
+        Names of the features.
+    """
+    matrix = load_rows(url, ids, where, worker)
+    return matrix.X, matrix.y, matrix.columns
+
+
+def load_rows(url: str, ids: str, where: str | None, worker: WorkerContext, columns: Sequence[str] = ()) -> Matrix:
+    """Return :func:`load_matrix`'s rows together with the row-key ``columns``."""
+    key = ("matrix", url, ids, where, tuple(columns))
+    return worker.cache.get(key, lambda: read_rows(url, where, columns), lambda matrix: matrix.nbytes)
+
+
+def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matrix:
+    """Read the rows of ``where`` that have a target, block by block: only the wanted rows are held."""
+    from daskml_scale.storage.stores import open_dataset, read_raw
+    from daskml_scale.storage.tables import read_columns
+
+    dataset = open_dataset(url)
+    target, features = dataset.attrs["target"], dataset[FEATURES]
+    keys = read_columns(url, _key_columns(where, [*columns, target]))
+    wanted = ~missing(keys[target])
+    if where:
+        wanted &= mask(where, keys)
+    if not wanted.any():
+        raise PlanError(f"{url}: no row has a target{f' where {where}' if where else ''}; nothing to learn from")
+    X = np.empty((int(wanted.sum()), features.shape[1]), features.dtype)
+    chunk, done = features.data.chunksize[0], 0
+    for start, stop in row_ranges(features.shape[0], max(1, _BLOCK // chunk) * chunk):
+        chosen = wanted[start:stop]
+        if count := int(chosen.sum()):
+            X[done : done + count] = read_raw(url, FEATURES, start, stop)[0][chosen]
+            done += count
+    y = np.asarray(keys[target][wanted], dtype="float64")
+    for array in (X, y):
+        array.flags.writeable = False
+    labels = tuple(map(str, dataset[FEATURE_NAMES].values))
+    return Matrix(X, y, labels, {name: keys[name][wanted] for name in columns})
