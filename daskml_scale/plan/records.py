@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .units import Outcome, Parts, Plan, Unit
@@ -18,6 +18,8 @@ from .units import Outcome, Parts, Plan, Unit
 FORMAT = 1
 """Version of fingerprints and ledger segments."""
 OK, FAILED = "ok", "failed"
+MISSING = "missing"
+"""Status that planning gives to a record whose stored output is gone or was altered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Record:
     result : object
         Small JSON value: statistics, a score, metrics.
     chunks : mapping
-        Variable -> (digest, size in bytes, mtime in ns) of the stored object that the unit wrote.
+        Object key (``late/c/3``) -> (digest, size in bytes, mtime in ns) of what the unit wrote.
     """
 
     unit: str
@@ -89,7 +91,7 @@ def reason(record: Record | None, parts: Parts, inputs: str, fingerprint_now: st
     if record is None:
         return "new"
     if record.fingerprint == fingerprint_now:
-        return "" if record.status == OK else "failed before"
+        return {OK: "", MISSING: "output missing or altered"}.get(record.status, "failed before")
     for changed, name in (
         (record.parts.code != parts.code, "code changed"),
         (record.parts.parameters != parts.parameters, "parameters changed"),
@@ -122,20 +124,31 @@ def select(
     prints: dict[str, str] = {}
     inputs: dict[str, str] = {}
     reasons: Counter[str] = Counter()
-    reused = 0
+    keys: list[str] = []
     for unit, read in units:
+        keys.append(unit.key)
         now = fingerprint(parts, unit.key, read)
         why = reason(records.get(unit.key), parts, read, now)
         if not why:
-            reused += 1
             continue
         run.append(unit)
         prints[unit.key], inputs[unit.key] = now, read
         reasons[why] += 1
     return Plan(
-        units=tuple(run), fingerprints=prints, inputs=inputs, reused=reused, reasons=dict(sorted(reasons.items())), parts=parts,
+        units=tuple(run),
+        fingerprints=prints,
+        inputs=inputs,
+        reused=reused,
+        reasons=dict(sorted(reasons.items())),
+        parts=parts,
+        keys=tuple(keys),
         **plan,
     )
+
+
+def after(earlier: Plan, plan: Plan) -> Plan:
+    """Return the plan of a later pass of a stage whose ``earlier`` pass has no unit left to run."""
+    return replace(plan, keys=earlier.keys + plan.keys, reused=earlier.reused + plan.reused)
 
 
 @dataclass(frozen=True, slots=True)

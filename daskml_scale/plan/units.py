@@ -203,6 +203,8 @@ class Plan:
         Rows covered by all units of the pass, reused ones included.
     parts : Parts
         What all units of the pass share in their fingerprints.
+    keys : tuple of str
+        Every unit that the stage consists of so far: those of this pass and of earlier ones.
     """
 
     units: tuple[Unit, ...] = ()
@@ -217,6 +219,7 @@ class Plan:
     memory: int = 0
     rows: int = 0
     parts: Parts = field(default_factory=Parts)
+    keys: tuple[str, ...] = ()
 
 
 def row_ranges(rows: int, size: int) -> list[tuple[int, int]]:

@@ -1,0 +1,31 @@
+"""Which Dask client to use: the one given, else the process's default one, else none (in process)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def current_client() -> Any | None:
+    """Return the default ``distributed.Client`` of this process, as every Dask library uses it, or ``None``."""
+    if "distributed" not in sys.modules:
+        return None  # nobody can have made a client
+    import distributed
+
+    try:
+        client = distributed.default_client()
+    except ValueError:
+        return None
+    return client if client.status == "running" else None
+
+
+def slots(client: Any, resources: dict[str, float] | None = None) -> int:
+    """Return how many tasks with these resources the cluster can run at a time now."""
+    wanted = resources or {}
+    total = 0
+    # The client's periodic copy may be 2 s old; the scheduler's answer is not.
+    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+        have = worker.get("resources") or {}
+        limits = [int(have.get(name, 0) // amount) for name, amount in wanted.items() if amount]
+        total += min([worker["nthreads"], *limits])
+    return total
