@@ -138,7 +138,7 @@ def select(
         units=tuple(run),
         fingerprints=prints,
         inputs=inputs,
-        reused=reused,
+        reused=len(keys) - len(run),
         reasons=dict(sorted(reasons.items())),
         parts=parts,
         keys=tuple(keys),

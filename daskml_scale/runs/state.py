@@ -1,0 +1,128 @@
+"""One run and its stages as frozen records; ids, states and where they are kept. No database, no clock.
+
+A run is *queued*, then *running*, then *succeeded*, *partial* (done, with quarantined rows), *failed* or
+*interrupted*. ``lost`` is computed, never stored: a live run whose lease expired.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+LIVE = ("queued", "running")
+"""States in which a process is, or will be, at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """How far one stage of a run got.
+
+    Attributes
+    ----------
+    state : str
+        waiting | running | ok | failed | interrupted
+    units : int
+        Units known so far, reused ones included.
+    done : int
+        Units committed or reused.
+    seconds : float
+        Wall seconds so far.
+    rate : float
+        Units per second of late; 0 when unknown.
+    eta : float or None
+        Seconds left, estimated.
+    """
+
+    name: str
+    kind: str = ""
+    state: str = "waiting"
+    units: int = 0
+    done: int = 0
+    reused: int = 0
+    failed: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    rate: float = 0.0
+    eta: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run as the registry knows it. Times in seconds since the epoch.
+
+    Attributes
+    ----------
+    source : str
+        The workflow file.
+    command : tuple of str
+        Words after ``daskml-scale`` that continue this run from ``cwd``.
+    state : str
+        queued | running | succeeded | partial | failed | interrupted | lost
+    epoch : int
+        How often the run was started; fences writes.
+    log : str
+        File with the output of a submitted run; empty for one in the foreground.
+    summary : mapping
+        What a finished run returned.
+    """
+
+    id: str
+    workflow: str
+    source: str
+    store: str
+    cluster: str
+    command: tuple[str, ...]
+    cwd: str
+    state: str
+    epoch: int
+    lease_until: float
+    host: str
+    pid: int
+    created: float
+    started: float | None
+    finished: float | None
+    exit_code: int | None
+    message: str
+    log: str
+    summary: dict[str, Any]
+    stages: tuple[StageRecord, ...] = ()
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
+        return {**asdict(self), "command": list(self.command), "stages": [asdict(stage) for stage in self.stages]}
+
+
+def home() -> Path:
+    """Return the directory of the registry and of the logs: ``$DASKML_SCALE_HOME``, else the user's data directory."""
+    if chosen := os.environ.get("DASKML_SCALE_HOME"):
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("daskml-scale", appauthor=False)
+
+
+def run_id(workflow: str, now: float, attempt: int = 0) -> str:
+    """Return an id that sorts by time within a workflow: name, UTC day, and the time of day as 4 hex digits.
+
+    Parameters
+    ----------
+    now : float
+        Seconds since the epoch. Ids 1.4 s apart differ.
+    attempt : int
+        Added to the time of day when the id is taken.
+    """
+    moment = datetime.fromtimestamp(now, UTC)
+    part = int((now % 86400.0) / 86400.0 * 0x10000) + attempt
+    return f"{workflow}-{moment:%Y%m%d}-{part:04x}"
+
+
+def state_at(state: str, lease_until: float, now: float) -> str:
+    """Return the state to show: a live run whose lease expired is ``lost``."""
+    return "lost" if state in LIVE and lease_until < now else state
