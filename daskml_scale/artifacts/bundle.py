@@ -1,0 +1,319 @@
+"""Model bundles: a folder with ``model.skops`` (the estimator) and ``bundle.json`` (all else).
+
+``bundle.json`` holds the fitted recipe, the schema of features and classes, what it was trained on,
+and the SHA-256 of ``model.skops``: a bundle is known by its content, equal models give equal files, and
+saving the same model again writes nothing. ``bundle.json`` is written last, so a save that was cut
+short, like a file that was altered, is a hash that does not fit, and is refused. Models are never
+pickled; what may be in the file is for ``trust`` to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from daskml_scale.errors import StoreError, UntrustedError, UsageError
+from daskml_scale.html import table
+from daskml_scale.plan.records import digest
+from daskml_scale.storage import files
+
+from . import trust
+
+FORMAT = 1
+MODEL, MANIFEST = "model.skops", "bundle.json"
+METHODS = ("predict", "predict_proba", "decision_function")
+_PACKAGES = ("daskml-scale", "numpy", "scikit-learn", "skops")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A saved model: estimator, recipe and schema. The estimator is loaded when it is first used.
+
+    Attributes
+    ----------
+    path : str
+        Folder of the bundle.
+    manifest : mapping
+        Content of ``bundle.json``.
+    trusted : tuple of str
+        Types that may be loaded beyond scikit-learn's.
+    """
+
+    path: str
+    manifest: Mapping[str, Any]
+    trusted: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def sha256(self) -> str:
+        """Of ``model.skops``: the identity of the estimator."""
+        return str(self.manifest["sha256"])
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The fitted recipe as JSON, or ``None`` for a bare estimator."""
+        found: dict[str, Any] | None = self.manifest["recipe"]
+        return found
+
+    @property
+    def recipe_hash(self) -> str:
+        return "" if self.recipe is None else digest(self.recipe)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """``features`` (names), ``classes`` (empty for a regressor), ``dtype`` of the matrix, ``target``."""
+        found: dict[str, Any] = self.manifest["schema"]
+        return found
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(self.schema["features"])
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        return tuple(self.schema["classes"])
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the model was trained on."""
+        found: dict[str, Any] = self.manifest["training"]
+        return found
+
+    @cached_property
+    def estimator(self) -> Any:
+        """The fitted estimator; its file is checked against the hash before anything is made of it."""
+        return load_estimator(self.path, self.sha256, self.trusted)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict from a feature matrix of shape (rows, features); returns shape (rows,)."""
+        return call(self.estimator, "predict", self._matrix(X), self.features)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities of shape (rows, classes), in the order of ``classes``."""
+        return call(self.estimator, "predict_proba", self._matrix(X), self.features)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return decision values of shape (rows,), or (rows, classes) for several classes."""
+        return call(self.estimator, "decision_function", self._matrix(X), self.features)
+
+    def _matrix(self, X: Any) -> np.ndarray:
+        if hasattr(X, "columns"):
+            absent = [name for name in self.features if name not in X.columns]
+            if absent:
+                raise UsageError(f"the model {self.name} needs columns {absent}; the table has {list(X.columns)}")
+            X = X[list(self.features)]
+        matrix = np.asarray(X)
+        if matrix.ndim != 2 or matrix.shape[1] != len(self.features):
+            raise UsageError(
+                f"the model {self.name} takes a matrix of shape (rows, {len(self.features)}), not {matrix.shape}; "
+                "for raw tables use daskml_scale.predict"
+            )
+        return matrix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bundle, (self.path, self.manifest, self.trusted)
+
+    def _rows(self) -> list[tuple[str, object]]:
+        kind = self.manifest["estimator"]
+        names = ", ".join(self.features[:6]) + (", ..." if len(self.features) > 6 else "")
+        return [
+            ("estimator", kind.rpartition(".")[2]),
+            ("features", f"{len(self.features)}: {names}"),
+            *([("classes", ", ".join(map(str, self.classes)))] if self.classes else []),
+            ("recipe", f"{self.recipe_hash[:12]}" if self.recipe is not None else "none (takes a feature matrix)"),
+            *([("rows trained on", self.training["rows"])] if "rows" in self.training else []),
+            ("sha256", self.sha256[:12]),
+        ]
+
+    def __repr__(self) -> str:
+        return "\n".join([f"<daskml_scale.Bundle {self.name!r}>", *(f"  {key}: {text}" for key, text in self._rows())])
+
+    def _repr_html_(self) -> str:
+        return table(("", ""), self._rows(), title=f"Bundle {self.name}")
+
+
+def save_model(
+    estimator: Any,
+    path: str | os.PathLike[str],
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    schema: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Save a fitted estimator as a bundle; writes nothing when the same bundle lies there.
+
+    Parameters
+    ----------
+    estimator : scikit-learn estimator
+        Fitted. Of any kind that skops can save.
+    path : str
+        Folder of the bundle: a local path or ``memory://NAME``.
+    recipe : mapping, optional
+        Fitted recipe as JSON; with it the bundle predicts from raw tables.
+    schema : mapping, optional
+        ``features``, ``classes``, ``dtype``, ``target``; what is absent is read off the estimator.
+    training : mapping, optional
+        JSON that says what the model was trained on.
+
+    Returns
+    -------
+    Bundle
+        Trusts the types in its own estimator: this process made them.
+
+    Raises
+    ------
+    UsageError
+        When the estimator cannot be saved without pickle, or a folder lies there that is no bundle.
+    """
+    folder = files.normal(path)
+    data = dump(estimator)
+    manifest = {
+        "format": FORMAT,
+        "estimator": trust.type_name(type(estimator)),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "recipe": None if recipe is None else dict(recipe),
+        "schema": {**_schema(estimator), **(schema or {})},
+        "training": dict(training or {}),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+    }
+    held = set(files.names(folder))
+    if held and not held & {MODEL, MANIFEST}:
+        raise UsageError(f"{folder} is not a model bundle, it holds {', '.join(sorted(held)[:3])}; choose another path")
+    if files.read_bytes(files.join(folder, MODEL)) != data:
+        files.write_bytes(files.join(folder, MODEL), data)
+    if MANIFEST not in held or files.read_json(files.join(folder, MANIFEST)) != manifest:
+        files.write_json(files.join(folder, MANIFEST), manifest)
+    return Bundle(folder, manifest, tuple(trust.untrusted(data)))
+
+
+def load_model(path: str | os.PathLike[str], *, trusted: trust.Trusted = ()) -> Bundle:
+    """Open a bundle: its hash and the types in it are checked now, the estimator is loaded on first use.
+
+    Parameters
+    ----------
+    path : str
+        Folder of the bundle.
+    trusted : sequence of str or type
+        Types to allow beyond scikit-learn's own, after you have read what they do.
+
+    Raises
+    ------
+    StoreError
+        When there is no bundle.
+    UntrustedError
+        When the model file is not the one that the bundle names, or holds types that are not trusted.
+    """
+    folder = files.normal(path)
+    bundle = Bundle(folder, read_manifest(folder), tuple(trust.type_name(kind) for kind in trusted))
+    trust.audit(_checked_bytes(folder, bundle.sha256), bundle.trusted, files.join(folder, MODEL))
+    return bundle
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """Return the content of ``bundle.json``.
+
+    Raises
+    ------
+    StoreError
+        When there is none, or it is of another format.
+    """
+    url = files.join(path, MANIFEST)
+    found = files.read_json(url)
+    if found is None:
+        raise StoreError(f"{path} is not a model bundle: there is no {MANIFEST}; check the path, or train the model")
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        have = found.get("format") if isinstance(found, dict) else type(found).__name__
+        raise StoreError(f"{url} has format {have!r}, expected {FORMAT}; save the model again with this version")
+    absent = [key for key in ("sha256", "estimator", "recipe", "schema", "training") if key not in found]
+    if absent:
+        raise StoreError(f"{url} lacks {', '.join(absent)}; save the model again")
+    return found
+
+
+def load_estimator(path: str, sha256: str, trusted: trust.Trusted = ()) -> Any:
+    """Return the estimator of a bundle whose model file has exactly this hash.
+
+    Raises
+    ------
+    UntrustedError
+        When it has another hash, or holds types that are not trusted.
+    """
+    return trust.load(_checked_bytes(path, sha256), trusted, files.join(path, MODEL))
+
+
+def dump(estimator: Any) -> bytes:
+    """Return the canonical model file of an estimator.
+
+    Raises
+    ------
+    UsageError
+        When skops cannot save it.
+    """
+    import skops.io
+
+    from .canonical import canonical
+
+    try:
+        return canonical(skops.io.dumps(estimator))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{type(estimator).__name__} cannot be saved without pickle ({error}); "
+            "use estimators of scikit-learn, or classes whose attributes are numbers, text, lists, dicts and arrays"
+        ) from error
+
+
+def call(estimator: Any, method: str, matrix: np.ndarray, features: Sequence[str]) -> np.ndarray:
+    """Call a method of an estimator on a feature matrix, named if the estimator was fitted on names.
+
+    Raises
+    ------
+    UsageError
+        When the estimator has no such method.
+    """
+    function = getattr(estimator, method, None)
+    if function is None:
+        has = [name for name in METHODS if hasattr(estimator, name)]
+        raise UsageError(f"{type(estimator).__name__} has no method {method!r}; it has {', '.join(has) or 'none'}")
+    if hasattr(estimator, "feature_names_in_"):
+        import pandas as pd
+
+        return np.asarray(function(pd.DataFrame(matrix, columns=list(features))))
+    return np.asarray(function(matrix))
+
+
+def _schema(estimator: Any) -> dict[str, Any]:
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        names = [f"x{number}" for number in range(int(getattr(estimator, "n_features_in_", 0)))]
+    classes = getattr(estimator, "classes_", ())
+    return {
+        "features": [str(name) for name in names],
+        "classes": classes.tolist() if hasattr(classes, "tolist") else list(classes),
+        "dtype": "float64",
+        "target": "",
+    }
+
+
+def _checked_bytes(folder: str, sha256: str) -> bytes:
+    url = files.join(folder, MODEL)
+    data = files.read_bytes(url)
+    if data is None:
+        raise StoreError(f"{url} is missing; train or save the model again, or restore the file")
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise UntrustedError(
+            f"{url} has SHA-256 {found[:16]}..., the bundle names {sha256[:16]}...: the file was altered, or a save "
+            "was cut short; train or save the model again, or restore the file"
+        )
+    return data
