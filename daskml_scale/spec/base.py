@@ -9,23 +9,24 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)\s*$")
+_DURATION = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(ms|s|min|m|h|d)\s*", re.ASCII)
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)\s*$")
+_BYTES = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)\s*", re.ASCII)
 _FACTOR = {
     "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
-_WORD = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_LONGEST = 9e9  # seconds; 64-bit nanoseconds end at 9.2e9
 
 
 class Spec(BaseModel):
     """Base of all spec models: frozen, strict, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     def params(self) -> dict[str, Any]:
         """Return the JSON form used in fingerprints: defaults included, aliases not used."""
@@ -40,7 +41,7 @@ def seconds(text: str) -> float:
     ValueError
         If ``text`` is not a number followed by ms, s, m (or min), h or d.
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write a number and a unit: 90s, 15m, 3h, 2d")
     return float(match[1]) * _SECONDS[match[2]]
@@ -54,15 +55,15 @@ def byte_count(text: str) -> int:
     ValueError
         If ``text`` is not a number followed by B, kB, MB, GB, TB, KiB, MiB, GiB or TiB.
     """
-    match = _BYTES.match(text)
+    match = _BYTES.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a size; write a number and a unit: 500MB, 16GiB")
     return int(float(match[1]) * _FACTOR[match[2]])
 
 
 def _check_duration(text: str) -> str:
-    if seconds(text) <= 0:
-        raise ValueError(f"{text!r}: a duration must be longer than zero")
+    if not 0 < seconds(text) <= _LONGEST:
+        raise ValueError(f"{text!r}: a duration must be longer than zero and shorter than 285 years")
     return text
 
 
@@ -73,7 +74,7 @@ def _check_bytes(text: str) -> str:
 
 
 def _check_word(text: str) -> str:
-    if not _WORD.match(text):
+    if not _WORD.fullmatch(text):
         raise PydanticCustomError(
             "not_a_word",
             "{found} is not a plain word; use letters, digits, '_' and '-', starting with a letter, at most 63",
@@ -88,3 +89,5 @@ ByteSize = Annotated[str, AfterValidator(_check_bytes)]
 """A validated size text; ``byte_count()`` gives its value."""
 Word = Annotated[str, AfterValidator(_check_word)]
 """A plain word: a stage, workflow, class or artifact name."""
+Column = Annotated[str, Field(min_length=1)]
+"""The name of a column or feature."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from .base import ByteSize, Duration, Spec, Word
 
 Count = Annotated[int, Field(ge=0)]
-Price = Annotated[float, Field(ge=0, strict=False)]
+Price = Annotated[float, Field(ge=0)]
 
 
 class Workers(Spec):
@@ -48,7 +48,7 @@ class WorkerClass(Spec):
     workers: Workers = Field(default_factory=Workers)
     threads: Annotated[int, Field(gt=0)] = 1
     memory: ByteSize | Literal["auto"] = "auto"
-    resources: dict[Word, Annotated[float, Field(gt=0, strict=False)]] = Field(default_factory=dict)
+    resources: dict[Word, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     price_per_hour: Price = 0.0
     startup: Duration = "2s"
 
@@ -56,8 +56,8 @@ class WorkerClass(Spec):
 class Budget(Spec):
     """Spending caps, in the currency of the prices."""
 
-    per_hour: Annotated[float, Field(gt=0, strict=False)] | None = None
-    total: Annotated[float, Field(gt=0, strict=False)] | None = None
+    per_hour: Annotated[float, Field(gt=0)] | None = None
+    total: Annotated[float, Field(gt=0)] | None = None
 
 
 class Scaling(Spec):
@@ -71,10 +71,19 @@ class Scaling(Spec):
     budget: Budget = Field(default_factory=Budget)
 
 
+def _check_listen(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or any(char.isspace() or char == ":" for char in host) or not (port.isascii() and port.isdigit()):
+        raise ValueError(f"{text!r} is not an address; write host:port, such as 127.0.0.1:8787")
+    if int(port[:9]) > 65535:
+        raise ValueError(f"{text!r}: a port is a number from 0 (any free one) to 65535")
+    return text
+
+
 class Dashboard(Spec):
     """Where the Dask dashboard listens; a taken port means the next free one."""
 
-    listen: Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$")] = "127.0.0.1:8787"
+    listen: Annotated[str, AfterValidator(_check_listen)] = "127.0.0.1:8787"
 
 
 class ClusterSpec(Spec):

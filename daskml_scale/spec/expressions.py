@@ -53,6 +53,8 @@ Values: TypeAlias = "np.ndarray | Coded"
 
 def _span(unit_seconds: int) -> Callable[[Any], Any]:
     def make(value: Any) -> Any:
+        if np.asarray(value).dtype.kind not in "iuf":
+            raise TypeError("seconds(), minutes(), hours() and days() take numbers")
         numbers = np.asarray(value, dtype="float64")
         missing = ~np.isfinite(numbers)
         ns = np.where(missing, 0.0, numbers * (unit_seconds * 1e9)).round().astype("int64")
@@ -81,7 +83,21 @@ def missing(value: Values) -> np.ndarray:
 
 
 def _where(condition: Any, yes: Any, no: Any) -> Any:
-    return np.where(np.nan_to_num(np.asarray(condition, dtype="float64")) != 0, yes, no)
+    _same_kind(yes, no)
+    return np.where(np.nan_to_num(_truth(condition)) != 0, yes, no)
+
+
+def _pick(choose: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def make(left: Any, right: Any) -> Any:
+        _same_kind(left, right)
+        return choose(left, right)
+
+    return make
+
+
+def _same_kind(left: Any, right: Any) -> None:
+    if _is_time(left) != _is_time(right) or _is_span(left) != _is_span(right):
+        raise TypeError("times go with times, spans with spans, numbers with numbers")
 
 
 FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
@@ -98,8 +114,8 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "cos": (1, np.cos),
     "floor": (1, np.floor),
     "round": (1, np.round),
-    "minimum": (2, np.minimum),
-    "maximum": (2, np.maximum),
+    "minimum": (2, _pick(np.minimum)),
+    "maximum": (2, _pick(np.maximum)),
     "missing": (1, lambda value: missing(value).astype("float64")),
     "where": (3, _where),
 }
@@ -151,6 +167,8 @@ def _check(node: ast.expr) -> None:
     match node:
         case ast.Name():
             return
+        case ast.Constant(value=int() as number) if not -(2**63) <= number < 2**63:
+            raise ValueError(f"{ast.unparse(node)[:40]} does not fit into 64 bits")
         case ast.Constant(value=bool() | int() | float() | str()):
             return
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not()):
@@ -163,12 +181,17 @@ def _check(node: ast.expr) -> None:
                 _check(value)
         case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[ast.List() | ast.Tuple() as items]):
             _check(node.left)
+            if not items.elts or not all(_is_literal(item) for item in items.elts):
+                raise ValueError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
             for item in items.elts:
-                if not isinstance(item, ast.Constant):
-                    raise ValueError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
+                _check(item)
         case ast.Compare(ops=[op], comparators=[right]) if type(op) in _COMPARE:
             _check(node.left)
             _check(right)
+        case ast.Compare(ops=[ast.Is() | ast.IsNot()]):
+            raise ValueError("'is' is not known here; for missing values write missing(x) or not missing(x)")
+        case ast.Compare(ops=[_]):
+            raise ValueError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
         case ast.Compare():
             raise ValueError("write one comparison at a time and join them by 'and': a < b and b < c")
         case ast.Call(func=ast.Name(id="time"), args=[ast.Constant(value=str() as text)], keywords=[]):
@@ -188,6 +211,12 @@ def _check(node: ast.expr) -> None:
             )
 
 
+def _is_literal(node: ast.expr) -> bool:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        node = node.operand
+    return isinstance(node, ast.Constant)
+
+
 def names(text: str) -> tuple[str, ...]:
     """Return the columns an expression reads, sorted."""
     tree = parse(text)
@@ -202,7 +231,11 @@ def _time(text: str) -> np.datetime64:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"time({text!r}): write an ISO 8601 instant such as '2013-10-01' or '2013-10-01T06:00'") from None
+        raise ValueError(
+            f"time({text!r}): write an ISO 8601 instant such as '2013-10-01' or '2013-10-01T06:00'"
+        ) from None
+    if not 1678 <= instant.year <= 2261:
+        raise ValueError(f"time({text!r}): times lie between the years 1678 and 2261")
     if instant.tzinfo is not None:
         instant = instant.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(instant, "ns")
@@ -230,10 +263,12 @@ def evaluate(text: str, columns: Mapping[str, Values]) -> np.ndarray:
         with np.errstate(all="ignore"):
             value = _evaluate(parse(text), columns)
     except (TypeError, np.exceptions.DTypePromotionError) as error:
-        kinds = {name: _kind(columns[name]) for name in names(text)}
+        kinds = {name: _kind(columns[name]) for name in names(text) if name in columns}
         raise ValueError(f"{text!r} does not fit its columns {kinds}: {error}") from None
     if isinstance(value, (Coded, str)):
-        raise ValueError(f"{text!r} gives text; compare it with something, or name the column where a column is asked for")
+        raise ValueError(
+            f"{text!r} gives text; compare it with something, or name the column where a column is asked for"
+        )
     return np.asarray(value)
 
 
@@ -242,7 +277,7 @@ def mask(text: str, columns: Mapping[str, Values]) -> np.ndarray:
     value = evaluate(text, columns)
     if value.dtype.kind in "mM":
         raise ValueError(f"{text!r} is a time, not a condition; compare it with something")
-    rows = max((len(columns[name]) for name in names(text)), default=0)
+    rows = max((len(column) for column in columns.values()), default=0)
     return np.broadcast_to(np.nan_to_num(value.astype("float64")) != 0, value.shape or (rows,))
 
 
@@ -265,10 +300,11 @@ def _evaluate(node: ast.expr, columns: Mapping[str, Values]) -> Any:
             if isinstance(value, np.ndarray) and value.dtype.kind == "b":
                 return value.astype("float64")
             return value
-        case ast.Constant(value=bool() as constant):
-            return float(constant)
-        case ast.Constant(value=constant):
+        case ast.Constant(value=str() as constant):
             return constant
+        case ast.Constant(value=constant):
+            # NumPy scalars: 1/0 is inf, 9**9**9 wraps; Python's would raise, or run for ever
+            return np.int64(constant) if type(constant) is int else np.float64(constant)  # type: ignore[arg-type]
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             truth = _truth(_evaluate(operand, columns))
             return 1.0 - truth
@@ -277,21 +313,39 @@ def _evaluate(node: ast.expr, columns: Mapping[str, Values]) -> Any:
         case ast.UnaryOp(operand=operand):
             return +_evaluate(operand, columns)
         case ast.BinOp(left=left, op=op, right=right):
-            return _BINARY[type(op)](_evaluate(left, columns), _evaluate(right, columns))
+            return _arithmetic(op, _evaluate(left, columns), _evaluate(right, columns))
         case ast.BoolOp(op=op, values=values):
             return _logic([_truth(_evaluate(value, columns)) for value in values], isinstance(op, ast.And))
         case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as op], comparators=[items]):
             value = _evaluate(left, columns)
-            found = [_compare(value, item.value, operator.eq) for item in items.elts]  # type: ignore[attr-defined]
-            truth = _logic(found, all_of=False) if found else np.zeros(len(value))
+            found = [_compare(value, _evaluate(item, columns), operator.eq) for item in items.elts]  # type: ignore[attr-defined]
+            truth = _logic(found, all_of=False)
             return 1.0 - truth if isinstance(op, ast.NotIn) else truth
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return _compare(_evaluate(left, columns), _evaluate(right, columns), _COMPARE[type(op)])
         case ast.Call(func=ast.Name(id="time"), args=[ast.Constant(value=str() as text)]):
             return _time(text)
         case ast.Call(func=ast.Name(id=name), args=args):
-            return FUNCTIONS[name][1](*(_evaluate(argument, columns) for argument in args))
+            given = [_evaluate(argument, columns) for argument in args]
+            if any(isinstance(value, str) or (isinstance(value, Coded) and name != "missing") for value in given):
+                raise TypeError(f"{name}() takes numbers or times, not text")
+            return FUNCTIONS[name][1](*given)
     raise AssertionError(ast.dump(node))  # parse() refuses everything else
+
+
+def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
+    if any(isinstance(value, (str, Coded)) for value in (left, right)):
+        raise TypeError("text has no arithmetic")
+    if isinstance(op, (ast.Add, ast.Sub)) and (_is_time(left) or _is_span(left)) != (
+        _is_time(right) or _is_span(right)
+    ):
+        raise TypeError("a time and a number; write seconds(n), minutes(n), hours(n) or days(n)")
+    if isinstance(op, (ast.FloorDiv, ast.Mod)):
+        if _is_span(left) and _is_span(right) and isinstance(op, ast.FloorDiv):
+            return np.floor(left / right)  # whole numbers have no missing value
+        if (np.ndim(right) or not right) and np.asarray(left).dtype.kind in "iu" and right.dtype.kind in "iu":
+            right = right.astype("float64")  # a zero among the divisors is inf or NaN, not 0
+    return _BINARY[type(op)](left, right)
 
 
 def _truth(value: Any) -> Any:

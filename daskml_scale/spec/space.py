@@ -25,14 +25,11 @@ class Distribution(Spec):
         raise TypeError(f"{type(self).__name__} cannot be drawn from")
 
 
-Real = Annotated[float, Field(strict=False, allow_inf_nan=False)]
-
-
 class LogUniform(Distribution):
     """Real number whose logarithm is uniform between ``low`` and ``high``, both above zero."""
 
     kind: ClassVar[str] = "loguniform"
-    loguniform: Annotated[list[Real], Field(min_length=2, max_length=2)]
+    loguniform: Annotated[list[float], Field(min_length=2, max_length=2)]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -48,7 +45,7 @@ class Uniform(Distribution):
     """Real number, uniform between ``low`` and ``high``."""
 
     kind: ClassVar[str] = "uniform"
-    uniform: Annotated[list[Real], Field(min_length=2, max_length=2)]
+    uniform: Annotated[list[float], Field(min_length=2, max_length=2)]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -56,7 +53,8 @@ class Uniform(Distribution):
         return self
 
     def draw(self, rng: np.random.Generator) -> float:
-        return float(rng.uniform(*self.uniform))
+        low, high = self.uniform
+        return float(rng.uniform(low, high))
 
 
 class RandInt(Distribution):
@@ -116,7 +114,7 @@ AnyDistribution = Annotated[
         Discriminator(
             _tag,
             custom_error_type="unknown_distribution",
-            custom_error_message="write one of loguniform, uniform, randint: [low, high], choice: [values], or a list",
+            custom_error_message="write a list of values or one of these; known: loguniform, uniform, randint, choice",
         ),
     ],
     BeforeValidator(_list_is_choice),

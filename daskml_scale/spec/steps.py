@@ -7,12 +7,12 @@ are computed by the kernels in ``stages.features``; this module holds none.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Duration, Spec, Word
+from .base import Column, Duration, Spec, Word
 
 DATE_PARTS = (
     "year", "month", "day", "dayofweek", "dayofyear", "hour", "minute", "minute_of_day", "week", "quarter",
@@ -26,7 +26,7 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Columns = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+Columns = Annotated[list[Column], BeforeValidator(_as_list), Field(min_length=1)]
 """One name or a list of names."""
 
 
@@ -53,7 +53,7 @@ class DateParts(Step):
     """
 
     step: ClassVar[str] = "date_parts"
-    of: str
+    of: Column
     parts: list[DatePart] = Field(min_length=1)
     zone: str = "UTC"
     prefix: str = ""
@@ -84,7 +84,7 @@ class Cyclical(Step):
 
     step: ClassVar[str] = "cyclical"
     of: Columns
-    periods: list[Annotated[float, Field(gt=0, strict=False)]]
+    periods: list[Annotated[float, Field(gt=0)]]
 
     @model_validator(mode="after")
     def _one_period_each(self) -> Self:
@@ -141,8 +141,8 @@ class Lookup(Step):
 
     step: ClassVar[str] = "lookup"
     table: Word
-    key: str
-    their_key: str | None = None
+    key: Column
+    their_key: Column | None = None
     take: Columns
 
     def reads(self) -> tuple[str, ...]:
@@ -162,8 +162,8 @@ class AsOf(Step):
 
     step: ClassVar[str] = "as_of"
     table: Word
-    match: Annotated[list[str], BeforeValidator(_as_list)] = Field(default_factory=list)
-    their_time: str
+    match: Annotated[list[Column], BeforeValidator(_as_list)] = Field(default_factory=list)
+    their_time: Column
     take: Columns
     tolerance: Duration | None = None
 
@@ -183,9 +183,9 @@ class Trailing(Step):
     """
 
     step: ClassVar[str] = "trailing"
-    of: str
-    at: str
-    match: Annotated[list[str], BeforeValidator(_as_list)] = Field(default_factory=list)
+    of: Column
+    at: Column
+    match: Annotated[list[Column], BeforeValidator(_as_list)] = Field(default_factory=list)
     windows: list[Duration] = Field(min_length=1)
     stat: Literal["mean", "sum", "count"] = "mean"
 
@@ -196,9 +196,7 @@ class Trailing(Step):
         return tuple(f"{self.of}_{self.stat}_{window.replace(' ', '')}" for window in self.windows)
 
 
-STEPS: dict[str, type[Step]] = {
-    cls.step: cls for cls in (DateParts, Cyclical, Ordinal, Keep, Lookup, AsOf, Trailing)
-}
+STEPS: dict[str, type[Step]] = {cls.step: cls for cls in (DateParts, Cyclical, Ordinal, Keep, Lookup, AsOf, Trailing)}
 """YAML name -> class."""
 
 
@@ -228,18 +226,20 @@ def _content(cls: type[Step]) -> Any:
     return Annotated[cls, BeforeValidator(open_wrapper), Tag(cls.step)]
 
 
-AnyStep = Annotated[
-    Annotated[
-        _content(DateParts) | _content(Cyclical) | _content(Ordinal) | _content(Keep) | _content(Lookup)
-        | _content(AsOf) | _content(Trailing),
-        Discriminator(
-            _tag,
-            custom_error_type="unknown_step",
-            custom_error_message="unknown step; known: " + ", ".join(sorted(STEPS)),
-        ),
-    ],
-    BeforeValidator(_unwrap),
-]  # fmt: skip
+if TYPE_CHECKING:
+    AnyStep: TypeAlias = Step
+else:
+    AnyStep = Annotated[
+        Annotated[
+            Union[tuple(_content(cls) for cls in STEPS.values())],  # noqa: UP007
+            Discriminator(
+                _tag,
+                custom_error_type="unknown_step",
+                custom_error_message="unknown step; known: " + ", ".join(sorted(STEPS)),
+            ),
+        ],
+        BeforeValidator(_unwrap),
+    ]
 """A step in a spec: an instance, or ``{name: settings}``. Error paths equal YAML paths."""
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Spec, Word
+from .base import Column, Spec, Word
 from .expressions import Expression
 from .space import AnyDistribution
 from .steps import AnyStep, Columns
@@ -45,7 +45,7 @@ class RowSpec(Spec):
 
     dim: Word
     chunk: Annotated[int, Field(gt=0)] = ROWS_PER_CHUNK
-    sort_by: list[str] = Field(default_factory=list)
+    sort_by: list[Column] = Field(default_factory=list)
 
 
 class IngestSpec(StageSpec):
@@ -64,7 +64,7 @@ class IngestSpec(StageSpec):
     kind: Literal["ingest"] = "ingest"
     source: Annotated[str, Field(min_length=1)]
     row: RowSpec
-    columns: list[str] | None = None
+    columns: Annotated[list[Column], Field(min_length=1)] | None = None
     derive: dict[Word, Expression] = Field(default_factory=dict)
 
 
@@ -80,8 +80,8 @@ class Unique(Spec):
 
 
 class MissingOf(Spec):
-    of: str
-    at_most: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.0
+    of: Column
+    at_most: Annotated[float, Field(ge=0, le=1)] = 0.0
     otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
@@ -93,9 +93,9 @@ class Missing(Spec):
 
 
 class RangeOf(Spec):
-    of: str
-    least: Annotated[float, Field(strict=False)] | None = None
-    most: Annotated[float, Field(strict=False)] | None = None
+    of: Column
+    least: float | None = None
+    most: float | None = None
     otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
@@ -116,7 +116,9 @@ def _rule_tag(value: Any) -> str | None:
 
 
 AnyRule = Annotated[
-    Annotated[Unique, Tag("unique_rule")] | Annotated[Missing, Tag("missing_rule")] | Annotated[Range, Tag("range_rule")],
+    Annotated[Unique, Tag("unique_rule")]
+    | Annotated[Missing, Tag("missing_rule")]
+    | Annotated[Range, Tag("range_rule")],
     Discriminator(
         lambda value: (tag := _rule_tag(value)) and f"{tag}_rule",
         custom_error_type="unknown_rule",
@@ -164,7 +166,7 @@ class FeaturesSpec(StageSpec):
     tables: dict[Word, Word] = Field(default_factory=dict)
     known_at: Expression
     fit_where: Expression | None = None
-    target: str | None = None
+    target: Column | None = None
     out: MatrixOut = Field(default_factory=MatrixOut)
     steps: Annotated[list[AnyStep], Field(min_length=1)]
 
@@ -188,10 +190,31 @@ def _estimator(value: Any) -> Any:
     return value
 
 
+def _check_estimator(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    path = next(iter(value))
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
+        raise PydanticCustomError(
+            "import_path", "{found} is not an import path; write module.Class, such as {example}",
+            {"found": repr(path), "example": "sklearn.linear_model.LogisticRegression"},
+        )  # fmt: skip
+    return value
+
+
 Estimator = Annotated[
-    dict[str, dict[str, Any]], BeforeValidator(_estimator), Field(min_length=1, max_length=1)
+    dict[str, dict[str, Any]],
+    BeforeValidator(_estimator),
+    Field(min_length=1, max_length=1),
+    AfterValidator(_check_estimator),
 ]
 """One import path and its constructor parameters."""
+
+
+def _one_of(value: Any, **models: type[Spec]) -> str | None:
+    """Return the tag of a one-key mapping, or of an instance."""
+    for tag, model in models.items():
+        if isinstance(value, model) or (isinstance(value, dict) and tag in value):
+            return tag
+    return None
 
 
 class RandomTrials(Spec):
@@ -210,10 +233,20 @@ class Grid(Spec):
     grid: GridTrials
 
 
+AnySampler = Annotated[
+    Annotated[Random, Tag("random")] | Annotated[Grid, Tag("grid")],
+    Discriminator(
+        lambda value: _one_of(value, random=Random, grid=Grid),
+        custom_error_type="unknown_sampler",
+        custom_error_message="unknown sampler; known: random, grid",
+    ),
+]
+
+
 class TimeSplitOf(Spec):
     """Train on rows before ``train_until``, validate on those from there to ``validate_until``."""
 
-    of: str
+    of: Column
     train_until: str
     validate_until: str
 
@@ -248,6 +281,16 @@ class Folds(Spec):
     kfold: FoldsOf
 
 
+AnySplit = Annotated[
+    Annotated[TimeSplit, Tag("time")] | Annotated[Folds, Tag("kfold")],
+    Discriminator(
+        lambda value: _one_of(value, time=TimeSplit, kfold=Folds),
+        custom_error_type="unknown_split",
+        custom_error_message="unknown split; known: time, kfold",
+    ),
+]
+
+
 class SearchSpec(StageSpec):
     """Score settings of an estimator on a feature matrix; the best is used by ``train``."""
 
@@ -255,9 +298,9 @@ class SearchSpec(StageSpec):
     input: Word
     estimator: Estimator
     space: Annotated[dict[str, AnyDistribution], Field(min_length=1)]
-    sampler: Random | Grid
+    sampler: AnySampler
     scoring: str
-    split: TimeSplit | Folds
+    split: AnySplit
 
     def references(self) -> dict[str, str]:
         return {"input": self.input, **super().references()}
