@@ -1,0 +1,62 @@
+"""Kernels of the steps that look at one row at a time: arrays in, float64 features out.
+
+Every value depends on its own row alone, so results do not depend on how a table is chunked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from daskml_scale.spec.expressions import Coded, Values
+
+
+def date_parts(instants: np.ndarray, parts: Sequence[str], zone: str) -> list[np.ndarray]:
+    """Return calendar parts in a time zone; NaN where the instant is missing.
+
+    Parameters
+    ----------
+    instants : ndarray of datetime64, shape (rows,)
+        UTC.
+    parts : sequence of str
+        Of :data:`daskml_scale.spec.steps.DATE_PARTS`.
+    zone : str
+        IANA name; its rules decide hours around a change to or from summer time.
+    """
+    import pandas as pd
+
+    local = pd.DatetimeIndex(instants.astype("datetime64[ns]")).tz_localize("UTC").tz_convert(zone)
+
+    def numbers(values: object) -> np.ndarray:
+        return np.asarray(values, dtype="float64")
+
+    def part(name: str) -> np.ndarray:
+        if name == "minute_of_day":
+            return numbers(local.hour) * 60 + numbers(local.minute)
+        if name == "week":
+            return local.isocalendar()["week"].to_numpy(dtype="float64", na_value=np.nan)
+        return numbers(getattr(local, name))
+
+    return [part(name) for name in parts]
+
+
+def cyclical(values: np.ndarray, period: float) -> list[np.ndarray]:
+    """Return sine and cosine of ``2 pi values / period``, each of shape (rows,)."""
+    with np.errstate(invalid="ignore"):
+        angle = values * (2 * np.pi / period)
+        return [np.sin(angle), np.cos(angle)]
+
+
+def ordinal(column: Coded, categories: Sequence[str], unknown: int) -> np.ndarray:
+    """Return the position of each row's label in ``categories``; ``unknown`` for other labels and missing ones."""
+    position = {label: float(code) for code, label in enumerate(categories)}
+    table = np.array([position.get(label, float(unknown)) for label in column.labels] + [float(unknown)])
+    return table[np.where(column.codes < 0, -1, column.codes)]
+
+
+def numbers(column: Values) -> np.ndarray:
+    """Return a numeric column as float64."""
+    if isinstance(column, Coded) or column.dtype.kind not in "iufb":
+        raise TypeError(f"a column of {'categories' if isinstance(column, Coded) else column.dtype} is not numeric")
+    return column.astype("float64")

@@ -1,0 +1,186 @@
+"""A recipe as a frozen record: its steps, when rows must be predicted, and what fitting learnt.
+
+It answers which columns are read and which features are made, and goes to JSON and back. It reads no
+data and computes no features; ``transformer`` and ``planner`` are built on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from daskml_scale.errors import SpecError
+from daskml_scale.plan.records import digest
+from daskml_scale.spec.base import seconds
+from daskml_scale.spec.expressions import names
+from daskml_scale.spec.steps import AnyStep, AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing, dump_step
+
+FORMAT = 1
+"""Version of a recipe's JSON."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps and what fitting learnt.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+    known_at : str
+        Expression: when a row must be predicted.
+    target : str or None
+    categories : mapping of column to tuple of str, or None
+        Sorted labels seen in ``fit``, for every ordinal column; ``None`` before fitting.
+    """
+
+    steps: tuple[Step, ...]
+    known_at: str
+    target: str | None = None
+    categories: Mapping[str, tuple[str, ...]] | None = None
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features, in order."""
+        return tuple(name for step in self.steps for name in step.outputs())
+
+    @property
+    def ordinal(self) -> tuple[str, ...]:
+        """Columns whose categories ``fit`` collects."""
+        return _unique(name for step in self.steps if isinstance(step, Ordinal) for name in step.of)
+
+    @property
+    def trailing(self) -> tuple[Trailing, ...]:
+        return tuple(step for step in self.steps if isinstance(step, Trailing))
+
+    @property
+    def windows(self) -> dict[str, int]:
+        """Time column of the trailing steps -> longest window that ends there, ns."""
+        longest: dict[str, int] = {}
+        for step in self.trailing:
+            longest[step.at] = max(longest.get(step.at, 0), *(nanoseconds(window) for window in step.windows))
+        return longest
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """Columns read at the row itself."""
+        found: list[str] = list(names(self.known_at))
+        for position, step in enumerate(self.steps):
+            made = self.made_before(position)
+            found.extend(name for name in step.reads() if not (reads_features(step) and name in made))
+        return _unique(found)
+
+    @property
+    def event_columns(self) -> tuple[str, ...]:
+        """Columns read from earlier rows, through trailing windows."""
+        return _unique(name for step in self.trailing for name in (step.at, step.of, *step.match))
+
+    def made_before(self, position: int) -> frozenset[str]:
+        """Return the features of the steps before ``position``."""
+        return frozenset(name for step in self.steps[:position] for name in step.outputs())
+
+    @property
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Joined table -> columns read of it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for step in self.steps:
+            if isinstance(step, (Lookup, AsOf)):
+                found[step.table] = _unique((*found.get(step.table, ()), *joined_columns(step)))
+        return found
+
+    def scan_columns(self, where: str | None) -> tuple[str, ...]:
+        """Return the columns that the fitting pass reads; empty when there is nothing to learn."""
+        found: list[str] = []
+        if self.categories is None and self.ordinal:
+            found.extend((*self.ordinal, *(names(where) if where else ())))
+        if self.trailing:
+            found.extend((*names(self.known_at), *self.windows))
+        return _unique(found)
+
+    def fitted(self, categories: Mapping[str, Sequence[str]]) -> Program:
+        """Return the same recipe with what fitting learnt."""
+        return replace(self, categories={name: tuple(labels) for name, labels in sorted(categories.items())})
+
+    def unfitted(self) -> Program:
+        """Return the same recipe before fitting."""
+        return replace(self, categories=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as a JSON dict; :meth:`from_dict` is the inverse."""
+        fitted = self.categories is not None and {name: list(labels) for name, labels in self.categories.items()}
+        return {
+            "format": FORMAT,
+            "steps": [dump_step(step) for step in self.steps],
+            "known_at": self.known_at,
+            "target": self.target,
+            "fitted": None if fitted is False else {"categories": fitted},
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Program:
+        """Rebuild a recipe.
+
+        Raises
+        ------
+        SpecError
+            When it is not the JSON of a recipe of this format.
+        """
+        if value.get("format") != FORMAT or "steps" not in value:
+            raise SpecError(f"not a recipe of format {FORMAT}, but format {value.get('format')!r}; save it again with this version")
+        program = cls(parse_steps(value["steps"]), value["known_at"], value.get("target"))
+        learnt = value.get("fitted")
+        return program if learnt is None else program.fitted(learnt["categories"])
+
+    @property
+    def hash(self) -> str:
+        """Digest of steps, ``known_at``, target and what fitting learnt."""
+        content = self.to_dict()
+        return digest(content["steps"], content["known_at"], content["target"], content["fitted"])
+
+
+def reads_features(step: Step) -> bool:
+    """Return whether a step may read features of earlier steps: joins and windows read the table only."""
+    return isinstance(step, (Cyclical, Keep, DateParts, Ordinal))
+
+
+def joined_columns(step: Lookup | AsOf) -> tuple[str, ...]:
+    """Return the columns that a step reads of its other table."""
+    if isinstance(step, Lookup):
+        return _unique((step.their_key or step.key, *step.take))
+    return _unique((step.their_time, *step.match, *step.take))
+
+
+@lru_cache(maxsize=256)
+def nanoseconds(duration: str) -> int:
+    """Return a duration in ns."""
+    return round(seconds(duration) * 1e9)
+
+
+def parse_steps(values: Iterable[Any]) -> tuple[Step, ...]:
+    """Return steps from instances or ``{name: settings}``.
+
+    Raises
+    ------
+    SpecError
+        Naming the position and the setting that is wrong.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    values = list(values)
+    if not values:
+        raise SpecError("a recipe needs at least one step", path="steps")
+    parsed: list[Step] = []
+    adapter: TypeAdapter[Any] = TypeAdapter(AnyStep)
+    for position, value in enumerate(values):
+        try:
+            parsed.append(adapter.validate_python(value))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+            raise SpecError(f"{first['msg']} (found {first['input']!r:.80})", path=f"steps[{position}]{inner}") from None
+    return tuple(parsed)
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
