@@ -1,3 +1,52 @@
-"""daskml-scale: features, search and prediction as Dask task graphs over chunked Zarr."""
+"""daskml-scale: features, search and prediction as Dask task graphs over chunked Zarr.
+
+``import daskml_scale as dms`` is cheap: each name below loads what it needs on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Recipe": "stages.features",
+    "cluster": "api",
+    "ingest": "api",
+    "last_run": "api",
+    "load_model": "artifacts",
+    "map": "stages.map",
+    "open_dataset": "storage.stores",
+    "plan": "api",
+    "predict": "stages.predict",
+    "run": "api",
+    "save_model": "artifacts",
+    "search": "search",
+    "steps": "steps",
+    "submit": "api",
+}
+__all__ = sorted(["__version__", *_HOME])  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from . import search, steps
+    from .api import cluster, ingest, last_run, plan, run, submit
+    from .artifacts import load_model, save_model
+    from .stages.features import Recipe
+    from .stages.map import map
+    from .stages.predict import predict
+    from .storage.stores import open_dataset
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'daskml_scale' has no attribute {name!r}")
+    module = import_module(f"daskml_scale.{home}")
+    value = module if home == name else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

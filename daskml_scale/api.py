@@ -1,0 +1,250 @@
+"""The public functions, and the only place where the parts are joined.
+
+Here a run gets its cluster, its client, its dashboard and its sinks. Everything below is given what
+it needs and looks for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskml_scale import events
+from daskml_scale.errors import UsageError
+from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow
+from daskml_scale.storage import files, stores
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from daskml_scale.runs.execute import RunSummary, StagePlanRow
+    from daskml_scale.stages.run import StageRow
+
+PRELOADS = ("daskml_scale.dashboard.preload",)
+"""Scheduler modules of the clusters that we start; the backlog plugin is always there."""
+NO_CLUSTER = "none"
+
+
+def cluster(spec: Any = "local", **options: Any) -> Any:
+    """Start a cluster from a definition: a name, a path, a mapping or a ``ClusterSpec``.
+
+    Returns a ``distributed`` cluster: ``get_client()``, ``scale``, ``adapt``, ``dashboard_link``,
+    ``close``; also a context manager. It follows the backlog between its limits by itself.
+
+    Raises
+    ------
+    SpecError
+        When the definition is wrong.
+    ClusterError
+        When it does not start; nothing is left behind.
+    """
+    from daskml_scale.deploy import cluster as start
+
+    return start(spec, preload=PRELOADS, **options)
+
+
+def ingest(
+    source: str,
+    out: str | os.PathLike[str],
+    *,
+    dim: str = "row",
+    chunk: int = ROWS_PER_CHUNK,
+    sort_by: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+    derive: Mapping[str, str] | None = None,
+    client: Any | None = None,
+) -> xr.Dataset:
+    """Read a CSV file into a table at ``out`` and return it, opened lazily.
+
+    Parameters
+    ----------
+    source : str
+        A path, plain or compressed, or ``pkg://package/path``.
+    out : str
+        URL of the Zarr dataset; its ledger lies beside it, so a second call reuses what is there.
+    dim : str
+        Name of the row dimension.
+    chunk : int
+        Rows per chunk.
+    sort_by : sequence of str
+        Columns that order the rows.
+    columns : sequence of str, optional
+        Columns to keep.
+    derive : mapping of name to expression, optional
+        ``{"sched": "time_hour + minutes(minute)"}``.
+    client : distributed.Client, optional
+        The default client if there is one, else this process.
+
+    Returns
+    -------
+    xarray.Dataset
+    """
+    from daskml_scale.engine.client import current_client
+    from daskml_scale.spec.find import source_path
+    from daskml_scale.spec.workflow import IngestSpec
+    from daskml_scale.stages.ingest import IngestStage
+    from daskml_scale.stages.run import run_stage
+
+    url = files.normal(out)
+    spec = IngestSpec(
+        source=source,
+        row=RowSpec(dim=dim, chunk=chunk, sort_by=list(sort_by)),
+        columns=None if columns is None else list(columns),
+        derive=dict(derive or {}),
+    )
+    stage = IngestStage(
+        name=Path(url).stem,
+        ledger=stores.beside(url, "ledger"),
+        source=str(source_path(source, Path.cwd())),
+        origin=source,
+        row=spec.row,
+        columns=None if spec.columns is None else tuple(spec.columns),
+        derive=tuple(spec.derive.items()),
+    )
+    run_stage(stage, client=current_client() if client is None else client)
+    return stores.open_dataset(url)
+
+
+def check(workflow: str | Path | Workflow) -> Workflow:
+    """Load a workflow and check all that can be checked before its data is read.
+
+    Raises
+    ------
+    SpecError
+        One error: file, line, key path, value found, and the nearest valid name or the remedy.
+    """
+    return _loaded(workflow)[0]
+
+
+def _loaded(workflow: str | Path | Workflow) -> tuple[Workflow, Path]:
+    """Return a checked workflow and the folder that its relative sources are resolved from."""
+    from daskml_scale.spec.find import find_workflow
+    from daskml_scale.spec.load import load_workflow
+
+    if isinstance(workflow, Workflow):
+        return workflow, Path.cwd()
+    return load_workflow(find_workflow(str(workflow))), Path.cwd()
+
+
+def plan(
+    workflow: str | Path | Workflow, *, store: str | os.PathLike[str] | None = None, cluster: str | None = None
+) -> list[StagePlanRow]:
+    """Plan a workflow without writing anything: units, chunk grid, memory per task, what is reused and why."""
+    from daskml_scale.runs import execute
+
+    found, base = _loaded(workflow)
+    return execute.plan(found, os.fspath(store or found.store), base=base)
+
+
+def run(
+    workflow: str | Path | Workflow,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    cluster: Any | None = None,
+    client: Any | None = None,
+    sink: events.Sink = events.ignore,
+    run_id: str = "",
+) -> RunSummary:
+    """Run a workflow to its end, or what is left of it; blocks.
+
+    Parameters
+    ----------
+    workflow : str, Path or Workflow
+        A name (``./workflows/NAME.yaml``, then the packaged ones), a path, or a loaded workflow.
+    store : str, optional
+        URL of the store; the workflow's own by default.
+    cluster : str, optional
+        Name or path of a cluster definition, ``none`` for this process. By default the process's Dask
+        client is used if there is one, else the workflow's cluster, started when the first unit must run.
+    client : distributed.Client, optional
+        Use this cluster.
+    sink : callable, optional
+        Receives the events.
+    run_id : str, optional
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    DaskMLError
+        What was committed stays; the same call goes on from there.
+    """
+    from daskml_scale.engine.client import current_client
+    from daskml_scale.runs import execute
+
+    found, base = _loaded(workflow)
+    url = files.normal(store or found.store)
+    if client is None and cluster is None:
+        client = current_client()
+    name = found.cluster if cluster is None else cluster
+    with ExitStack() as stack:
+        source: Callable[[], Any] | None = None
+        publish = _Publishing(sink, stack)
+        if client is not None:
+            publish.to(client)
+            source = lambda: client  # noqa: E731
+        elif name != NO_CLUSTER:
+            if files.is_memory(url):
+                raise UsageError(
+                    f"{url} lives in this process and workers cannot reach it; use a local path or --cluster none"
+                )
+            source = _lazy_client(name, stack, publish)
+        return execute.execute(found, url, base=base, client=source, sink=publish, run=run_id)
+
+
+class _Publishing:
+    """A sink that also publishes to the cluster's dashboard, once there is one; earlier events follow then."""
+
+    def __init__(self, sink: events.Sink, stack: ExitStack) -> None:
+        self.sink, self.stack = sink, stack
+        self.kept: list[events.Event] = []
+        self.publisher: Any | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        self.sink(event)
+        if self.publisher is not None:
+            self.publisher(event)
+        else:
+            self.kept.append(event)
+
+    def to(self, client: Any) -> None:
+        """Start publishing through a client."""
+        from daskml_scale.dashboard.publish import publisher
+
+        self.publisher = publisher(client)
+        self.stack.callback(self.publisher.close)
+        for event in self.kept:
+            self.publisher(event)
+        self.kept.clear()
+
+
+def _lazy_client(name: Any, stack: ExitStack, publish: _Publishing) -> Callable[[], Any]:
+    """Return a callable that starts the cluster on its first call: a run that reuses everything starts none."""
+    clients: list[Any] = []
+
+    def get() -> Any:
+        if not clients:
+            started = stack.enter_context(cluster(name, sink=publish))
+            clients.append(stack.enter_context(started.get_client()))
+            publish.to(clients[0])
+        return clients[0]
+
+    return get
+
+
+def last_run() -> StageRow | None:
+    """Return the accounting of the last stage that ran in this process: units, reused, seconds, rows."""
+    from daskml_scale.stages.run import LAST
+
+    return LAST[-1] if LAST else None
+
+
+def now() -> float:
+    """Return the time, seconds since the epoch (one clock for the edges)."""
+    return time.time()

@@ -1,0 +1,273 @@
+"""Run or plan a whole workflow: its stages in order, in one store, under one lock.
+
+What was done lives in the stages' ledgers, so running again is resuming. This module starts no
+cluster and knows no terminal: the client, when it is first needed, and the sink of events are given.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from daskml_scale import events
+from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.errors import DaskMLError, Exit, PlanError
+from daskml_scale.plan.dag import order
+from daskml_scale.plan.records import OK, Record, to_record
+from daskml_scale.plan.units import Outcome, Plan, Snapshot
+from daskml_scale.spec.workflow import EvaluateSpec, PredictSpec, StageSpec, Workflow
+from daskml_scale.stages.base import Input, Stage, StageResult
+from daskml_scale.stages.registry import Builder
+from daskml_scale.stages.run import LAST, StageRow, checked_records, gather, run_stage
+from daskml_scale.storage import files
+from daskml_scale.storage.ledger import Ledger
+from daskml_scale.storage.lock import hold
+
+PACKAGES = ("daskml-scale", "dask", "distributed", "zarr", "xarray", "numpy", "pandas", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """The end of a run, also written to ``summary.json`` in its store.
+
+    Attributes
+    ----------
+    state : str
+        ``succeeded``, or ``partial`` when rows were quarantined within ``max_bad``.
+    metrics : mapping
+        Of the evaluate stages; with several of them the keys are ``<stage>.<metric>``.
+    rows_predicted : int
+    seconds : float
+        Wall time of the run.
+    """
+
+    run: str
+    workflow: str
+    store: str
+    state: str
+    stages: tuple[StageRow, ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    rows_predicted: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        return int(Exit.PARTIAL if self.state == "partial" else Exit.OK)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "stages": [asdict(row) for row in self.stages]}
+
+    def __repr__(self) -> str:
+        units, reused = sum(r.units for r in self.stages), sum(r.reused for r in self.stages)
+        return f"<Run {self.run or self.workflow}: {self.state}, {units} units, {reused} reused, {self.seconds:.1f} s>"
+
+    def _repr_html_(self) -> str:
+        from daskml_scale import html
+
+        rows = [
+            (row.name, row.kind, row.units, row.reused, f"{row.seconds:.1f}", f"{row.rows:,}") for row in self.stages
+        ]
+        stages = html.table(("stage", "kind", "units", "reused", "seconds", "rows"), rows, title=repr(self))
+        scalars = [(name, f"{value:.4f}") for name, value in self.metrics.items() if isinstance(value, float)]
+        return stages + (html.table(("metric", "value"), scalars) if scalars else "")
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlanRow:
+    """One stage of a dry run.
+
+    Attributes
+    ----------
+    units : int
+        To run, later passes included.
+    memory : int
+        Projected bytes per task.
+    reasons : mapping
+        Why units run -> how many.
+    note : str
+        What could not be known yet.
+    """
+
+    name: str
+    kind: str
+    units: int
+    reused: int
+    later: int
+    grid: str
+    memory: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def execute(
+    workflow: Workflow,
+    store: str,
+    *,
+    base: Path,
+    client: Callable[[], Any] | None = None,
+    sink: events.Sink = events.ignore,
+    run: str = "",
+) -> RunSummary:
+    """Run every stage of a workflow, or what is left of it.
+
+    Parameters
+    ----------
+    workflow : Workflow
+    store : str
+        URL of the store.
+    base : Path
+        Folder that relative sources are resolved from.
+    client : callable, optional
+        Gives the Dask client; called when the first unit must run. Without it, this process runs them.
+    sink : callable, optional
+    run : str, optional
+        Run id.
+
+    Raises
+    ------
+    DaskMLError
+        The first error; what was committed before stays and is reused by the next run.
+    """
+    store = files.normal(store)
+    builder = Builder(workflow, store, base)
+    names = order(workflow)
+    stages = [builder.build(name) for name in names]
+    started = time.time()
+    results: dict[str, StageResult] = {}
+    rows: list[StageRow] = []
+    with hold(store, f"run {run or workflow.name}"):
+        sink(
+            events.RunStarted(
+                time=started, run=run, workflow=workflow.name, store=store,
+                stages=tuple((stage.name, stage.kind) for stage in stages),
+            )
+        )  # fmt: skip
+        try:
+            for stage in stages:
+                results[stage.name] = run_stage(stage, client=client, sink=sink, run=run)
+                rows.append(LAST[-1])
+        except BaseException as error:
+            state, code = ("failed", Exit.FAILED) if isinstance(error, Exception) else ("interrupted", Exit.INTERRUPTED)
+            code = error.exit_code if isinstance(error, DaskMLError) else code
+            sink(_finished(started, run, state, code, str(error) or type(error).__name__))
+            raise
+        bad = sum(result.bad_rows for result in results.values())
+        summary = RunSummary(
+            run=run,
+            workflow=workflow.name,
+            store=store,
+            state="partial" if bad else "succeeded",
+            stages=tuple(rows),
+            metrics=_metrics(workflow, {name: result.result for name, result in results.items()}),
+            rows_predicted=sum(row.rows for row in rows if isinstance(workflow.stages[row.name], PredictSpec)),
+            versions=versions(),
+            seconds=time.time() - started,
+        )
+        files.write_json(files.join(store, "summary.json"), summary.to_dict())
+        sink(_finished(started, run, summary.state, Exit(summary.exit_code), f"{bad} bad rows" if bad else ""))
+    return summary
+
+
+def _finished(started: float, run: str, state: str, code: Exit, message: str) -> events.RunFinished:
+    now = time.time()
+    return events.RunFinished(
+        time=now, run=run, state=state, seconds=now - started, exit_code=int(code), message=message
+    )
+
+
+def _metrics(workflow: Workflow, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    evaluated = [name for name in results if isinstance(workflow.stages[name], EvaluateSpec)]
+    found: dict[str, Any] = {}
+    for name in evaluated:
+        for metric, value in results[name].get("metrics", {}).items():
+            found[metric if len(evaluated) == 1 else f"{name}.{metric}"] = value
+    return found
+
+
+def plan(workflow: Workflow, store: str, *, base: Path) -> list[StagePlanRow]:
+    """Plan every stage without writing anything: what would run, what is reused, and why.
+
+    A stage whose input will be written by this very run is planned from the input's expected schema.
+    """
+    builder = Builder(workflow, files.normal(store), base)
+    expected: dict[str, Snapshot] = {}
+    running: set[str] = set()
+    rows = []
+    for name in order(workflow):
+        stage, spec = builder.build(name), workflow.stages[name]
+        row, snapshot = _dry(stage, spec, expected, running)
+        if row.units or row.later:
+            running.add(name)
+        if snapshot is not None:
+            expected[builder.dataset(name)] = snapshot
+        rows.append(row)
+    return rows
+
+
+def _dry(
+    stage: Stage, spec: StageSpec, expected: Mapping[str, Snapshot], running: set[str]
+) -> tuple[StagePlanRow, Snapshot | None]:
+    """Plan one stage of a dry run; return its row and, when it will write, its output's expected schema."""
+    waits_for = sorted(running.intersection(spec.references().values()))
+    inputs: dict[str, Input] = dict(gather(stage.reads()))
+    for key, ref in stage.reads().items():
+        if ref.kind == "dataset" and ref.url in expected:
+            inputs[key] = expected[ref.url]
+    records = checked_records(Ledger(stage.ledger))
+    try:
+        found = stage.plan(inputs, records)
+        scanned = [unit.key for unit in found.units] == ["scan"]
+        if scanned:
+            scan_reasons = found.reasons
+            found = stage.plan(inputs, {**records, "scan": _scan(stage, found)})
+            found = replace(found, reasons=dict(Counter(found.reasons) + Counter(scan_reasons)))
+    except PlanError as error:
+        if not waits_for:
+            raise
+        return StagePlanRow(
+            stage.name, stage.kind, 0, 0, 1, "", 0, {}, f"planned after {', '.join(waits_for)}: {error}"
+        ), None
+    snapshot = None
+    if found.template is not None and (found.units or scanned):
+        snapshot = found.template.snapshot(stage.ledger.removesuffix(".ledger") + ".zarr")
+    note = f"its input is written by {', '.join(waits_for)}" if waits_for else ""
+    units = len(found.units) + scanned + found.later
+    row = StagePlanRow(
+        stage.name,
+        stage.kind,
+        units,
+        found.reused - scanned,
+        found.later,
+        found.grid,
+        found.memory,
+        found.reasons,
+        note,
+    )
+    return row, snapshot
+
+
+def _scan(stage: Stage, found: Plan) -> Record:
+    """Run the scan of a source here, without committing it: a dry run needs its schema."""
+    unit = found.units[0]
+    record = to_record(Outcome(unit, stage.kernel(unit, WorkerContext(shared=found.shared))), found)
+    assert record.status == OK
+    return record
