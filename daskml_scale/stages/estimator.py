@@ -69,24 +69,40 @@ def build_estimator(mapping: Mapping[str, Mapping[str, Any]], params: Mapping[st
     ((path, fixed),) = mapping.items()
     estimator_class = import_estimator(path)
     accepted = inspect.signature(estimator_class).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    open_ended = _open_ended(estimator_class)
     direct = {name: value for name, value in fixed.items() if open_ended or name in accepted}
     try:
         estimator = estimator_class(**direct)
     except Exception as error:
         raise SpecError(f"{path}: cannot be built with {direct}: {error}") from None
     wanted = {name: value for name, value in {**fixed, **params}.items() if name not in direct or name in params}
-    known = estimator.get_params(deep=True)
-    for name in wanted:
-        if name not in known and not open_ended:
-            nearest = did_you_mean(name, known)
-            raise SpecError(f"{path} has no parameter {name!r}{nearest}; known: {', '.join(sorted(known))}")
+    check_parameters(path, estimator, wanted)
     try:
         estimator.set_params(**wanted)
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from None
     seeds = [name for name in estimator.get_params(deep=True) if name.rpartition("__")[2] == "random_state"]
     return estimator.set_params(**{name: seed for name in seeds if name not in fixed and name not in params})
+
+
+def check_parameters(path: str, estimator: Any, names: Iterable[str]) -> None:
+    """Check that an estimator has all these parameters.
+
+    Raises
+    ------
+    SpecError
+        Naming the first that it has not, and the nearest that it has.
+    """
+    known = estimator.get_params(deep=True)
+    for name in names:
+        if name not in known and not _open_ended(type(estimator)):
+            nearest = did_you_mean(name, known)
+            raise SpecError(f"{path} has no parameter {name!r}{nearest}; known: {', '.join(sorted(known))}")
+
+
+def _open_ended(estimator_class: type[Any]) -> bool:
+    """Return whether a class takes any keyword (XGBoost's do)."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(estimator_class).parameters.values())
 
 
 @lru_cache(maxsize=1)
