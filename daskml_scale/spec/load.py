@@ -1,0 +1,135 @@
+"""Workflow and cluster files -> models, with every error on its line.
+
+``read_workflow`` reads a file, validates it and checks what a file alone can tell: references, kinds,
+cycles, the order in which features are made and what they may read. The first problem by line is
+raised as one :class:`~daskml_scale.errors.SpecError`. Nothing is started, written or imported, and no
+source is opened (``spec.find.check_sources`` does that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from daskml_scale.errors import SpecError
+
+from .base import Spec
+from .cluster import ClusterSpec
+from .explain import Problem, explain
+from .recipe_checks import workflow_problems
+from .references import reference_problems
+from .workflow import Workflow
+from .yaml_text import dotted, line_of, read_text, read_yaml, show
+
+M = TypeVar("M", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[M]):
+    """A model and where its parts stand in the file.
+
+    Attributes
+    ----------
+    model : Spec
+    lines : mapping of dotted key path to 1-based line
+    file : str or None
+        The file as the user named it.
+    """
+
+    model: M
+    lines: Mapping[str, int]
+    file: str | None = None
+
+    def error(self, path: str | Sequence[str | int], message: str) -> SpecError:
+        """Return an error at a key path: keys and list positions, or their dotted text."""
+        return _error(Problem(path if isinstance(path, str) else dotted(path), message), self.lines, self.file)
+
+
+def load(model: type[M], text: str, file: str | None = None) -> Loaded[M]:
+    """Validate one YAML text against a model.
+
+    Raises
+    ------
+    SpecError
+        The first problem by line, and how many more there are.
+    """
+    data, lines = read_yaml(text, file)
+    if not isinstance(data, dict):
+        raise SpecError(f"expected 'key: value' lines at the top, found {show(data)}", file=file, line=lines[""])
+    if model is Workflow and "classes" in data and "stages" not in data:
+        raise SpecError("this is a cluster file; a workflow has stages:", file=file, line=lines["classes"])
+    if model is ClusterSpec and "stages" in data and "classes" not in data:
+        raise SpecError("this is a workflow file; a cluster has classes:", file=file, line=lines["stages"])
+    try:
+        return Loaded(model.model_validate(data), lines, file)
+    except ValidationError as error:
+        problems = explain(error, model, data)
+    raise first_error(problems, lines, file)
+
+
+def read_workflow(path_or_text: str | Path, *, name: str | None = None) -> Loaded[Workflow]:
+    """Read and check a workflow; see :func:`load_workflow`. The result knows its lines."""
+    loaded = load(Workflow, *_text_and_file(path_or_text, name))
+    problems = [*reference_problems(loaded.model), *workflow_problems(loaded.model)]
+    if problems:
+        raise first_error(problems, loaded.lines, loaded.file)
+    return loaded
+
+
+def load_workflow(path_or_text: str | Path, *, name: str | None = None) -> Workflow:
+    """Read and check a workflow.
+
+    Parameters
+    ----------
+    path_or_text : str or Path
+        A file, or YAML text: a string with a line break in it.
+    name : str, optional
+        What errors call the file; by default its path.
+
+    Raises
+    ------
+    SpecError
+        Naming file, line, key path, the value found and the remedy.
+    """
+    return read_workflow(path_or_text, name=name).model
+
+
+def load_cluster(path_or_text: str | Path, *, name: str | None = None) -> ClusterSpec:
+    """Read and check a cluster definition; parameters and errors as in :func:`load_workflow`."""
+    return load(ClusterSpec, *_text_and_file(path_or_text, name)).model
+
+
+def locate(error: SpecError, file: str | Path | None) -> SpecError:
+    """Return a late error (planning, running) with its file, and its line where the file can still tell."""
+    if file is None:
+        return error
+    try:
+        lines: Mapping[str, int] = read_yaml(read_text(Path(file)), str(file)).lines
+    except SpecError:
+        lines = {}
+    return error.at(file=str(file), line=line_of(lines, error.path or ""))
+
+
+def first_error(problems: Iterable[Problem], lines: Mapping[str, int], file: str | None) -> SpecError:
+    """Return the first problem by line as an error that says how many more there are."""
+    ordered = sorted(problems, key=lambda problem: line_of(lines, problem.path) or 0)
+    more = f" (and {len(ordered) - 1} more)" if len(ordered) > 1 else ""
+    return _error(Problem(ordered[0].path, ordered[0].message + more), lines, file)
+
+
+def _error(problem: Problem, lines: Mapping[str, int], file: str | None) -> SpecError:
+    return SpecError(problem.message, file=file, line=line_of(lines, problem.path), path=problem.path or None)
+
+
+def _text_and_file(path_or_text: str | Path, name: str | None) -> tuple[str, str | None]:
+    if isinstance(path_or_text, str) and "\n" in path_or_text:
+        return path_or_text, name or "<text>"
+    path = Path(path_or_text)
+    try:
+        return read_text(path), name or str(path_or_text)
+    except SpecError as error:
+        raise SpecError(error.message, file=name or str(path_or_text), line=error.line) from None
