@@ -10,6 +10,7 @@ pickled; what may be in the file is for ``trust`` to say.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -190,10 +191,10 @@ def save_model(
     held = set(files.names(folder))
     if held and not held & {MODEL, MANIFEST}:
         raise UsageError(f"{folder} is not a model bundle, it holds {', '.join(sorted(held)[:3])}; choose another path")
-    if files.read_bytes(files.join(folder, MODEL)) != data:
-        files.write_bytes(files.join(folder, MODEL), data)
-    if MANIFEST not in held or files.read_json(files.join(folder, MANIFEST)) != manifest:
-        files.write_json(files.join(folder, MANIFEST), manifest)
+    text = (json.dumps(manifest, sort_keys=True, indent=1) + "\n").encode()
+    for name, content in ((MODEL, data), (MANIFEST, text)):
+        if files.read_bytes(files.join(folder, name)) != content:
+            files.write_bytes(files.join(folder, name), content)
     return Bundle(folder, manifest, tuple(trust.untrusted(data)))
 
 

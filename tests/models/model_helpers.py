@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from daskml_scale.plan.units import Template, Variable
+from daskml_scale.storage import stores, tables
+
 NAMES = ("a", "b", "c", "d")
 
 
@@ -38,3 +41,21 @@ class Fragile(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         return self.classes_[(self.predict_proba(X)[:, 1] > 0.5).astype(int)]
+
+
+def write_matrix(url: str, X: np.ndarray, y: np.ndarray, names: tuple[str, ...] = NAMES, chunk: int = 100) -> None:
+    """Write a feature matrix as the ``features`` stage does; row key ``when``: one row per hour from 2013-01-01."""
+    rows, width = X.shape
+    times = np.datetime64("2013-01-01", "ns") + np.arange(rows) * np.timedelta64(1, "h")
+    kind = tables.column_type(times)
+    variables = {
+        "features": Variable("float32", ("row", "feature"), (rows, width), (chunk, width)),
+        "feature": Variable("string", ("feature",), (width,), (width,)),
+        "late": Variable("float64", ("row",), (rows,), (chunk,)),
+        "when": kind.variable("row", rows, chunk),
+    }
+    attrs = {"target": "late", "row_key": ["when"], "recipe": {"steps": []}, "recipe_hash": "r1"}
+    stores.create(url, Template("row", rows, variables, attrs, small={"feature": list(names)}))
+    values = {"features": X, "late": y, "when": tables.encode(times, kind)}
+    for start in range(0, rows, chunk):
+        stores.write_region(url, start, {name: array[start : start + chunk] for name, array in values.items()})

@@ -1,0 +1,156 @@
+"""Train: fit one estimator on the rows of a feature matrix and save the bundle.
+
+One unit. The bundle lies in the store, beside the datasets; the unit's result names it relative to the
+store, so that equal runs in different places have equal ledgers. A bundle that is gone or altered is
+made again. Everything random gets the workflow's seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from daskml_scale.artifacts.bundle import MANIFEST, MODEL, save_model
+from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.errors import PlanError
+from daskml_scale.plan.records import MISSING, Record, digest, select
+from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit
+from daskml_scale.storage import files
+
+from .base import Input, Ref, StageBase, StageResult
+from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs
+
+CODE = "train-1"
+"""Changes whenever the kernel's output changes for the same input."""
+UNIT = "model"
+
+
+@dataclass(frozen=True)
+class TrainStage(StageBase):
+    """See the module docstring.
+
+    Attributes
+    ----------
+    input : str
+        URL of the feature matrix.
+    bundle : str
+        URL of the bundle's folder, below the folder that the ledger is in.
+    estimator : mapping, optional
+        One import path and its parameters; by default that of the search.
+    params_from : str
+        URL of the ledger of the search stage whose best parameters are used; empty for none.
+    where : str, optional
+        Rows to train on; all rows that have a target by default.
+    seed : int
+        For every ``random_state`` that nothing else sets.
+    """
+
+    input: str
+    bundle: str
+    estimator: Mapping[str, Mapping[str, Any]] | None = None
+    params_from: str = ""
+    where: str | None = None
+    seed: int = 0
+    kind: str = "train"
+
+    def reads(self) -> Mapping[str, Ref]:
+        found = {
+            "input": Ref("dataset", self.input),
+            MODEL: Ref("file", files.join(self.bundle, MODEL)),
+            MANIFEST: Ref("file", files.join(self.bundle, MANIFEST)),
+        }
+        return {**found, "search": Ref("result", self.params_from)} if self.params_from else found
+
+    def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
+        matrix, search = inputs["input"], inputs.get("search")
+        estimator, params = self._chosen(search)
+        fit: dict[str, Any] | None = None
+        ids, memory, grid, weight = "", 0, "one fit", 1
+        if isinstance(matrix, Snapshot):
+            target = check_matrix(matrix, self.where)
+            ids, memory = matrix_inputs(matrix, self.where), matrix_bytes(matrix)
+            rows, width = matrix.variables[FEATURES].shape
+            grid, weight = f"one fit on up to {rows:,} rows x {width} features", rows * width
+            if not self.params_from or search is not None:
+                fit = {
+                    "ids": ids,
+                    "estimator": estimator,
+                    "params": params,
+                    "recipe": matrix.attrs.get("recipe"),
+                    "schema": {"dtype": matrix.variables[FEATURES].dtype, "target": target},
+                }
+        parts = Parts(code=CODE, parameters=digest(estimator, params, self.where, self.seed))
+        return select(
+            [(Unit(UNIT, weight=weight), ids)],
+            parts,
+            self._checked(inputs, records),
+            grid=grid,
+            memory=memory,
+            shared=fit,
+        )
+
+    def _chosen(self, search: Input) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the estimator mapping, and the parameters set over it."""
+        found = search if isinstance(search, Mapping) else {}
+        return dict(self.estimator or found.get("estimator") or {}), dict(found.get("best_params") or {})
+
+    def _checked(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Mapping[str, Record]:
+        """Return the records; the unit's is marked as missing when its files are not what it wrote."""
+        record = records.get(UNIT)
+        if record is None or not isinstance(record.result, Mapping):
+            return records
+        now = {name: found.digest for name in (MODEL, MANIFEST) if isinstance(found := inputs[name], FileId)}
+        return records if record.result["files"] == now else {**records, UNIT: replace(record, status=MISSING)}
+
+    def kernel(self, unit: Unit, worker: WorkerContext) -> dict[str, Any]:
+        from daskml_scale.stages.estimator import inner_threads
+
+        fit = worker.shared
+        if fit is None:
+            raise PlanError(f"{self.name}: {self.input} or the search's result does not exist; run those stages first")
+        relative = self._relative()
+        X, y, columns = load_matrix(self.input, fit["ids"], self.where, worker)
+        estimator = build_estimator(fit["estimator"], fit["params"], self.seed)
+        with inner_threads(worker.threads):
+            estimator.fit(X, y)
+        training = {
+            "fingerprint": digest(CODE, fit["ids"], fit["estimator"], fit["params"], self.where, self.seed),
+            "rows": len(y),
+            "where": self.where,
+            "params": fit["params"],
+            "seed": self.seed,
+        }
+        bundle = save_model(
+            estimator,
+            self.bundle,
+            recipe=fit["recipe"],
+            schema={**fit["schema"], "features": list(columns)},
+            training=training,
+        )
+        return {
+            "path": relative,
+            "sha256": bundle.sha256,
+            "rows": len(y),
+            "estimator": bundle.manifest["estimator"],
+            "params": fit["params"],
+            "files": {name: files.file_id(files.join(self.bundle, name)).digest for name in (MODEL, MANIFEST)},
+        }
+
+    def _relative(self) -> str:
+        """Return the bundle's path from the store, the folder that the ledger is in.
+
+        Raises
+        ------
+        PlanError
+            When the bundle is not in the store.
+        """
+        store = files.normal(self.ledger).rpartition("/")[0]
+        bundle = files.normal(self.bundle)
+        if not bundle.startswith(f"{store}/"):
+            raise PlanError(f"{self.name}: the bundle {bundle} is not in the store {store}; choose a path inside it")
+        return bundle[len(store) + 1 :]
+
+    def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
+        result = {name: value for name, value in records[UNIT].result.items() if name != "files"}
+        return StageResult({**result, "model": result["path"].rpartition("/")[2]}, rows=result["rows"])
