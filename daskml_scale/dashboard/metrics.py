@@ -1,0 +1,62 @@
+"""Prometheus gauges of the newest run, in the scheduler's ``/metrics``.
+
+Labels are bounded: stage names of one run, at most ``MAX_LABELS``; never run ids or unit keys.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+MAX_LABELS = 50
+
+_COLLECTORS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+class Collector:
+    """Reads a workflow plugin when ``/metrics`` is asked for."""
+
+    def __init__(self, plugin: Any) -> None:
+        self.plugin = weakref.ref(plugin)
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the gauges."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        ratio = GaugeMetricFamily("daskml_stage_progress_ratio", "Share of a stage that is over", labels=["stage"])
+        units = GaugeMetricFamily("daskml_stage_units", "Units of a stage", labels=["stage", "state"])
+        plugin = self.plugin()
+        newest = None if plugin is None else plugin.runs.newest
+        for stage in newest.stages[-MAX_LABELS:] if newest is not None else ():
+            ratio.add_metric([stage.name], stage.fraction)
+            todo = stage.units - stage.done - stage.failed
+            for state, count in zip(
+                ("reused", "committed", "failed", "todo"), (stage.reused, stage.done, stage.failed, todo), strict=True
+            ):
+                units.add_metric([stage.name, state], count)
+        yield ratio
+        yield units
+
+
+def register(plugin: Any) -> None:
+    """Show the plugin's newest run; the first scheduler of a process wins, as names must be unique."""
+    try:
+        from prometheus_client import REGISTRY
+    except ImportError:
+        return
+    collector = Collector(plugin)
+    try:
+        REGISTRY.register(collector)
+    except ValueError:
+        return
+    _COLLECTORS[plugin] = collector
+
+
+def unregister(plugin: Any) -> None:
+    """Stop showing the plugin."""
+    collector = _COLLECTORS.pop(plugin, None)
+    if collector is not None:
+        from prometheus_client import REGISTRY
+
+        REGISTRY.unregister(collector)

@@ -1,0 +1,144 @@
+"""Every call into parts of distributed, Tornado and Bokeh that their documentation does not promise.
+
+Each call is marked: [S] importable, undocumented, stable for years; [X] private. A release may take
+any of them away, so each step of ``install`` may fail alone: what is left keeps working, the rest is
+named in one warning. ``/workflow.json`` is added first, because it needs the least.
+
+No other module of the package may touch these parts, and nothing here knows about runs or stages.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+logger = logging.getLogger("daskml_scale.dashboard")
+
+Page: TypeAlias = Callable[[Any, Mapping[str, Any], Any], None]
+"""(scheduler, template variables, Bokeh document) -> None, as in ``distributed.dashboard.scheduler`` [S]."""
+
+NAV = "workflow"
+JUPYTER = "individual-workflow"
+JSON = "workflow.json"
+
+
+def install(scheduler: Any, pages: Callable[[], Mapping[str, Page]], handler: type[Any]) -> tuple[str, ...]:
+    """Add the JSON route, the pages and their links to a live scheduler.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+    pages : callable
+        Returns path -> page; called late, because it imports Bokeh.
+    handler : tornado.web.RequestHandler subclass
+        Is initialized with ``dask_server``.
+
+    Returns
+    -------
+    missing : tuple of str
+        What this version of distributed does not let us add, with the reasons; also logged once.
+    """
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        (f"/{JSON}", lambda: _add_route(scheduler, handler)),
+        (f"the page /{NAV}", lambda: _add_pages(scheduler, pages())),
+        ("its link in the navigation", lambda: _add_links(scheduler)),
+    )
+    missing = []
+    for what, step in steps:
+        try:
+            step()
+        except Exception as error:
+            missing.append(f"{what} ({type(error).__name__}: {error})")
+    if missing:
+        logger.warning(
+            "This scheduler (distributed %s) does not show %s; runs are not affected.", _version(), ", ".join(missing)
+        )
+    return tuple(missing)
+
+
+def announce(pages: Callable[[], Mapping[str, Page]]) -> None:
+    """Let schedulers that this process makes from now on serve ``pages`` from their own Bokeh application."""
+    try:
+        import distributed.dashboard.scheduler as dashboard  # [S] a preload may extend `applications` (#2790)
+
+        dashboard.applications.update(pages())
+    except Exception as error:  # no Bokeh, or another distributed: `install` says what is missing
+        logger.debug("The dashboard's applications cannot be extended: %s", error)
+
+
+def look(doc: Any, variables: Mapping[str, Any], *, navigation: bool) -> None:
+    """Give a document Dask's theme and, with ``navigation``, Dask's page around it."""
+    try:
+        from distributed.dashboard.components.scheduler import BOKEH_THEME, env  # [X]
+
+        doc.theme = BOKEH_THEME
+        if navigation:
+            doc.template = env.get_template("simple.html")
+            doc.template_variables.update(variables)
+    except Exception as error:
+        logger.warning("The workflow page is shown without Dask's look: %s: %s", type(error).__name__, error)
+
+
+def plugin(scheduler: Any, name: str) -> Any | None:
+    """Return the scheduler plugin registered as ``name``, or ``None``."""
+    plugins: Mapping[str, Any] = getattr(scheduler, "plugins", {})  # [S]
+    return plugins.get(name)
+
+
+def workers(scheduler: Any) -> int:
+    """Return the number of workers that are connected."""
+    return len(getattr(scheduler, "workers", ()))  # [S]
+
+
+def _bokeh(scheduler: Any) -> Any | None:
+    """Return the scheduler's first Bokeh application; it is the one that lists plots for JupyterLab."""
+    applications = scheduler.http_application.applications  # [X]
+    return next((app for app in applications if hasattr(app, "app_paths")), None)
+
+
+def _prefix(scheduler: Any) -> str:
+    bokeh = _bokeh(scheduler)
+    # The scheduler forgets its HTTP prefix; Bokeh's application knows it.
+    return str(bokeh.prefix).rstrip("/") if bokeh is not None else ""
+
+
+def _add_route(scheduler: Any, handler: type[Any]) -> None:
+    route = (f"{_prefix(scheduler)}/{JSON}", handler, {"dask_server": scheduler})
+    scheduler.http_application.add_handlers(r".*", [route])  # [X] the attribute; the method is public
+
+
+def _add_pages(scheduler: Any, pages: Mapping[str, Page]) -> None:
+    bokeh = _bokeh(scheduler)
+    if bokeh is None:
+        raise LookupError("the scheduler has no dashboard")
+    prefix = _prefix(scheduler)
+    have = {str(path).removeprefix(prefix) for path in bokeh.app_paths}
+    if have.issuperset(pages):
+        return  # announced by a preload before the application was built
+    from distributed.dashboard.core import BokehApplication  # [S]
+    from distributed.dashboard.scheduler import template_variables  # [X]
+    from tornado.ioloop import IOLoop
+
+    added = BokehApplication(pages, scheduler, prefix=prefix, template_variables=template_variables(scheduler))
+    scheduler.http_application.add_application(added)  # [X]
+    added.initialize(IOLoop.current())
+    added.start()  # the scheduler stops all its applications when it closes
+    for path, context in added.applications.items():
+        bokeh._applications.setdefault(path, context)  # [X] individual-plots.json reads the first application only
+
+
+def _add_links(scheduler: Any) -> None:
+    from distributed.dashboard.scheduler import template_variables  # [X] memoized: every page holds these lists
+
+    variables = template_variables(scheduler)
+    if NAV not in variables["pages"]:
+        variables["pages"].insert(1, NAV)
+    if not any(plot["url"] == JUPYTER for plot in variables["plots"]):
+        variables["plots"].append({"url": JUPYTER, "name": "Workflow"})
+
+
+def _version() -> str:
+    import distributed
+
+    return str(distributed.__version__)
