@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 _DURATION = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(ms|s|min|m|h|d)\s*", re.ASCII)
@@ -61,13 +61,17 @@ def byte_count(text: str) -> int:
     return int(float(match[1]) * _FACTOR[match[2]])
 
 
-def _check_duration(text: str) -> str:
+def _check_duration(text: Any) -> Any:
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is not a duration; write a number and a unit: 90s, 15m, 3h, 2d")
     if not 0 < seconds(text) <= _LONGEST:
         raise ValueError(f"{text!r}: a duration must be longer than zero and shorter than 285 years")
     return text
 
 
-def _check_bytes(text: str) -> str:
+def _check_bytes(text: Any) -> Any:
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is not a size; write a number and a unit: 500MB, 16GiB")
     if byte_count(text) <= 0:
         raise ValueError(f"{text!r}: a size must be larger than zero")
     return text
@@ -83,9 +87,9 @@ def _check_word(text: str) -> str:
     return text
 
 
-Duration = Annotated[str, AfterValidator(_check_duration)]
+Duration = Annotated[str, BeforeValidator(_check_duration)]
 """A validated duration text; ``seconds()`` gives its value."""
-ByteSize = Annotated[str, AfterValidator(_check_bytes)]
+ByteSize = Annotated[str, BeforeValidator(_check_bytes)]
 """A validated size text; ``byte_count()`` gives its value."""
 Word = Annotated[str, AfterValidator(_check_word)]
 """A plain word: a stage, workflow, class or artifact name."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from .base import ByteSize, Duration, Spec, Word
@@ -71,8 +71,8 @@ class Scaling(Spec):
     budget: Budget = Field(default_factory=Budget)
 
 
-def _check_listen(text: str) -> str:
-    host, _, port = text.rpartition(":")
+def _check_listen(text: Any) -> Any:
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     if not host or any(char.isspace() or char == ":" for char in host) or not (port.isascii() and port.isdigit()):
         raise ValueError(f"{text!r} is not an address; write host:port, such as 127.0.0.1:8787")
     if int(port[:9]) > 65535:
@@ -83,7 +83,7 @@ def _check_listen(text: str) -> str:
 class Dashboard(Spec):
     """Where the Dask dashboard listens; a taken port means the next free one."""
 
-    listen: Annotated[str, AfterValidator(_check_listen)] = "127.0.0.1:8787"
+    listen: Annotated[str, BeforeValidator(_check_listen)] = "127.0.0.1:8787"
 
 
 class ClusterSpec(Spec):

@@ -22,8 +22,8 @@ EXPECTED = {
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
     "float_type": "a number", "float_parsing": "a number", "finite_number": "a finite number",
     "bool_type": "true or false", "string_type": "text", "none_required": "nothing",
-    "list_type": "a list, such as [a, b]", "dict_type": "a mapping, such as {name: value}",
-    "model_type": "a mapping, such as {name: value}", "model_attributes_type": "a mapping, such as {name: value}",
+    "list_type": "a list, such as [a, b]", "dict_type": "a mapping, such as {{name: value}}",
+    "model_type": "a mapping, such as {{name: value}}", "model_attributes_type": "a mapping, such as {{name: value}}",
     "greater_than": "more than {gt}", "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}", "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
@@ -111,14 +111,18 @@ def _yaml_path(loc: Sequence[str | int], data: Any, kind: str) -> KeyPath:
     for part in loc:
         if isinstance(here, dict) and not tagged and isinstance(part, str) and here.get("kind") == part:
             tagged = True  # the tag of a stage
-        elif (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        ):
+        elif part in _keys(here):
             path.append(part)
             here, tagged = here[part], False
     if kind == "missing":
         path.append(loc[-1])
     return tuple(path)
+
+
+def _keys(here: Any) -> Iterable[str | int]:
+    if isinstance(here, list):
+        return range(len(here))
+    return here if isinstance(here, dict) else ()
 
 
 def _problem(path: KeyPath, details: list[Any], model: type[BaseModel]) -> Found:
@@ -129,10 +133,10 @@ def _problem(path: KeyPath, details: list[Any], model: type[BaseModel]) -> Found
         return path, "this key is missing; add it"
     if kind == "extra_forbidden":
         return path, unknown("key", path[-1] if path else "", _fields(model, detail["loc"][:-1]))
-    if "; known: " in message:
-        return _unknown_choice(path, found, message)
     if kind == "unknown_zone":
         return path, message + _nearest_zone(found)
+    if kind.startswith("unknown_"):
+        return _unknown_choice(path, found, message)
     if kind in EXPECTED:
         others = [item for item in details if item["type"] == "literal_error" and item is not detail]
         return path, _expected([detail, *others] if telling else details, found)
@@ -156,6 +160,8 @@ def _expected(details: list[Any], found: Any) -> str:
         return text + nearest(found, choices)
     if "text" in wanted and isinstance(found, (bool, int, float)):
         return f"{text}; quote it: '{str(found).lower()}'"
+    if isinstance(found, str) and EXPECTED["list_type"] in wanted:
+        return f"{text}; write [{found}]"
     if isinstance(found, str) and {"a number", "a whole number"} & set(wanted) and found.isdigit():
         return f"{text}; remove the quotes"
     return text
@@ -168,7 +174,7 @@ def _unknown_choice(path: KeyPath, found: Any, message: str) -> Found:
     if "kind" in what:
         kind = found.get("kind") if isinstance(found, dict) else None
         if not isinstance(found, dict):
-            return path, f"expected {EXPECTED['dict_type']}, found {show(found)}"
+            return path, f"expected a mapping with a kind:, found {show(found)}"
         if kind is None:
             return (*path, "kind"), f"the kind is missing; add kind: with one of {listed}"
         return (*path, "kind"), unknown("kind", kind, known)
@@ -182,8 +188,7 @@ def _unknown_choice(path: KeyPath, found: Any, message: str) -> Found:
 def _nearest_zone(found: Any) -> str:
     from zoneinfo import available_timezones
 
-    zone = found.get("zone") if isinstance(found, dict) else found
-    return nearest(zone, sorted(available_timezones()))
+    return nearest(found, sorted(available_timezones()))
 
 
 def _fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

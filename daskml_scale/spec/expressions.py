@@ -14,6 +14,7 @@ stays missing); :func:`mask` turns that into a boolean mask in which missing is 
 from __future__ import annotations
 
 import ast
+import difflib
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -203,7 +204,9 @@ def _check(node: ast.expr) -> None:
             for argument in args:
                 _check(argument)
         case ast.Call(func=ast.Name(id=name)):
-            raise ValueError(f"unknown function {name}(); known: time('...'), {', '.join(sorted(FUNCTIONS))}")
+            close = difflib.get_close_matches(name[:80], [*FUNCTIONS, "time"], n=1)
+            guess = f"did you mean {close[0]}()? " if close else ""
+            raise ValueError(f"unknown function {name}(); {guess}known: time('...'), {', '.join(sorted(FUNCTIONS))}")
         case _:
             raise ValueError(
                 f"{ast.unparse(node)!r} is not allowed here; use column names, numbers, text, + - * / // % **, "

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import stat
 from pathlib import Path
 
 from daskml_scale.errors import SpecError
 
-from .explain import unknown
+from .explain import nearest, unknown
 from .load import locate
 from .workflow import IngestSpec, Workflow
 
@@ -71,11 +72,9 @@ def source_path(source: str, base: Path | None = None) -> Path:
     """
     scheme = _SCHEME.match(source)
     if scheme is None:
-        return _readable(
-            Path(base or ".") / Path(source).expanduser() if source[:1] == "~" else Path(base or ".") / source
-        )
+        return _readable(Path(base or ".") / os.path.expanduser(source), source)
     if scheme[1] == "pkg":
-        return _readable(_package_file(source))
+        return _readable(_package_file(source), source)
     raise SpecError(f"{source!r}: sources are paths or pkg://package/path; {scheme[1]}:// is not known")
 
 
@@ -108,19 +107,22 @@ def check_sources(workflow: Workflow, file: str | Path | None = None) -> None:
 def _find(name: str, what: str) -> Path:
     if "/" in name or os.sep in name or name.endswith((".yaml", ".yml")):
         path = Path(os.path.expanduser(name))
-        if _is_file(path) or path.exists():
-            return path
-        raise SpecError(f"no such file; or name one of: {_known(what)}", file=name)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            listed = ", ".join(known for known, _ in _listing(what)) or "none"
+            raise SpecError(
+                f"no such file; the {what}s with a name: {listed}", file=name if name.isprintable() else repr(name)
+            ) from None
+        except OSError:
+            pass  # no permission, say: reading it will tell
+        return path
     for directory in _directories(what):
         path = directory / f"{name}.yaml"
         if name and _is_file(path):
             return path
     known = [known for known, _ in _listing(what)]
     raise SpecError(f"{unknown(what, name, known)} (looked in ./{what}s and in the package)")
-
-
-def _known(what: str) -> str:
-    return ", ".join(name for name, _ in _listing(what)) or "none"
 
 
 def _directories(what: str) -> list[Path]:
@@ -151,23 +153,29 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _readable(path: Path) -> Path:
-    """Return ``path`` if it is a file that opens; a pipe or a directory is not one."""
+def _readable(path: Path, source: str) -> Path:
+    """Return ``path`` if it is a file that opens; errors call it ``source``."""
     try:
-        if path.is_dir():
-            raise SpecError(f"{str(path)!r} is a directory; name a file in it")
-        if path.exists() and not path.is_file():
-            raise SpecError(f"{str(path)!r} is not a regular file")
-        with open(path, "rb"):
-            return path
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            with open(path, "rb"):
+                return path
+        problem = "is a directory; name a file in it" if stat.S_ISDIR(mode) else "is not a regular file"
     except (FileNotFoundError, NotADirectoryError):
-        seen = "" if path.is_absolute() else f" (working directory {os.getcwd()})"
-        raise SpecError(f"there is no file {str(path)!r}{seen}; correct the path or create the file") from None
+        guess = nearest(path.name, _names_in(path.parent)) or "; correct the path, or create the file"
+        problem = f"does not exist (looked for {Path.cwd() / path}){guess}"
     except PermissionError:
-        raise SpecError(f"no permission to read {str(path)!r}; change its mode or owner") from None
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpecError(f"{str(path)!r} cannot be read: {reason}") from None
+        problem = "cannot be read: no permission; change its mode or owner"
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    raise SpecError(f"{source!r} {problem}")
+
+
+def _names_in(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (OSError, ValueError):
+        return []
 
 
 def _package_file(source: str) -> Path:

@@ -128,8 +128,4 @@ def _error(problem: Problem, lines: Mapping[str, int], file: str | None) -> Spec
 def _text_and_file(path_or_text: str | Path, name: str | None) -> tuple[str, str | None]:
     if isinstance(path_or_text, str) and "\n" in path_or_text:
         return path_or_text, name or "<text>"
-    path = Path(path_or_text)
-    try:
-        return read_text(path), name or str(path_or_text)
-    except SpecError as error:
-        raise SpecError(error.message, file=name or str(path_or_text), line=error.line) from None
+    return read_text(Path(path_or_text), name), name or str(path_or_text)

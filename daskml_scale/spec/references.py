@@ -87,8 +87,8 @@ def _stage_problems(name: str, stage: StageSpec, stages: Mapping[str, StageSpec]
         if wanted != name and wanted in stages and (kinds is None or _kind(stages[wanted]) in kinds):
             continue
         fitting = [other for other in stages if other != name and (kinds is None or _kind(stages[other]) in kinds)]
-        takes = f"{' or '.join(kinds)} stages" if kinds else "stages"
-        choice = f"{takes} here: {', '.join(fitting[:20]) or 'none'}"
+        takes = f" ({', '.join(kinds)})" if kinds else ""
+        choice = f"stages that fit here{takes}: {', '.join(fitting[:20]) or 'none'}"
         if wanted == name:
             yield Problem(path, f"{wanted!r} is this stage itself; {choice}")
         elif wanted not in stages:

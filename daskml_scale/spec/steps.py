@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from .base import Column, Duration, Spec, Word
@@ -26,6 +26,21 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _check_zone(text: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(text)
+    except Exception:
+        raise PydanticCustomError(
+            "unknown_zone", "{zone} is not a time zone; write an IANA name such as America/New_York",
+            {"zone": repr(text)},
+        ) from None  # fmt: skip
+    return text
+
+
+Zone = Annotated[str, AfterValidator(_check_zone)]
+"""The IANA name of a time zone."""
 Columns = Annotated[list[Column], BeforeValidator(_as_list), Field(min_length=1)]
 """One name or a list of names."""
 
@@ -55,22 +70,9 @@ class DateParts(Step):
     step: ClassVar[str] = "date_parts"
     of: Column
     parts: list[DatePart] = Field(min_length=1)
-    zone: str = "UTC"
+    zone: Zone = "UTC"
     prefix: str = ""
     """Put before each part's name, for a second use in one recipe."""
-
-    @model_validator(mode="after")
-    def _known_zone(self) -> Self:
-        from zoneinfo import ZoneInfo
-
-        try:
-            ZoneInfo(self.zone)
-        except Exception:
-            raise PydanticCustomError(
-                "unknown_zone", "{zone} is not a time zone; write an IANA name such as America/New_York",
-                {"zone": repr(self.zone)},
-            ) from None  # fmt: skip
-        return self
 
     def reads(self) -> tuple[str, ...]:
         return (self.of,)

@@ -85,15 +85,15 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a specification file.
+def read_text(path: Path, name: str | None = None) -> str:
+    """Return the text of a specification file, called ``name`` in errors (by default its path).
 
     Raises
     ------
     SpecError
         If it cannot be read, is larger than 1 MiB, or is not UTF-8.
     """
-    file = str(path)
+    file = name or (str(path) if str(path).isprintable() else repr(str(path)))
     try:
         with open(path, "rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
