@@ -67,7 +67,7 @@ class Scaling(Spec):
     horizon: Duration = "30s"
     """Aim to finish the backlog within this time."""
     keep_idle: Duration = "20s"
-    """Idle time before a worker may be retired."""
+    """Idle time before a worker may be retired; the largest need of 1.5 times this long is kept."""
     budget: Budget = Field(default_factory=Budget)
 
 

@@ -1,0 +1,197 @@
+"""The ``local`` backend: scheduler and workers as processes of this machine, on 127.0.0.1 only.
+
+The scheduler has a process of its own: the driver's Python cannot slow it down, and a lost driver or
+scheduler is a case that this project survives. Workers are plain processes rather than nannies in the
+driver: see `child` for why. Everything that the cluster writes is in one temporary directory, removed
+with it; when the driver is killed, the processes end themselves and remove it.
+
+The settings of our clusters (``SETTINGS``) apply to these processes only, never to the driver's Dask.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+import tempfile
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import dask.config
+
+from daskml_scale import events
+from daskml_scale.errors import ClusterError
+from daskml_scale.spec.cluster import ClusterSpec
+
+from .child import Setup
+from .machine import Size, cores, memory, size_classes, thread_environment
+from .processes import SchedulerProcess, WorkerProcess
+from .scaled import ScaledCluster, limits_of
+
+HOST = "127.0.0.1"
+BACKLOG = "daskml_scale.engine.backlog"
+"""Preload of the scheduler, by module name."""
+SETTINGS = {
+    "distributed": {
+        # A task whose worker died may be the reason: the dispatcher decides, not a retry.
+        "scheduler": {"allowed-failures": 0, "worker-saturation": 1.0},
+        # A gather from a worker that just died blocks for this long.
+        "comm": {"timeouts": {"connect": "5s"}},
+    }
+}
+
+
+class ScaledLocalCluster(ScaledCluster):
+    """A cluster of processes on this machine that follows its backlog.
+
+    Use it as a context manager, ``with`` or ``async with``; ``get_client()`` connects to it.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        With ``backend: local``.
+    preload : sequence of str
+        More modules that the scheduler loads (each with ``dask_setup``), by name.
+    adapt : bool
+        Follow the backlog; otherwise, or without a ``scaling`` section, every class has its maximum.
+    sink : callable, optional
+        Receives `events.Scaled`, on the event loop's thread.
+    asynchronous : bool
+        For use inside an event loop.
+
+    Raises
+    ------
+    ClusterError
+        If a process does not start. Nothing is left behind then.
+    UsageError
+        If the machine does not hold what the classes ask for.
+    """
+
+    def __init__(
+        self,
+        spec: ClusterSpec,
+        *,
+        preload: Sequence[str] = (),
+        adapt: bool = True,
+        sink: events.Sink = events.ignore,
+        asynchronous: bool = False,
+        loop: Any = None,
+    ) -> None:
+        self.sizes = size_classes(spec.classes, cores(), memory())
+        self.preload = (BACKLOG, *preload)
+        self.directory = ""
+        limits = limits_of(spec, {name: size.maximum for name, size in self.sizes.items()}, on_this_machine=True)
+        try:
+            super().__init__(
+                spec,
+                limits,
+                adapt=adapt,
+                sink=sink,
+                # Unique: distributed takes clusters of one name for the same cluster.
+                name=f"{spec.name}-{uuid.uuid4().hex[:8]}",
+                asynchronous=asynchronous,
+                loop=loop,
+                silence_logs=logging.WARNING,
+            )
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Clean up after a failed or interrupted start."""
+        runner = getattr(self, "_loop_runner", None)
+        if runner is not None and not self.called_from_running_loop:
+            self.close(timeout=30)
+
+    async def _start(self) -> None:
+        if not self.directory:
+            self.directory = _make_directory()
+            self._plan_processes()
+        try:
+            await super()._start()
+        except RuntimeError as error:
+            raise ClusterError(f"cluster {self.spec.name} did not start: {error.__cause__ or error}") from error
+
+    async def _close(self) -> None:
+        try:
+            await super()._close()
+        finally:
+            if self.directory:
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _plan_processes(self) -> None:
+        config = {**_portable(dask.config.config), "temporary-directory": self.directory}
+        config = dask.config.merge(config, SETTINGS)
+        preload = [*self.preload, *_listed(dask.config.get("distributed.scheduler.preload", default=[]))]
+        common = {"host": HOST, "protocol": "tcp"}
+        listen = self.spec.dashboard.listen.replace("localhost", HOST)
+        setup = Setup(
+            role="scheduler",
+            driver=os.getpid(),
+            directory=self.directory,
+            options={**common, "port": 0, "dashboard": True, "dashboard_address": listen, "preload": preload},
+            config=config,
+            needs=("daskml_backlog", "daskml_retire"),
+        )
+        self.scheduler_spec = {
+            "cls": SchedulerProcess,
+            "options": {"setup": setup, "on_lost": self.scheduler_lost},
+        }
+        self.use_templates({name: self._template(name, size, common, config) for name, size in self.sizes.items()})
+
+    def _template(self, name: str, size: Size, common: dict[str, str], config: dict[str, Any]) -> dict[str, Any]:
+        item = self.spec.classes[name]
+        setup = Setup(
+            role="worker",
+            driver=os.getpid(),
+            directory=self.directory,
+            options={
+                **common,
+                "nthreads": item.threads,
+                "memory_limit": size.memory,
+                "resources": dict(item.resources),
+                "local_directory": self.directory,
+                "death_timeout": 30,
+            },
+            config=config,
+            memory=size.memory,
+        )
+        options = {
+            "setup": setup,
+            "worker_class": name,
+            "environ": thread_environment(item.threads),
+            "on_ended": self.worker_ended,
+        }
+        return {"cls": WorkerProcess, "options": options}
+
+
+def _make_directory() -> str:
+    parent = dask.config.get("temporary-directory", default=None) or tempfile.gettempdir()
+    try:
+        return tempfile.mkdtemp(prefix="daskml-cluster-", dir=parent)
+    except OSError as error:
+        raise ClusterError(
+            f"the workers need a directory for their files and {parent} takes none ({error.strerror}); "
+            "set Dask's 'temporary-directory' to one that can be written"
+        ) from error
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of the driver's Dask configuration that other processes can have."""
+    kept = {}
+    for key, value in config.items():
+        if key in ("scheduler", "shuffle", "pool"):
+            continue  # about this process: set by a client, or a pool of threads
+        try:
+            pickle.dumps(value)
+        except Exception:
+            logging.getLogger(__name__).debug("configuration %s stays in this process", key)
+        else:
+            kept[key] = value
+    return kept
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,255 @@
+"""The driver's end of the processes of a local cluster: start them, hear from them, end them.
+
+Each process leads a session of its own: Ctrl-C of the terminal reaches only the driver, and what a
+process started ends with it. A watching thread per process waits for its answer and its end; all
+state changes happen on the event loop. `child` is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from distributed.core import Status
+from distributed.deploy.spec import ProcessInterface
+
+from daskml_scale.errors import ClusterError
+
+from .child import BOOTSTRAP, CLOSED, Setup
+
+START_SECONDS = 120.0
+"""A process that has not answered by then has failed to start."""
+GRACE_SECONDS = 5.0
+"""Time that a process has to close by itself."""
+
+
+class ChildProcess(ProcessInterface):  # type: ignore[misc]
+    """One process and what is known of it.
+
+    Attributes
+    ----------
+    name : str
+    address : str or None
+        Known once it answered.
+    failure : str
+        Why it did not start.
+    code : int or None
+        Exit code, negative for a signal; ``None`` while it runs.
+    """
+
+    def __init__(self, setup: Setup, name: str, environ: Mapping[str, str] | None = None) -> None:
+        super().__init__(name=name)
+        self.setup, self.name, self.environ = setup, name, dict(environ or {})
+        self.failure = ""
+        self.code: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answered = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; ``None`` before it runs and after it ended."""
+        return self._process.pid if self._process is not None and self.code is None else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answered that it runs, and has not ended."""
+        return bool(self.address) and self.code is None
+
+    async def start(self) -> None:
+        """Start the process; it is not waited for (see `wait_ready`).
+
+        Raises
+        ------
+        ClusterError
+            If the system cannot start a process.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", BOOTSTRAP, f"daskml-{self.setup.role}", self.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **self.environ},
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.failure, self.code = f"cannot start {sys.executable!r}: {error.strerror or error}", -1
+            self.status = Status.failed
+            self.on_end()
+            raise ClusterError(f"{self.name}: {self.failure}") from error
+        threading.Thread(
+            target=self._attend, args=(loop, self._process), name=f"{self.name}-watch", daemon=True
+        ).start()
+        await super().start()
+
+    def _attend(self, loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> None:
+        """Thread: send the setup, pass on the answer, wait for the end, end what it left behind."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(OSError):
+            process.stdin.write(pickle.dumps([entry or os.getcwd() for entry in sys.path]))
+            process.stdin.write(pickle.dumps(self.setup))
+            process.stdin.flush()
+        with process.stdout:
+            line = process.stdout.readline()
+        _tell(loop, self._on_answer, line)
+        # Not reaped yet, so its process group cannot be somebody else's.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        _tell(loop, self._on_end, code)
+
+    def _on_answer(self, line: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            message = json.loads(line)
+            self.address, self.failure = message.get("address"), message.get("error", "")
+        if self.address:
+            self._answered.set()
+
+    def _on_end(self, code: int) -> None:
+        self.code = code
+        if not self.address and not self.failure:
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            self.failure = f"the process {how} before it was ready; what it wrote to stderr says why"
+        self.status = Status.closed
+        self._answered.set()
+        self._ended.set()
+        self._event_finished.set()
+        self.on_end()
+
+    def on_end(self) -> None:
+        """Do something when the process is gone."""
+
+    async def wait_ready(self) -> None:
+        """Wait until the process runs.
+
+        Raises
+        ------
+        ClusterError
+            If it ended or did not answer in time.
+        """
+        try:
+            await asyncio.wait_for(self._answered.wait(), START_SECONDS)
+        except TimeoutError:
+            self.failure = f"it did not answer within {START_SECONDS:g} s"
+            self.kill()
+        if self.failure:
+            raise ClusterError(f"{self.name}: {self.failure}")
+
+    async def close(self) -> None:
+        """Ask the process to close, end it when it does not, return when it is gone."""
+        if self._process is not None and self.code is None:
+            self.status = Status.closing
+            if not self.address or not self._ask():
+                self.kill()
+            try:
+                await asyncio.wait_for(self._ended.wait(), GRACE_SECONDS)
+            except TimeoutError:
+                self.kill()
+                await self._ended.wait()
+        if self.status != Status.failed:
+            await super().close()
+
+    def _ask(self) -> bool:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b"q")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End the process and everything it started, now."""
+        process = self._process
+        if process is not None and process.returncode is None and self.code is None:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], value: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+        loop.call_soon_threadsafe(function, value)
+
+
+class SchedulerProcess(ChildProcess):
+    """The scheduler, in a process of its own.
+
+    Parameters
+    ----------
+    setup : Setup
+    on_lost : callable
+        Called when it is gone without having been closed.
+    """
+
+    def __init__(self, setup: Setup, on_lost: Callable[[], None]) -> None:
+        super().__init__(setup, "scheduler")
+        self.on_lost = on_lost
+
+    async def start(self) -> None:
+        """Start the scheduler and wait until it listens."""
+        await super().start()
+        await self.wait_ready()
+
+    def on_end(self) -> None:
+        """Report a scheduler that nobody closed."""
+        if self.address:
+            self.on_lost()
+
+
+class WorkerProcess(ChildProcess):
+    """One worker.
+
+    Parameters
+    ----------
+    scheduler : str
+        Address; the cluster passes it.
+    name : str
+    setup : Setup
+        Shared by all workers of the class; address and name are filled in.
+    worker_class : str
+    on_ended : callable (WorkerProcess)
+        Called when the process is gone.
+
+    Attributes
+    ----------
+    dismissed : bool
+        Whether it closed in good order: asked to, or retired by the scheduler.
+    """
+
+    def __init__(
+        self,
+        scheduler: str,
+        *,
+        name: str,
+        setup: Setup,
+        worker_class: str,
+        environ: Mapping[str, str],
+        on_ended: Callable[[WorkerProcess], None],
+    ) -> None:
+        options = {**setup.options, "scheduler_ip": scheduler, "name": name}
+        super().__init__(replace(setup, options=options), name, environ)
+        self.worker_class, self.on_ended = worker_class, on_ended
+
+    @property
+    def dismissed(self) -> bool:
+        return self.code == CLOSED
+
+    def on_end(self) -> None:
+        """Tell the cluster."""
+        self.on_ended(self)

@@ -1,0 +1,331 @@
+"""What is left to do, as the scheduler knows it: the input of every scaling decision.
+
+``BacklogPlugin`` runs on the scheduler. Dispatchers tell it about their stages through
+``BacklogReporter``; tasks of other code are counted as they change state, in constant time per
+transition. The cluster reads both through the handler ``daskml_backlog`` and retires workers through
+``daskml_retire``, which refuses busy ones on the spot, where the answer cannot be out of date.
+
+The module is a preload (``dask_setup``). It decides nothing and never scans ``scheduler.tasks``
+after its start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.metrics import time
+
+logger = logging.getLogger(__name__)
+
+NAME = "daskml-backlog"
+"""Of the plugin on the scheduler."""
+TOPIC = "daskml-backlog"
+"""Dask event topic on which dispatchers report."""
+KEY_PREFIX = "daskml-"
+"""Keys of dispatch tasks: their units are reported by stage, so the tasks are not counted."""
+MAX_ROWS = 1000
+"""Stages kept; the one reported longest ago is dropped first."""
+MAX_KEYS = 5000
+"""Keys looked at for the unique bytes of one worker; beyond, all its bytes count."""
+REPORT_SECONDS = 0.5
+"""Shortest time between two reports of a stage."""
+
+WAITING, READY, PROCESSING = range(3)
+_COLUMN = {"waiting": WAITING, "queued": READY, "no-worker": READY, "processing": PROCESSING}
+
+Bucket = tuple[str, tuple[tuple[str, float], ...]]
+"""(task prefix, required resources)."""
+
+
+class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
+    """Bounded record of reported stages and of the other tasks by prefix, resources and state.
+
+    Attributes
+    ----------
+    stages : dict
+        (client id, stage) -> row, see `BacklogReporter.report`; in order of the last report.
+    counts : dict
+        Bucket -> [waiting for other tasks, could run now, sent to a worker].
+    idle : dict
+        Worker address -> time since when it has nothing to do, seconds since the epoch.
+    """
+
+    name = NAME
+    idempotent = True
+
+    def __init__(self) -> None:
+        self.stages: dict[tuple[str, str], dict[str, Any]] = {}
+        self.counts: dict[Bucket, list[int]] = {}
+        self.idle: dict[str, float] = {}
+
+    async def start(self, scheduler: Any) -> None:
+        """Count what is there already and offer the two handlers."""
+        self.scheduler = scheduler
+        self.stages.clear()
+        self._recount()
+        scheduler.handlers["daskml_backlog"] = self.snapshot
+        scheduler.handlers["daskml_retire"] = self.retire
+
+    async def close(self) -> None:
+        """Withdraw the handlers."""
+        for handler in ("daskml_backlog", "daskml_retire"):
+            self.scheduler.handlers.pop(handler, None)
+
+    def restart(self, scheduler: Any) -> None:
+        """Forget stages: their tasks were cancelled, and who still runs reports again."""
+        self.stages.clear()
+        self._recount()
+
+    def _recount(self) -> None:
+        self.counts.clear()
+        for task in self.scheduler.tasks.values():
+            self._count(task, task.state, 1)
+
+    def _count(self, task: Any, state: str, change: int) -> None:
+        column = _COLUMN.get(state)
+        if column is None or _ours(task.key):
+            return
+        bucket = (task.prefix.name, tuple(sorted((task.resource_restrictions or {}).items())))
+        row = self.counts.setdefault(bucket, [0, 0, 0])
+        row[column] += change
+        if not any(row):
+            del self.counts[bucket]
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """Follow one task (the hot path: no loops)."""
+        if start not in _COLUMN and finish not in _COLUMN:
+            return
+        task = self.scheduler.tasks.get(key)
+        if task is None:
+            return
+        self._count(task, start, -1)
+        self._count(task, finish, 1)
+        if finish == "processing" and task.processing_on is not None:
+            self.idle.pop(task.processing_on.address, None)
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """Start the idle clock of a new worker."""
+        self.idle[worker] = time()
+
+    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
+        """Forget a worker."""
+        self.idle.pop(worker, None)
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """Forget the stages of a driver that is gone."""
+        for row in [row for row in self.stages if row[0] == client]:
+            del self.stages[row]
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Take the report of a dispatcher; anything malformed is ignored."""
+        if topic != TOPIC or not isinstance(msg, Mapping):
+            return
+        try:
+            row = _row(msg)
+        except (KeyError, TypeError, ValueError):
+            logger.debug("ignored a malformed backlog report: %r", msg)
+            return
+        key = (row["client"], row["stage"])
+        self.stages.pop(key, None)
+        if row["units_left"] > 0 and not msg.get("closed"):
+            self.stages[key] = row
+            if len(self.stages) > MAX_ROWS:
+                del self.stages[next(iter(self.stages))]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the backlog and the workers as plain data (see the module function `snapshot`)."""
+        now = time()
+        return {
+            "time": now,
+            "stages": [dict(row) for row in self.stages.values()],
+            "tasks": [self._task_row(bucket, row) for bucket, row in self.counts.items()],
+            "workers": [self._worker_row(worker, now) for worker in self.scheduler.workers.values()],
+        }
+
+    def _task_row(self, bucket: Bucket, row: Sequence[int]) -> dict[str, Any]:
+        prefix = self.scheduler.task_prefixes.get(bucket[0])
+        seconds = None if prefix is None else prefix.duration_average
+        if prefix is not None and (seconds is None or seconds < 0):
+            # Nothing finished yet: what runs longest says at least how long it takes.
+            seconds = 2.0 * prefix.max_exec_time if prefix.max_exec_time > 0 else None
+        return {
+            "prefix": bucket[0],
+            "resources": dict(bucket[1]),
+            "waiting": row[WAITING],
+            "ready": row[READY],
+            "processing": row[PROCESSING],
+            "seconds": None if seconds is None else float(seconds),
+        }
+
+    def _worker_row(self, worker: Any, now: float) -> dict[str, Any]:
+        busy = bool(worker.processing or worker.actors)
+        return {
+            "address": worker.address,
+            "name": str(worker.name),
+            "nthreads": worker.nthreads,
+            "resources": dict(worker.resources),
+            "status": worker.status.name,
+            "processing": len(worker.processing),
+            "long_running": len(worker.long_running),
+            "bytes": worker.nbytes,
+            "unique_bytes": worker.nbytes if busy else _unique_bytes(worker),
+            "idle_since": None if busy else self.idle.setdefault(worker.address, now),
+        }
+
+    async def retire(self, names: Sequence[str], busy: bool = False) -> list[str]:
+        """Move the data of workers elsewhere and close them.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Worker names.
+        busy : bool
+            Also workers that have tasks; those tasks run again elsewhere.
+
+        Returns
+        -------
+        list of str
+            Names of the workers that are retired. The others stay as they were: they had work, or
+            nobody could take their data.
+        """
+        wanted = set(names)
+        addresses = [
+            worker.address
+            for worker in self.scheduler.workers.values()
+            if str(worker.name) in wanted and (busy or not (worker.processing or worker.actors))
+        ]
+        if not addresses:
+            return []
+        retired = await self.scheduler.retire_workers(workers=addresses, close_workers=True, remove=True)
+        return [str(info["name"]) for info in retired.values()]
+
+
+def _ours(key: Any) -> bool:
+    head = key[0] if isinstance(key, tuple) and key else key
+    return isinstance(head, str) and head.startswith(KEY_PREFIX)
+
+
+def _row(msg: Mapping[str, Any]) -> dict[str, Any]:
+    seconds = msg.get("seconds_per_unit")
+    return {
+        "client": str(msg["client"]),
+        "stage": str(msg["stage"])[:200],
+        "units_left": int(msg.get("units_left", 0)),
+        "runnable": int(msg.get("runnable", 0)),
+        "in_flight": int(msg.get("in_flight", 0)),
+        "seconds_per_unit": None if seconds is None else float(seconds),
+        "resources": {str(name): float(amount) for name, amount in (msg.get("resources") or {}).items()},
+    }
+
+
+def _unique_bytes(worker: Any) -> int:
+    if len(worker.has_what) > MAX_KEYS:
+        return int(worker.nbytes)
+    return sum(task.get_nbytes() for task in worker.has_what if len(task.who_has or ()) == 1)
+
+
+def snapshot(scheduler: Any) -> dict[str, Any]:
+    """Return the backlog and the workers of a scheduler that has the plugin, as plain data.
+
+    Returns
+    -------
+    dict
+        ``time`` (seconds since the epoch), ``stages`` (rows of `BacklogReporter.report`), ``tasks`` (of
+        other code: prefix, resources, waiting, ready, processing, seconds each or ``None``) and
+        ``workers`` (address, name, nthreads, resources, status, processing, long_running, bytes,
+        unique_bytes, idle_since).
+    """
+    result: dict[str, Any] = scheduler.plugins[NAME].snapshot()
+    return result
+
+
+def read_backlog(client: Any) -> dict[str, Any]:
+    """Return `snapshot` of the scheduler of a client."""
+    result: dict[str, Any] = client.sync(client.scheduler.daskml_backlog)
+    return result
+
+
+async def dask_setup(scheduler: Any) -> None:
+    """Install the plugin (the preload hook); the scheduler starts it afterwards."""
+    scheduler.add_plugin(BacklogPlugin(), name=NAME, idempotent=True)
+
+
+class BacklogReporter:
+    """Tells the scheduler what one stage of one driver has left.
+
+    A report that cannot be delivered is dropped: noticing a lost scheduler is the dispatcher's job.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    stage : str
+    resources : mapping, optional
+        Dask resources that a task of the stage needs.
+    """
+
+    def __init__(self, client: Any, stage: str, resources: Mapping[str, float] | None = None) -> None:
+        self.client, self.stage, self.resources = client, stage, dict(resources or {})
+        self._sent: float | None = None
+        self._listed = False
+
+    def report(
+        self,
+        *,
+        units_left: int,
+        runnable: int,
+        seconds_per_unit: float | None,
+        in_flight: int,
+        now: float,
+        force: bool = False,
+    ) -> bool:
+        """Send a report unless the last one is younger than half a second; the first and last always go.
+
+        Parameters
+        ----------
+        units_left : int
+            Not committed yet, those in flight included; 0 takes the stage off the backlog.
+        runnable : int
+            Could run now if there were workers, those in flight included.
+        seconds_per_unit : float or None
+            Measured; ``None`` when unknown.
+        in_flight : int
+            Sent to the cluster.
+        now : float
+            Any steady clock, seconds.
+
+        Returns
+        -------
+        bool
+            Whether it was sent.
+        """
+        last = units_left <= 0
+        if last and not self._listed:
+            return False
+        recent = self._listed and self._sent is not None and now - self._sent < REPORT_SECONDS
+        if recent and not (force or last):
+            return False
+        self._sent, self._listed = now, not last
+        return self._send(
+            units_left=units_left, runnable=runnable, seconds_per_unit=seconds_per_unit, in_flight=in_flight
+        )
+
+    def close(self) -> None:
+        """Drop the stage from the backlog. Calling it twice is fine."""
+        if self._listed:
+            self._listed = False
+            self._send(closed=True)
+
+    def _send(self, **values: Any) -> bool:
+        if self.client.status != "running":
+            return False
+        message = {"client": self.client.id, "stage": self.stage, "resources": self.resources, **values}
+        try:
+            # As ``client.log_event``, but a scheduler that just died may not block the driver for long.
+            self.client.sync(self.client.scheduler.log_event, topic=TOPIC, msg=message, callback_timeout=5)
+        except Exception:
+            logger.debug("could not report the backlog of %s", self.stage, exc_info=True)
+            return False
+        return True

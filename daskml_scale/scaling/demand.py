@@ -1,0 +1,156 @@
+"""Who asks for workers, and which class of workers can serve it.
+
+The records between the scheduler's snapshot (``engine.backlog``) and the policy, and two pure
+functions: ``read`` turns plain data into records, ``assign`` gives each demand to the cheapest class
+that can run it. Nothing here knows Dask or a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Work of one kind: a stage, or the tasks of one prefix of other code.
+
+    Attributes
+    ----------
+    name : str
+        For the reasons.
+    units : int
+        Not finished, running ones included.
+    runnable : int
+        Could run now, running ones included.
+    seconds : float or None
+        Of one unit; ``None`` when nobody knows yet.
+    resources : mapping
+        What one task needs.
+    """
+
+    name: str
+    units: int
+    runnable: int
+    seconds: float | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one worker of a class offers.
+
+    Attributes
+    ----------
+    threads : int
+        Tasks at a time.
+    price : float
+        Per worker and hour.
+    """
+
+    name: str
+    threads: int = 1
+    resources: Mapping[str, float] = field(default_factory=dict)
+    price: float = 0.0
+
+    def slots(self, wanted: Mapping[str, float]) -> int:
+        """Return how many tasks that need ``wanted`` one worker runs at a time; 0 when none."""
+        limits = [math.floor(self.resources.get(name, 0.0) / need) for name, need in wanted.items() if need > 0]
+        return min([self.threads, *limits])
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker that runs or was asked for.
+
+    Attributes
+    ----------
+    ready : bool
+        Whether it is registered with the scheduler.
+    idle_since : float or None
+        Seconds, the clock of ``now``; ``None`` while it has work.
+    unique_bytes : int
+        Bytes of results that only it holds.
+    """
+
+    name: str
+    ready: bool = True
+    idle_since: float | None = None
+    unique_bytes: int = 0
+
+
+def read(
+    raw: Mapping[str, Any], planned: Mapping[str, str], leaving: Iterable[str] = ()
+) -> tuple[list[Demand], dict[str, list[WorkerView]]]:
+    """Turn the scheduler's snapshot into demands and workers by class.
+
+    Parameters
+    ----------
+    raw : mapping
+        As ``engine.backlog.snapshot`` gives it.
+    planned : mapping of str to str
+        Worker name -> class, of every worker that should exist; those the scheduler does not list are
+        starting.
+    leaving : iterable of str
+        Names being retired: no longer counted.
+    """
+    demands = [_of_stage(row) for row in raw["stages"]] + [_of_tasks(row) for row in raw["tasks"]]
+    gone = set(leaving)
+    registered = {row["name"]: row for row in raw["workers"]}
+    workers: dict[str, list[WorkerView]] = {name: [] for name in planned.values()}
+    for name, worker_class in planned.items():
+        if name in gone:
+            continue
+        row = registered.get(name)
+        if row is None:
+            workers[worker_class].append(WorkerView(name, ready=False))
+        elif row["status"] in ("running", "paused"):
+            workers[worker_class].append(WorkerView(name, True, row["idle_since"], row["unique_bytes"]))
+    return [demand for demand in demands if demand.units > 0], workers
+
+
+def _of_stage(row: Mapping[str, Any]) -> Demand:
+    units = int(row["units_left"])
+    runnable = min(units, max(row["runnable"], row["in_flight"]))
+    return Demand(str(row["stage"]), units, runnable, row["seconds_per_unit"], row["resources"])
+
+
+def _of_tasks(row: Mapping[str, Any]) -> Demand:
+    runnable = row["ready"] + row["processing"]
+    return Demand(f"{row['prefix']} tasks", runnable + row["waiting"], runnable, row["seconds"], row["resources"])
+
+
+def assign(demands: Iterable[Demand], shapes: Sequence[Shape]) -> tuple[dict[str, list[Demand]], tuple[str, ...]]:
+    """Give each demand to the class that serves it at the lowest price per slot.
+
+    At equal prices the class with fewer special resources wins (plain work stays off GPU workers), then
+    the one named first.
+
+    Returns
+    -------
+    demands : dict
+        Class -> its demands; every class is there.
+    infeasible : tuple of str
+        One sentence per demand that no class can run; it never causes workers.
+    """
+    given: dict[str, list[Demand]] = {shape.name: [] for shape in shapes}
+    infeasible = []
+    for demand in demands:
+        fitting = [shape for shape in shapes if shape.slots(demand.resources) > 0]
+        if fitting:
+            best = min(fitting, key=lambda shape: (shape.price / shape.slots(demand.resources), len(shape.resources)))
+            given[best.name].append(demand)
+        else:
+            needs = ", ".join(f"{name} {amount:g}" for name, amount in sorted(demand.resources.items()))
+            infeasible.append(
+                f"{demand.name} needs {needs} per task: no class of this cluster offers that "
+                f"(classes: {', '.join(_offer(shape) for shape in shapes)})"
+            )
+    return given, tuple(infeasible)
+
+
+def _offer(shape: Shape) -> str:
+    have = ", ".join(f"{name} {amount:g}" for name, amount in sorted(shape.resources.items()))
+    return f"{shape.name} with {have}" if have else f"{shape.name} without resources"
