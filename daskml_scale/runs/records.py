@@ -132,9 +132,11 @@ class Registry:
             raise ConflictError(f"run {run.id} cannot be started: it is {found.state} (epoch {found.epoch})")
         return replace(run, **values)
 
-    def beat(self, run: str, epoch: int, *, now: float, stages: Sequence[StageRecord] | None = None) -> bool:
+    def beat(
+        self, run: str, epoch: int, *, now: float, stages: Sequence[StageRecord] | None = None, message: str = ""
+    ) -> bool:
         """Extend the lease, and replace the stages if given, in one transaction; False when fenced off."""
-        return self._fenced(run, epoch, {"lease_until": now + HOLD}, stages)
+        return self._fenced(run, epoch, {"lease_until": now + HOLD, "message": message}, stages)
 
     def finish(
         self,

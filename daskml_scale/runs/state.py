@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daskml_scale.dashboard.progress import Progress
+
 LIVE = ("queued", "running")
 """States in which a process is, or will be, at work."""
 
@@ -126,3 +128,15 @@ def run_id(workflow: str, now: float, attempt: int = 0) -> str:
 def state_at(state: str, lease_until: float, now: float) -> str:
     """Return the state to show: a live run whose lease expired is ``lost``."""
     return "lost" if state in LIVE and lease_until < now else state
+
+
+def stage_records(progress: Progress, now: float) -> tuple[StageRecord, ...]:
+    """Return the stages of a folded run as the registry keeps them and as a terminal shows them."""
+    return tuple(
+        StageRecord(
+            name=stage.name, kind=stage.kind, state=stage.state, units=stage.total, done=stage.ready,
+            reused=stage.reused, failed=stage.failed, rows=stage.rows, seconds=stage.elapsed(now),
+            rate=stage.rate(now), eta=stage.eta(now),
+        )
+        for stage in progress.stages
+    )  # fmt: skip

@@ -1,0 +1,356 @@
+"""The command line: verbs that join what the other rooms do. No logic: decisions and pictures are elsewhere.
+
+Results and ``--json`` go to stdout, progress and errors to stderr. One line says what went wrong and
+what to do; a traceback means a defect. Everything heavy is imported inside the verb that needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from daskml_scale.events import Sink
+    from daskml_scale.runs.execute import RunSummary
+    from daskml_scale.runs.records import Registry
+    from daskml_scale.runs.state import RunRecord
+    from daskml_scale.spec.workflow import Workflow
+
+PROGRAM = "daskml-scale"
+Verb = Callable[..., Any]
+
+
+class _Verbs(click.Group):
+    """Verbs in the order in which they are defined, which is that of use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _options(*names: str) -> Callable[[Verb], Verb]:
+    """Add the shared options, in this order."""
+    known: dict[str, Callable[[Verb], Verb]] = {
+        "store": click.option("--store", metavar="URL", help="Where results go; the workflow's own by default."),
+        "cluster": click.option(
+            "--cluster", metavar="NAME", help="A cluster's name or file, or 'none' to work in this process."
+        ),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
+    }
+
+    def add(verb: Verb) -> Verb:
+        for name in reversed(names):
+            verb = known[name](verb)
+        return verb
+
+    return add
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 failed, 2 wrong arguments or file, 3 conflict, 4 done with bad rows, 130 interrupted.",
+)
+def verbs() -> None:
+    """Features, search and prediction as Dask task graphs over chunked data. Every run resumes.
+
+    \b
+    Examples:
+      daskml-scale run flights              run a workflow and watch it
+      daskml-scale run flights --dry-run    show what would run, and why
+      daskml-scale submit flights           run it detached from this terminal
+      daskml-scale status                   how far the newest run is
+    """
+
+
+@verbs.command("run")
+@click.argument("workflow")
+@_options("store", "cluster", "json")
+@click.option("--dry-run", is_flag=True, help="Print the plan; start and write nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: bool, dry_run: bool, quiet: bool) -> int:
+    """Run a workflow to its end, or what is left of it.
+
+    WORKFLOW is a name (see: daskml-scale workflows) or a file. What an earlier run committed and
+    is still valid is reused. Ctrl-C stops; the same command goes on from there.
+
+    \b
+    Examples:
+      daskml-scale run flights
+      daskml-scale run my.yaml --store runs/try --cluster none
+      daskml-scale run flights --json > summary.json
+    """
+    from daskml_scale.runs import show
+    from daskml_scale.runs.attend import only_results
+    from daskml_scale.runs.lease import failure
+    from daskml_scale.runs.records import Registry
+
+    if dry_run:
+        return _dry_run(workflow, store, cluster, as_json)
+    registry = Registry()
+    run = _register(registry, "run", workflow, store, cluster)
+    try:
+        with only_results(as_json):
+            summary = _work(registry, run, quiet=quiet)
+    except Exception as error:
+        if as_json:
+            click.echo(json.dumps(failure(run, error)))
+        raise
+    _print(summary.to_dict(), as_json, lambda: show.summary(summary.to_dict(), os.getcwd()))
+    return summary.exit_code
+
+
+@verbs.command()
+@click.argument("workflow")
+@_options("store", "cluster", "json")
+def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
+    """Start a run in the background and print its id.
+
+    It goes on when this terminal closes; its output is in the log that status names.
+
+    \b
+    Examples:
+      daskml-scale submit flights
+      id=$(daskml-scale submit flights) && daskml-scale status $id
+    """
+    from daskml_scale.runs.lease import spawn
+    from daskml_scale.runs.records import Registry
+
+    registry = Registry()
+    run = _register(registry, "submit", workflow, store, cluster, detached=True)
+    spawn(registry, run)
+    click.echo(json.dumps(run.to_dict()) if as_json else run.id)
+    _say(f"Watch it:            {PROGRAM} status {run.id}")
+    _say(f"If it stops, go on:  {_again(run)}")
+    return Exit.OK
+
+
+@verbs.command()
+@click.argument("run", required=False)
+@_options("json")
+def status(run: str | None, as_json: bool) -> int:
+    """Show how far a run is.
+
+    The newest one, or the one whose id begins with RUN.
+    """
+    from daskml_scale.runs import show
+    from daskml_scale.runs.records import Registry
+
+    now = time.time()
+    found = Registry().get(run, now=now)
+    _print(found.to_dict(), as_json, lambda: show.status(found, now, os.getcwd()))
+    return Exit.OK
+
+
+@verbs.command("list")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many, newest first."
+)
+@_options("json")
+def list_verb(limit: int, as_json: bool) -> int:
+    """List the runs of this user, newest first."""
+    from daskml_scale.runs import show
+    from daskml_scale.runs.records import Registry
+
+    now = time.time()
+    runs = Registry().list(now=now, limit=limit)
+    _print([run.to_dict() for run in runs], as_json, lambda: show.runs(runs, now, os.getcwd()))
+    return Exit.OK
+
+
+@verbs.command()
+@click.argument("file")
+@_options("json")
+def validate(file: str, as_json: bool) -> int:
+    """Check a workflow file without running anything.
+
+    FILE may also be a name.
+    """
+    from daskml_scale import api
+    from daskml_scale.runs import show
+    from daskml_scale.runs.words import plural
+
+    spec = api.check(file)
+    data = {"file": file, "workflow": spec.name, "stages": list(spec.stages)}
+    line = f"ok: {file}: workflow {spec.name}, {plural(len(spec.stages), 'stage')}"
+    _print(data, as_json, lambda: show.text(line))
+    return Exit.OK
+
+
+@verbs.command()
+@_options("json")
+def workflows(as_json: bool) -> int:
+    """List the workflows that have a name.
+
+    They lie in ./workflows and in the package; any other file is given by its path.
+    """
+    from daskml_scale.spec.find import list_workflows
+
+    return _names(list_workflows(), as_json)
+
+
+@verbs.command()
+@_options("json")
+def clusters(as_json: bool) -> int:
+    """List the clusters that have a name.
+
+    They lie in ./clusters and in the package; any other file is given by its path.
+    """
+    from daskml_scale.spec.find import list_clusters
+
+    return _names(list_clusters(), as_json)
+
+
+@verbs.command()
+@_options("json")
+def version(as_json: bool) -> int:
+    """Show versions: daskml-scale, Python, Dask and the like."""
+    from importlib.metadata import version as of
+
+    from daskml_scale.runs import show
+
+    packages = ("daskml-scale", "dask", "distributed", "zarr", "xarray", "scikit-learn")
+    found = {name: of(name) for name in packages} | {"python": sys.version.split()[0]}
+    _print(found, as_json, lambda: show.pairs(list(found.items())))
+    return Exit.OK
+
+
+@verbs.command("_runner", hidden=True)
+@click.argument("run")
+def runner(run: str) -> int:
+    """Do the work of a submitted run. Started by submit."""
+    from daskml_scale.runs import show
+    from daskml_scale.runs.records import Registry
+
+    registry = Registry()
+    summary = _work(registry, registry.get(run, now=time.time()), quiet=False)
+    show.write(show.summary(summary.to_dict(), os.getcwd()), sys.stderr)
+    return summary.exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; the entry point of ``daskml-scale``.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The words after the program's name; ``sys.argv`` by default.
+    """
+    try:
+        return int(verbs.main(args=arguments, prog_name=PROGRAM, standalone_mode=False) or Exit.OK)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
+        _say(f"error: {error.format_message()}\nSee: {where} --help")
+        return Exit.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        _say("stopped")
+        return Exit.INTERRUPTED
+    except InterruptedRunError as error:
+        _say(str(error))
+        return error.exit_code
+    except DaskMLError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        _say(f"error: {type(error).__name__}: {error}\nThis is a defect in {PROGRAM}; please report it.")
+        return Exit.FAILED
+
+
+def _register(
+    registry: Registry, verb: str, workflow: str, store: str | None, cluster: str | None, *, detached: bool = False
+) -> RunRecord:
+    """Check what can be checked, then enter the run as queued."""
+    from daskml_scale.spec.find import find_workflow
+    from daskml_scale.storage.files import normal
+
+    spec = _checked(workflow, cluster)
+    chosen = [word for name, value in (("--store", store), ("--cluster", cluster)) if value for word in (name, value)]
+    return registry.create(
+        workflow=spec.name,
+        source=str(find_workflow(workflow).absolute()),
+        store=normal(store or spec.store),
+        cluster=cluster or spec.cluster,
+        command=[verb, workflow, *chosen],
+        cwd=os.getcwd(),
+        now=time.time(),
+        detached=detached,
+    )
+
+
+def _checked(workflow: str, cluster: str | None) -> Workflow:
+    from daskml_scale import api
+    from daskml_scale.spec.find import find_cluster
+    from daskml_scale.spec.load import load_cluster
+
+    spec = api.check(workflow)
+    name = cluster or spec.cluster
+    if name != api.NO_CLUSTER:
+        load_cluster(find_cluster(name))
+    return spec
+
+
+def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from daskml_scale import api
+    from daskml_scale.runs import show
+    from daskml_scale.runs.attend import only_results
+
+    _checked(workflow, cluster)
+    with only_results(as_json):
+        rows = api.plan(workflow, store=store, cluster=cluster)
+    _print([asdict(row) for row in rows], as_json, lambda: show.plan(rows))
+    return Exit.OK
+
+
+def _work(registry: Registry, run: RunRecord, *, quiet: bool) -> RunSummary:
+    from daskml_scale.runs.attend import attend
+    from daskml_scale.runs.live import view
+
+    def work(sink: Sink) -> RunSummary:
+        from daskml_scale import api  # once the view is up: this takes a moment
+
+        return api.run(run.source, store=run.store, cluster=run.cluster, sink=sink, run_id=run.id)
+
+    return attend(registry, run, work, view(sys.stderr, quiet=quiet))
+
+
+def _print(data: Any, as_json: bool, draw: Callable[[], RenderableType]) -> None:
+    if as_json:
+        click.echo(json.dumps(data))
+        return
+    from daskml_scale.runs import show
+
+    show.write(draw(), sys.stdout)
+
+
+def _names(found: Sequence[tuple[str, Path]], as_json: bool) -> int:
+    from daskml_scale.runs import show
+    from daskml_scale.runs.words import first_comment
+
+    rows = [(name, str(path), first_comment(path.read_text(errors="replace"))) for name, path in found]
+    data = [{"name": name, "file": file, "description": text} for name, file, text in rows]
+    _print(data, as_json, lambda: show.columns(("name", "file", "description"), rows))
+    return Exit.OK
+
+
+def _again(run: RunRecord) -> str:
+    from daskml_scale.runs.words import command
+
+    return command(run.command, run.cwd, os.getcwd())
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

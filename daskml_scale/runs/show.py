@@ -1,0 +1,285 @@
+"""What the command line prints: tables and lines as rich renderables, made from plain records.
+
+Nothing here decides, reads a clock or opens a file. Colour only repeats what the text says. All text
+is set literally: nothing in a name or a message is taken for markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import IO, Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from .state import RunRecord, StageRecord
+from .words import clock, command, near, plural, size, speed, took
+
+WIDE = 1000
+"""Columns where there is no terminal: nothing is cut that a program may read."""
+COLOURS = {
+    "succeeded": "green", "ok": "green", "running": "cyan", "queued": "cyan", "partial": "yellow",
+    "interrupted": "yellow", "failed": "red", "lost": "red",
+}  # fmt: skip
+MARKS = {"ok": "✓", "running": "▸", "failed": "✗", "interrupted": "–", "waiting": "·"}
+ASCII_MARKS = {"ok": "+", "running": ">", "failed": "x", "interrupted": "-", "waiting": "."}
+
+
+def console(stream: IO[str]) -> Console:
+    """Return a console on a stream that prints text literally, and without a terminal never cuts it."""
+    width = None if stream.isatty() else WIDE
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def write(picture: RenderableType, stream: IO[str]) -> None:
+    """Print a renderable; where there is no terminal, without padding at the ends of lines."""
+    target = console(stream)
+    if target.is_terminal:
+        target.print(picture)
+        return
+    with target.capture() as captured:
+        target.print(picture)
+    stream.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    stream.flush()
+
+
+def text(line: str) -> RenderableType:
+    """Return one literal line."""
+    return Text(line)
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str | Text]], numbers: Iterable[str] = ()) -> Table:
+    """Return a borderless table; the columns named in ``numbers`` are set right, the last one may wrap."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    right = set(numbers)
+    for position, name in enumerate(header):
+        last = position == len(header) - 1
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=not last, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
+
+
+def state_text(state: str) -> Text:
+    """Return a state in its colour."""
+    return Text(state, style=COLOURS.get(state, ""))
+
+
+class StageLines:
+    """One line per stage: mark, name, bar, units, rate or reuse, time. The bar takes what is left, 8 to 24 columns."""
+
+    def __init__(self, stages: Iterable[StageRecord]) -> None:
+        self.stages = list(stages)
+
+    def __rich_console__(self, target: Console, options: ConsoleOptions) -> RenderResult:
+        yield _grid(self.stages, options.max_width, MARKS if not options.ascii_only else ASCII_MARKS)
+
+
+def _grid(listed: Sequence[StageRecord], width: int, marks: Mapping[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    longest = min(24, max((len(stage.name) for stage in listed), default=1))
+    grid.add_column(width=1)
+    grid.add_column(width=longest, no_wrap=True, overflow="ellipsis")
+    grid.add_column(width=max(8, min(24, width - longest - 45)))
+    for _ in range(3):
+        grid.add_column(justify="right", no_wrap=True)
+    for stage in listed:
+        style = COLOURS.get(stage.state, "dim")
+        mark = marks.get(stage.state, " ")
+        dim = "dim" if stage.state == "waiting" else ""
+        count = f"{stage.done:,}/{stage.units:,}" if stage.units else ""
+        cells: list[RenderableType] = [
+            Text(mark, style),
+            Text(stage.name, dim),
+            _bar(stage),
+            Text(count),
+            Text(_pace(stage)),
+            Text(_time(stage)),
+        ]
+        grid.add_row(*cells)
+    return grid
+
+
+def _bar(stage: StageRecord) -> ProgressBar:
+    total = 1.0 if stage.state == "ok" else float(max(stage.units, 1))
+    done = 1.0 if stage.state == "ok" else float(stage.done)
+    style = COLOURS.get(stage.state, "cyan")
+    return ProgressBar(total=total, completed=done, complete_style=style, finished_style=style)
+
+
+def _pace(stage: StageRecord) -> str:
+    if stage.failed:
+        return f"{stage.failed:,} failed"
+    if stage.state == "running":
+        return speed(stage.rate)
+    if stage.state in ("ok", "interrupted") and stage.reused:
+        return "reused" if stage.reused == stage.units else f"{stage.reused:,} reused"
+    return ""
+
+
+def _time(stage: StageRecord) -> str:
+    if stage.state == "running":
+        return f"{clock(stage.eta)} left" if stage.eta is not None else clock(stage.seconds)
+    return "" if stage.state == "waiting" else took(stage.seconds)
+
+
+def summary(run: Mapping[str, Any], here: str = "") -> RenderableType:
+    """Return the end of a run: a table of stages, metrics, reuse, where the results are.
+
+    Parameters
+    ----------
+    run : mapping
+        ``RunSummary.to_dict()``.
+    here : str
+        The working directory.
+    """
+    stages: Sequence[Mapping[str, Any]] = run["stages"]
+    rows = [
+        (row["name"], f"{row['units']:,}", f"{row['reused']:,}", f"{row['seconds']:.1f}", _new_rows(row))
+        for row in stages
+    ]
+    header = ("stage", "units", "reused", "seconds", "rows/s")
+    parts: list[RenderableType] = [columns(header, rows, header[1:]), Text()]
+    metrics = {name: value for name, value in run["metrics"].items() if isinstance(value, (int, float))}
+    if metrics:
+        parts.append(pairs([(name, f"{value:.4f}") for name, value in metrics.items()]))
+        parts.append(Text())
+    parts.append(Text(_sentence(run, stages)))
+    warnings = [(row["name"], text) for row in stages for text in row.get("warnings", ())]
+    parts += [Text(f"warning: {name}: {text.removeprefix(name + ': ')}", "yellow") for name, text in warnings]
+    parts.append(Text(f"Results: {near(run['store'], here)} (these numbers: summary.json there)"))
+    return Group(*parts)
+
+
+def _new_rows(row: Mapping[str, Any]) -> str:
+    """Rows per second of what was not reused; reused rows took no time."""
+    units, fresh = row["units"], row["units"] - row["reused"]
+    if not units or not fresh or not row["rows"] or row["seconds"] <= 0:
+        return "-"
+    return f"{row['rows'] * fresh / units / row['seconds']:,.0f}"
+
+
+def _sentence(run: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> str:
+    units, reused = sum(row["units"] for row in stages), sum(row["reused"] for row in stages)
+    bad = sum(row.get("bad_rows", 0) for row in stages)
+    if units and reused == units:
+        done = f"Everything was up to date: all {plural(units, 'unit')} were reused ({took(run['seconds'])})."
+    else:
+        kept = f", {reused:,} of {plural(units, 'unit')} reused" if reused else ""
+        done = f"Done in {took(run['seconds'])}{kept}."
+    predicted = f" Predictions for {plural(run['rows_predicted'], 'row')}." if run["rows_predicted"] else ""
+    held = f" {plural(bad, 'row')} could not be predicted and are marked as missing." if bad else ""
+    return done + predicted + held
+
+
+def plan(rows: Iterable[Any]) -> RenderableType:
+    """Return the table of a dry run from ``StagePlanRow`` records."""
+    listed = list(rows)
+    header = ("stage", "kind", "units", "reused", "memory", "grid and why")
+    cells = [
+        (row.name, row.kind, f"{row.units:,}", f"{row.reused:,}", size(row.memory), _why(row)) for row in listed
+    ]  # fmt: skip
+    units, reused = sum(row.units for row in listed), sum(row.reused for row in listed)
+    if units:
+        end = f"{plural(units, 'unit')} to run, {reused:,} reused. Nothing was written. Memory is per task."
+    else:
+        end = f"Everything is up to date: all {plural(reused, 'unit')} would be reused. Nothing was written."
+    return Group(columns(header, cells, ("units", "reused", "memory")), Text(), Text(end))
+
+
+def _why(row: Any) -> str:
+    reasons = ", ".join(
+        reason if len(row.reasons) == 1 else f"{count:,} {reason}" for reason, count in row.reasons.items()
+    )
+    return "; ".join(part for part in (row.grid, reasons, row.note) if part)
+
+
+def status(run: RunRecord, now: float, here: str = "") -> RenderableType:
+    """Return one run: state, stages, what it said last, where to look, how to go on.
+
+    Parameters
+    ----------
+    now : float
+        Seconds since the epoch.
+    here : str
+        The working directory; a command to copy names another one.
+    """
+    title = Text.assemble((run.id, "bold"), "  ", state_text(run.state), f"  {_since(run, now)}")
+    facts = [("workflow", near(run.source, here)), ("store", near(run.store, here)), ("cluster", run.cluster)]
+    facts += [("process", f"{run.pid} on {run.host}")] if run.pid and run.state in ("running", "lost") else []
+    facts += [("log", run.log)] if run.log else []
+    facts += [("message", run.message)] if run.message else []
+    parts: list[RenderableType] = [title, pairs(facts)]
+    if run.stages:
+        parts += [Text(), StageLines(run.stages if run.live else _stopped(run.stages))]
+    if run.state == "lost":
+        parts += [Text(), Text("Its process is gone; committed work stays.")]
+    if run.state in ("lost", "failed", "interrupted"):
+        parts.append(Text(f"Go on with: {command(run.command, run.cwd, here)}"))
+    return Group(*parts)
+
+
+def _stopped(stages: Iterable[StageRecord]) -> list[StageRecord]:
+    """A stage of a run without a process does not run, whatever was heard of it last."""
+    return [replace(stage, state="interrupted") if stage.state == "running" else stage for stage in stages]
+
+
+def _since(run: RunRecord, now: float) -> str:
+    if run.state == "queued":
+        return f"since {clock(max(0.0, now - run.created))}"
+    if run.state == "running":
+        return f"for {clock(max(0.0, now - (run.started or now)))}"
+    if run.state == "lost":
+        return f"no sign of life for {clock(max(0.0, now - run.lease_until))}"
+    return (
+        f"after {took(max(0.0, (run.finished or 0.0) - (run.started or run.finished or 0.0)))}, {_moment(run.finished)}"
+    )
+
+
+def runs(records: Iterable[RunRecord], now: float, here: str = "") -> RenderableType:
+    """Return the table of runs."""
+    listed = list(records)
+    if not listed:
+        return Text("No runs yet.")
+    header = ("run", "state", "started", "stages", "time", "store")
+    rows = [
+        (
+            run.id,
+            state_text(run.state),
+            _moment(run.started or run.created),
+            _stages_done(run),
+            _spent(run, now),
+            near(run.store, here),
+        )
+        for run in listed
+    ]
+    return columns(header, rows, ("stages", "time"))
+
+
+def _stages_done(run: RunRecord) -> str:
+    return f"{sum(stage.state == 'ok' for stage in run.stages)}/{len(run.stages)}" if run.stages else "-"
+
+
+def _spent(run: RunRecord, now: float) -> str:
+    if run.started is None:
+        return "-"
+    end = run.finished if run.finished is not None else min(now, run.lease_until)
+    return clock(max(0.0, end - run.started))
+
+
+def _moment(time: float | None) -> str:
+    return f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M}" if time is not None else "-"
+
+
+def pairs(listed: Iterable[tuple[str, str]]) -> Table:
+    """Return names and values, one pair a line."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in listed:
+        grid.add_row(Text(name), Text(value))
+    return grid
