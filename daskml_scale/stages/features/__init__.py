@@ -4,3 +4,7 @@
 ``statistics`` what fitting keeps per chunk, ``transformer`` runs a recipe on a range of rows,
 ``planner`` decides which rows that range needs, ``stage`` is the workflow stage, ``recipe`` the class for users.
 """
+
+from .recipe import Recipe
+
+__all__ = ["Recipe"]

@@ -28,15 +28,12 @@ def date_parts(instants: np.ndarray, parts: Sequence[str], zone: str) -> list[np
 
     local = pd.DatetimeIndex(instants.astype("datetime64[ns]")).tz_localize("UTC").tz_convert(zone)
 
-    def numbers(values: object) -> np.ndarray:
-        return np.asarray(values, dtype="float64")
-
     def part(name: str) -> np.ndarray:
         if name == "minute_of_day":
-            return numbers(local.hour) * 60 + numbers(local.minute)
+            return np.asarray(part("hour") * 60 + part("minute"))
         if name == "week":
-            return local.isocalendar()["week"].to_numpy(dtype="float64", na_value=np.nan)
-        return numbers(getattr(local, name))
+            return np.asarray(local.isocalendar()["week"].to_numpy(dtype="float64", na_value=np.nan))
+        return np.asarray(getattr(local, name), dtype="float64")
 
     return [part(name) for name in parts]
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from daskml_scale.errors import SpecError
 from daskml_scale.plan.records import digest
-from daskml_scale.spec.base import seconds
+from daskml_scale.spec.base import Spec, seconds
+from daskml_scale.spec.explain import explain
 from daskml_scale.spec.expressions import names
 from daskml_scale.spec.steps import AnyStep, AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing, dump_step
 
@@ -127,7 +130,9 @@ class Program:
             When it is not the JSON of a recipe of this format.
         """
         if value.get("format") != FORMAT or "steps" not in value:
-            raise SpecError(f"not a recipe of format {FORMAT}, but format {value.get('format')!r}; save it again with this version")
+            raise SpecError(
+                f"not a recipe of format {FORMAT}, but format {value.get('format')!r}; save it again with this version"
+            )
         program = cls(parse_steps(value["steps"]), value["known_at"], value.get("target"))
         learnt = value.get("fitted")
         return program if learnt is None else program.fitted(learnt["categories"])
@@ -157,29 +162,30 @@ def nanoseconds(duration: str) -> int:
     return round(seconds(duration) * 1e9)
 
 
+class _Steps(Spec):
+    steps: Annotated[list[AnyStep], Field(min_length=1)]
+
+
 def parse_steps(values: Iterable[Any]) -> tuple[Step, ...]:
     """Return steps from instances or ``{name: settings}``.
 
     Raises
     ------
     SpecError
-        Naming the position and the setting that is wrong.
+        Naming the position and the setting that is wrong, such as ``steps[2].as_of.tolerance``.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    values = list(values)
-    if not values:
-        raise SpecError("a recipe needs at least one step", path="steps")
-    parsed: list[Step] = []
-    adapter: TypeAdapter[Any] = TypeAdapter(AnyStep)
-    for position, value in enumerate(values):
-        try:
-            parsed.append(adapter.validate_python(value))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-            raise SpecError(f"{first['msg']} (found {first['input']!r:.80})", path=f"steps[{position}]{inner}") from None
-    return tuple(parsed)
+    data = {"steps": [value if isinstance(value, Step) else _plain(value) for value in values]}
+    try:
+        return tuple(_Steps.model_validate(data).steps)
+    except ValidationError as error:
+        first = explain(error, _Steps, data)[0]
+        raise SpecError(first.message, path=first.path) from None
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:

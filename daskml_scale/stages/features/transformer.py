@@ -6,13 +6,15 @@ process. It decides nothing: ``planner.RecipePlanner`` says which rows a range n
 For another stage (``predict``)::
 
     planner = RecipePlanner(Program.from_dict(recipe), snapshot, {"planes": planes_snapshot})
-    planner.check()                                    # SpecError before anything runs
-    first = planner.scan(records)                      # Plan of the bounds pass; no units: nothing (left) to do
-    if first.units: return first                       # kernel: return worker.shared.scan_unit(unit)
-    ready = planner.read(records)                      # fitted program and halo bounds
-    halo = ready.halo(start, stop)                     # ((start, stop), ...) rows for trailing windows
-    ready.inputs(start, stop)                          # digest of all stored objects that the range reads
-    ready.transformer.matrix(start, stop, halo, worker.cache)      # ndarray (stop - start, features)
+    planner.check()                            # SpecError before anything runs
+    first = planner.scan(records)              # Plan of the bounds pass; without units it is done or not needed
+    if first.units: return first               # kernel: worker.shared.scan_unit(unit, worker.cache)
+    ready = planner.read(records)              # the fitted program and the bounds of all chunks
+    halo = ready.halo(start, stop)             # ((start, stop), ...): rows that trailing windows may reach
+    ready.inputs(start, stop)                  # digest of all stored objects that these rows depend on
+    ready.memory(start, stop)                  # projected bytes
+    return after(first, select(...))           # shared=ready.transformer; picklable
+    worker.shared.matrix(start, stop, halo, worker.cache)      # kernel: ndarray (stop - start, features)
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class MemoryTable:
             labels = column.labels if isinstance(column, Coded) else ()
             array = np.ascontiguousarray(column.codes if isinstance(column, Coded) else column)
             hasher.update(repr((name, labels, array.dtype.str, array.shape)).encode())
-            hasher.update(array.view("uint8"))
+            hasher.update(array.view("uint8").data)
         return hasher.hexdigest()
 
     def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, Values]:
@@ -161,7 +163,9 @@ class RowTransformer:
                 return kernels.date_parts(np.asarray(columns[step.of]), step.parts, step.zone)
             case Cyclical():
                 pairs = zip(step.of, step.periods, strict=True)
-                return [wave for name, period in pairs for wave in kernels.cyclical(kernels.numbers(columns[name]), period)]
+                return [
+                    wave for name, period in pairs for wave in kernels.cyclical(kernels.numbers(columns[name]), period)
+                ]
             case Ordinal():
                 learnt = self.program.categories or {}
                 return [kernels.ordinal(_coded(columns[name]), learnt[name], step.unknown) for name in step.of]

@@ -1,0 +1,187 @@
+"""A recipe bound to actual data for ``Recipe``: tables in a store, in memory, or mixed.
+
+Only tables that all lie in a store can run as a stage; the others are read, computed and written in
+this process, chunk by chunk, with the same planner and kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskml_scale.errors import UsageError
+from daskml_scale.plan.units import Snapshot, Variable
+from daskml_scale.spec.workflow import ROWS_PER_CHUNK, MatrixOut
+from daskml_scale.stages.base import Ref
+from daskml_scale.storage import files, stores, tables
+
+from .kernels import numbers
+from .planner import Ready, RecipePlanner, require
+from .program import Program
+from .stage import FEATURES, NAMES, Layout
+from .statistics import Ranges
+from .transformer import MemoryTable, RowTransformer, Table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A recipe and where its tables are.
+
+    Attributes
+    ----------
+    planner : RecipePlanner
+    url : str
+        Of the rows; empty when they are in memory.
+    tables : mapping of name to str
+        URLs of the other tables; empty for those in memory.
+    data : object
+        The rows as they were given.
+    """
+
+    planner: RecipePlanner
+    url: str
+    tables: Mapping[str, str]
+    data: Any
+
+    @property
+    def stored(self) -> bool:
+        """Whether all tables lie in a store, so that a stage can run on them."""
+        return bool(self.url) and all(self.tables.values())
+
+    def scan(self) -> Ready:
+        """Run the fitting pass in this process."""
+        units = [unit for unit, _ in self.planner.scan_units()]
+        results = {unit.key: self.planner.transformer.scan_unit(unit) for unit in units}
+        return self.planner.fold([results[unit.key] for unit in units if unit.key.startswith("fit/")])
+
+
+def bind(program: Program, ds: Any, others: Mapping[str, Any] | None = None, where: str | None = None) -> Bound:
+    """Look at the tables and check that the recipe fits them.
+
+    Raises
+    ------
+    SpecError
+        Before anything is run.
+    """
+    others = others or {}
+    needed = {*program.row_columns, *program.event_columns, *program.scan_columns(where), program.target or ""}
+    urls, sources = {"": _url(ds, "ds")}, {}
+    snapshots: dict[str, Snapshot] = {}
+    wanted = {
+        "": (ds, needed),
+        **{name: (others[name], {*columns}) for name, columns in program.tables.items() if name in others},
+    }
+    for name, (data, columns) in wanted.items():
+        urls[name] = _url(data, f"tables[{name!r}]" if name else "ds")
+        if urls[name]:
+            snapshots[name] = _look(urls[name])
+        else:
+            snapshots[name], sources[name] = _from_memory(data, columns)
+    rows = snapshots.pop("")
+    planner = RecipePlanner(program, rows, snapshots, where, sources)
+    planner.check()
+    return Bound(planner, urls.pop(""), urls, ds)
+
+
+def _url(data: Any, argument: str) -> str:
+    """Return the URL of data in a store, or an empty string for a dataset in memory."""
+    if hasattr(data, "data_vars"):
+        return stores.source_of(data) or ""
+    if isinstance(data, str) or hasattr(data, "__fspath__"):
+        return files.normal(data)
+    raise UsageError(f"{argument} is a {type(data).__name__}; pass an xarray Dataset or the URL of one")
+
+
+def _look(url: str) -> Snapshot:
+    from daskml_scale.stages.run import gather
+
+    return require(gather({"": Ref("dataset", url)})[""], url, "Recipe")
+
+
+def _from_memory(ds: Any, needed: set[str]) -> tuple[Snapshot, Table]:
+    dim = ds.attrs.get("row_dim") or next(
+        (variable.dims[0] for variable in ds.variables.values() if variable.ndim == 1), ""
+    )
+    row_key = [name for name in ds.attrs.get("row_key") or () if name in ds.variables]
+    present = [str(name) for name, variable in ds.variables.items() if variable.dims == (dim,)]
+    columns = tables.from_dataset(ds, [name for name in present if name in needed or name in row_key])
+    rows = ds.sizes.get(dim, 0)
+    chunk = max(1, min(rows, ROWS_PER_CHUNK))
+    # Columns that are not read are only named in messages; their kind is not looked at.
+    variables = {name: Variable("float64", (dim,), (rows,), (chunk,)) for name in present}
+    variables.update({name: tables.column_type(values).variable(dim, rows, chunk) for name, values in columns.items()})
+    attrs = {"row_key": row_key, "derived_from": ds.attrs.get("derived_from") or {}}
+    return Snapshot("", str(dim), rows, variables, attrs), MemoryTable(columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """What every block of a lazy matrix needs; one object in the graph."""
+
+    transformer: RowTransformer
+    ranges: list[tuple[int, int]]
+    halos: list[Ranges]
+    dtype: str
+
+    def block(self, number: int) -> np.ndarray:
+        return self.transformer.matrix(*self.ranges[number], self.halos[number], dtype=self.dtype)
+
+
+def _block(blocks: _Blocks, block_info: Any = None) -> np.ndarray:
+    return blocks.block(block_info[None]["chunk-location"][0])
+
+
+def preview(bound: Bound, ready: Ready) -> xr.Dataset:
+    """Return the matrix as a lazy Dataset: one Dask block per chunk of the table."""
+    import dask
+    import dask.array as da
+    import xarray as xr
+
+    layout = Layout.of(bound.planner.rows, ready.program, MatrixOut())
+    ranges = layout.ranges
+    blocks = _Blocks(ready.transformer, ranges, [ready.halo(*rows) for rows in ranges], layout.dtype)
+    name = (
+        f"recipe-{ready.program.hash[:12]}-{dask.base.tokenize(bound.url or id(blocks), bound.planner.rows.ids)[:12]}"
+    )
+    width = len(layout.features)
+    matrix: Any = np.empty((0, width), dtype=layout.dtype)
+    if ranges:
+        matrix = da.map_blocks(
+            _block,
+            dask.delayed(blocks, name=f"{name}-blocks", traverse=False),
+            chunks=(tuple(stop - start for start, stop in ranges), (width,)),
+            dtype=layout.dtype,
+            meta=np.empty((0, 0), dtype=layout.dtype),
+            name=name,
+        )
+    found = stores.open_dataset(bound.url) if bound.url else bound.data
+    columns = {name: found[name].variable for name in layout.row_key}
+    if layout.target:
+        columns[layout.target] = found[layout.target].variable.astype("float64")
+    # A key column named like the row dimension gets no index, as in an opened store: it would be read here.
+    own = {name: columns.pop(name) for name in [layout.dim] if name in columns}
+    coords = xr.Coordinates({NAMES: list(layout.features)}).assign(xr.Coordinates(own, indexes={}))
+    dataset = xr.Dataset({FEATURES: ((layout.dim, NAMES), matrix), **columns}, coords)
+    return dataset.assign_attrs({**layout.template(ready.program).attrs, "row_dim": layout.dim})
+
+
+def write(bound: Bound, ready: Ready, url: str) -> None:
+    """Compute the matrix in this process and write it, shard by shard."""
+    layout = Layout.of(bound.planner.rows, ready.program, MatrixOut())
+    stores.create(url, layout.template(ready.program))
+    rows = ready.transformer.rows
+    for start, stop in layout.ranges:
+        arrays = {FEATURES: ready.transformer.matrix(start, stop, ready.halo(start, stop), dtype=layout.dtype)}
+        for name, values in rows.read(layout.row_key, start, stop).items():
+            variable = layout.copied[name]
+            arrays[name] = tables.encode(values, tables.ColumnType(variable.dtype, variable.attrs, variable.fill))
+        if layout.target:
+            arrays[layout.target] = numbers(rows.read([layout.target], start, stop)[layout.target])
+        stores.write_region(url, start, arrays)
+    stores.put_json(url, "recipe", ready.program.to_dict())
