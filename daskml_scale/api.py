@@ -7,14 +7,13 @@ it needs and looks for nothing.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskml_scale import events
-from daskml_scale.errors import UsageError
+from daskml_scale.errors import PlanError, SpecError, UsageError
 from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow
 from daskml_scale.storage import files, stores
 
@@ -109,25 +108,66 @@ def ingest(
     return stores.open_dataset(url)
 
 
-def check(workflow: str | Path | Workflow) -> Workflow:
+def check(workflow: str | Path | Workflow, *, estimators: bool = True) -> Workflow:
     """Load a workflow and check all that can be checked before its data is read.
+
+    Parameters
+    ----------
+    workflow : str, Path or Workflow
+    estimators : bool
+        Also import the estimators and check their parameters (a second or two).
 
     Raises
     ------
     SpecError
         One error: file, line, key path, value found, and the nearest valid name or the remedy.
     """
-    return _loaded(workflow)[0]
-
-
-def _loaded(workflow: str | Path | Workflow) -> tuple[Workflow, Path]:
-    """Return a checked workflow and the folder that its relative sources are resolved from."""
-    from daskml_scale.spec.find import find_workflow
-    from daskml_scale.spec.load import load_workflow
+    from daskml_scale.spec.find import check_sources, find_workflow
+    from daskml_scale.spec.load import Loaded, read_workflow
+    from daskml_scale.spec.workflow import IngestSpec, SearchSpec
 
     if isinstance(workflow, Workflow):
-        return workflow, Path.cwd()
-    return load_workflow(find_workflow(str(workflow))), Path.cwd()
+        loaded: Loaded[Workflow] = Loaded(workflow, {})
+    else:
+        loaded = read_workflow(find_workflow(os.fspath(workflow)))
+    found = loaded.model
+    check_sources(found, loaded.file)
+    for name, spec in found.stages.items():
+        if isinstance(spec, IngestSpec):
+            _check_columns(loaded, name, spec)
+        elif isinstance(spec, SearchSpec) and estimators:
+            from daskml_scale.stages.search import stage as search_stage
+
+            try:
+                search_stage.check(spec)
+            except SpecError as error:
+                raise loaded.error(".".join(filter(None, ("stages", name, error.path))), error.message) from None
+    return found
+
+
+def _check_columns(loaded: Any, name: str, spec: Any) -> None:
+    """Check that the columns that an ingest names are in the file's header."""
+    from daskml_scale.spec.explain import unknown
+    from daskml_scale.spec.expressions import names
+    from daskml_scale.spec.find import source_path
+    from daskml_scale.stages.ingest import header
+
+    try:
+        have = list(header(str(source_path(spec.source, Path.cwd()))))
+    except PlanError as error:
+        raise loaded.error(f"stages.{name}.source", str(error)) from None
+    for position, column in enumerate(spec.columns or ()):
+        if column not in have:
+            raise loaded.error(f"stages.{name}.columns[{position}]", unknown("column", column, have))
+    known = list(spec.columns or have)
+    for derived, text in spec.derive.items():
+        for column in names(text):
+            if column not in known:
+                raise loaded.error(f"stages.{name}.derive.{derived}", unknown("column", column, known))
+        known.append(derived)
+    for position, column in enumerate(spec.row.sort_by):
+        if column not in known:
+            raise loaded.error(f"stages.{name}.row.sort_by[{position}]", unknown("column", column, known))
 
 
 def plan(
@@ -136,8 +176,8 @@ def plan(
     """Plan a workflow without writing anything: units, chunk grid, memory per task, what is reused and why."""
     from daskml_scale.runs import execute
 
-    found, base = _loaded(workflow)
-    return execute.plan(found, os.fspath(store or found.store), base=base)
+    found = check(workflow)
+    return execute.plan(found, os.fspath(store or found.store), base=Path.cwd())
 
 
 def run(
@@ -178,7 +218,7 @@ def run(
     from daskml_scale.engine.client import current_client
     from daskml_scale.runs import execute
 
-    found, base = _loaded(workflow)
+    found = check(workflow)
     url = files.normal(store or found.store)
     if client is None and cluster is None:
         client = current_client()
@@ -195,7 +235,7 @@ def run(
                     f"{url} lives in this process and workers cannot reach it; use a local path or --cluster none"
                 )
             source = _lazy_client(name, stack, publish)
-        return execute.execute(found, url, base=base, client=source, sink=publish, run=run_id)
+        return execute.execute(found, url, base=Path.cwd(), client=source, sink=publish, run=run_id)
 
 
 class _Publishing:
@@ -243,8 +283,3 @@ def last_run() -> StageRow | None:
     from daskml_scale.stages.run import LAST
 
     return LAST[-1] if LAST else None
-
-
-def now() -> float:
-    """Return the time, seconds since the epoch (one clock for the edges)."""
-    return time.time()

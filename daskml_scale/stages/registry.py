@@ -43,8 +43,7 @@ class Builder:
     def build(self, name: str) -> Stage:
         """Return the stage of that name."""
         spec = self.workflow.stages[name]
-        make: Callable[[str, Any], Stage] = _KINDS[type(spec)].__get__(self)
-        return make(name, spec)
+        return _KINDS[type(spec)](self, name, spec)
 
     def dataset(self, stage: str) -> str:
         return join(self.store, f"{stage}.zarr")
@@ -80,3 +79,86 @@ class Builder:
         from .validate import ValidateStage
 
         return ValidateStage(name, self.ledger(name), self.dataset(spec.input), tuple(spec.rules))
+
+    def _features(self, name: str, spec: FeaturesSpec) -> Stage:
+        from .features.stage import FeaturesStage
+
+        return FeaturesStage.of(
+            spec,
+            name=name,
+            ledger=self.ledger(name),
+            input=self.dataset(spec.input),
+            tables=self._tables(spec.tables),
+        )
+
+    def _search(self, name: str, spec: SearchSpec) -> Stage:
+        from .search.stage import SearchStage
+
+        return SearchStage(
+            name,
+            self.ledger(name),
+            input=self.dataset(spec.input),
+            estimator=spec.estimator,
+            space=spec.space,
+            sampler=spec.sampler,
+            scoring=spec.scoring,
+            split=spec.split,
+            seed=self.workflow.seed,
+        )
+
+    def _train(self, name: str, spec: TrainSpec) -> Stage:
+        from .train import TrainStage
+
+        return TrainStage(
+            name,
+            self.ledger(name),
+            input=self.dataset(spec.input),
+            bundle=self.model(name),
+            estimator=spec.estimator,
+            params_from=self.ledger(spec.params_from) if spec.params_from else "",
+            where=spec.where,
+            seed=self.workflow.seed,
+        )
+
+    def _evaluate(self, name: str, spec: EvaluateSpec) -> Stage:
+        from .evaluate import EvaluateStage
+
+        return EvaluateStage(
+            name,
+            self.ledger(name),
+            input=self.dataset(spec.input),
+            bundle=self.model(spec.model),
+            metrics=tuple(spec.metrics),
+            where=spec.where,
+        )
+
+    def _predict(self, name: str, spec: PredictSpec) -> Stage:
+        from .predict import PredictStage
+
+        return PredictStage(
+            name,
+            self.ledger(name),
+            input=self.dataset(spec.input),
+            bundle=self.model(spec.model),
+            tables=self._tables(spec.tables or self._tables_of(spec.model)),
+            method=spec.method,
+            matrix=spec.out,
+            max_bad=spec.max_bad,
+        )
+
+    def _tables_of(self, model: str) -> Mapping[str, str]:
+        """Return the tables that the model's features stage joins: what the recipe needs to run again."""
+        trained = self.workflow.stages[model]
+        features = self.workflow.stages[trained.input] if isinstance(trained, TrainSpec) else None
+        return features.tables if isinstance(features, FeaturesSpec) else {}
+
+
+_KINDS: dict[type[StageSpec], Callable[[Builder, str, Any], Stage]] = {
+    IngestSpec: Builder._ingest,
+    ValidateSpec: Builder._validate,
+    FeaturesSpec: Builder._features,
+    SearchSpec: Builder._search,
+    TrainSpec: Builder._train,
+    EvaluateSpec: Builder._evaluate,
+    PredictSpec: Builder._predict,
+}
