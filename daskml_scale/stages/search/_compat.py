@@ -138,7 +138,7 @@ def gather(calls: Sequence[Call]) -> Round:
 
 def has_callbacks(search: Any) -> bool:
     """Return whether scikit-learn callbacks (1.9) are set on a search, or handed down by what it is part of."""
-    return bool(getattr(search, "_skl_callbacks", None)) or hasattr(search, "_parent_callback_ctx")
+    return bool(getattr(search, "_skl_callbacks", None))
 
 
 def constraints(search_class: type[Any]) -> dict[str, Any]:
