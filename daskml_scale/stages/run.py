@@ -75,9 +75,14 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     return found
 
 
+def dataset_of(ledger_url: str) -> str:
+    """Return the URL of the dataset beside a ledger: ``x/a.ledger`` -> ``x/a.zarr``."""
+    return stores.beside(ledger_url.removesuffix(".ledger"), "zarr")
+
+
 def checked_records(ledger: Ledger) -> dict[str, Record]:
     """Return the ledger's records; those whose stored output is gone or altered are marked as missing."""
-    url = stores.beside(ledger.url.removesuffix(".ledger"), "zarr")
+    url = dataset_of(ledger.url)
     records = dict(ledger.records())
     for unit, record in records.items():
         if not all(stores.unchanged(url, key, stored) for key, stored in record.chunks.items()):
@@ -93,8 +98,8 @@ def run_stage(
     Parameters
     ----------
     stage : Stage
-    client : distributed.Client, optional
-        Without one the units run in this process.
+    client : distributed.Client, or a callable that returns one, optional
+        The callable is called when the first unit must run. Without one the units run in this process.
     sink : callable, optional
         Receives the events.
     run : str, optional
@@ -127,6 +132,7 @@ class _Loop:
     def __init__(self, stage: Stage, client: Any | None, sink: events.Sink, run: str) -> None:
         self.stage, self.client, self.sink, self.run = stage, client, sink, run
         self.ledger = Ledger(stage.ledger)
+        self.out = dataset_of(stage.ledger)
         self.executed: set[str] = set()
         self.told_reused = 0
         self.keys: tuple[str, ...] = ()
@@ -139,6 +145,8 @@ class _Loop:
             self.keys = plan.keys
             self._planned(plan)
             if not plan.units:
+                if plan.template is not None and not stores.exists(self.out):
+                    stores.create(self.out, plan.template)  # a table without rows has no units
                 break
             self._one_pass(plan)
         result = self.stage.finish(inputs, {key: records[key] for key in plan.keys if key in records})
@@ -166,9 +174,11 @@ class _Loop:
                 f"{self.stage.name}: unit {min(again)} was committed and is planned again: its inputs change while it "
                 "runs, or this is a defect; stop what writes to the inputs and run again"
             )
+        if callable(self.client):
+            self.client = self.client()
         self._check_memory(plan)
         if plan.template is not None:
-            stores.create(stores.beside(self.stage.ledger.removesuffix(".ledger"), "zarr"), plan.template)
+            stores.create(self.out, plan.template)
         failed: list[Record] = []
         groups = dispatch(self.stage.kernel, plan.shared, plan.units, name=self.stage.name, client=self.client)
         for outcomes in groups:

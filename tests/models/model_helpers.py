@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from daskml_scale.plan.units import Template, Variable
+from daskml_scale.spec.expressions import Coded
+from daskml_scale.stages.features.program import Program, parse_steps
+from daskml_scale.stages.features.stage import FeaturesStage
 from daskml_scale.storage import stores, tables
 
 NAMES = ("a", "b", "c", "d")
@@ -59,3 +63,62 @@ def write_matrix(url: str, X: np.ndarray, y: np.ndarray, names: tuple[str, ...] 
     values = {"features": X, "late": y, "when": tables.encode(times, kind)}
     for start in range(0, rows, chunk):
         stores.write_region(url, start, {name: array[start : start + chunk] for name, array in values.items()})
+
+
+def write_table(url: str, columns: dict[str, Any], row_key: list[str], chunk: int = 100) -> None:
+    """Write a raw table as ``ingest`` does."""
+    rows = len(next(iter(columns.values())))
+    kinds = {name: tables.column_type(values) for name, values in columns.items()}
+    variables = {name: kind.variable("row", rows, chunk) for name, kind in kinds.items()}
+    stores.create(url, Template("row", rows, variables, {"row_key": row_key, "derived_from": {}}))
+    size = variables[row_key[0]].chunks[0]
+    for start in range(0, rows, size):
+        part = {name: tables.encode(values[start : start + size], kinds[name]) for name, values in columns.items()}
+        stores.write_region(url, start, part)
+
+
+def trips(rows: int = 400) -> dict[str, Any]:
+    """Return a table of departures, sorted by ``sched``; ``late`` is missing for some, ``departed`` too."""
+    rng = np.random.default_rng(3)
+    sched = np.datetime64("2013-01-01", "ns") + np.arange(rows) * np.timedelta64(30, "m")
+    delay = np.round(rng.normal(5, 20, rows), 1)
+    distance = rng.uniform(100, 3000, rows).round()
+    late = (delay + distance / 300 + rng.normal(0, 5, rows) > 15).astype("float64")
+    cancelled = np.arange(rows) % 37 == 5
+    delay[cancelled], late[cancelled] = np.nan, np.nan
+    minutes = np.where(cancelled, 0, delay * 60e9).astype("int64").astype("timedelta64[ns]")
+    departed = np.where(cancelled, np.datetime64("NaT", "ns"), sched + minutes)
+    origin = Coded(rng.integers(0, 3, rows).astype("int32"), ("EWR", "JFK", "LGA"))
+    return {"sched": sched, "origin": origin, "delay": delay, "departed": departed, "distance": distance, "late": late}
+
+
+def weather(hours: int = 200) -> dict[str, Any]:
+    """Return a table of hourly readings at each origin."""
+    rng = np.random.default_rng(4)
+    time = np.repeat(np.datetime64("2013-01-01", "ns") + np.arange(hours) * np.timedelta64(1, "h"), 3)
+    origin = Coded(np.tile(np.arange(3, dtype="int32"), hours), ("EWR", "JFK", "LGA"))
+    return {"time": time, "origin": origin, "temp": rng.normal(10, 5, 3 * hours)}
+
+
+STEPS: list[dict[str, Any]] = [
+    {"date_parts": {"of": "sched", "parts": ["hour", "dayofweek"]}},
+    {"ordinal": {"of": ["origin"]}},
+    {"as_of": {"table": "weather", "match": ["origin"], "their_time": "time", "take": ["temp"], "tolerance": "3h"}},
+    {"trailing": {"of": "delay", "at": "departed", "match": ["origin"], "windows": ["3h", "12h"]}},
+    {"keep": {"of": ["distance"]}},
+]
+KNOWN_AT = "sched - hours(2)"
+
+
+def write_inputs(root: Path, rows: int = 400, chunk: int = 100) -> None:
+    """Write ``trips.zarr`` and ``weather.zarr``."""
+    write_table(f"{root}/trips.zarr", trips(rows), ["sched", "origin"], chunk)
+    write_table(f"{root}/weather.zarr", weather(rows // 2), ["time"], 10_000)
+
+
+def features_stage(root: Path) -> FeaturesStage:
+    """Return the stage that writes ``features.zarr``, fitted on all rows."""
+    return FeaturesStage(
+        "features", f"{root}/features.ledger", f"{root}/trips.zarr",
+        Program(parse_steps(STEPS), KNOWN_AT, "late"), {"weather": f"{root}/weather.zarr"},
+    )  # fmt: skip

@@ -155,11 +155,17 @@ def test_a_bundle_outside_the_store_is_refused(store: Path, tmp_path_factory: An
     assert not (elsewhere / "m").exists()
 
 
-def test_dry_runs_plan_one_unit_and_real_ones_name_the_missing_input(tmp_path: Path) -> None:
-    for stage in (train_stage(tmp_path, estimator=None, params_from=f"{tmp_path}/s.ledger"), evaluate_stage(tmp_path)):
-        plan = stage.plan(gather(stage.reads()), {})
+def test_a_missing_matrix_is_refused_by_name(tmp_path: Path) -> None:
+    for stage in (train_stage(tmp_path), evaluate_stage(tmp_path)):
+        with pytest.raises(PlanError, match=r"features\.zarr does not exist"):
+            run_stage(stage)
+
+
+def test_a_dry_run_plans_before_the_search_and_the_training_are_done(store: Path) -> None:
+    for stage in (train_stage(store, estimator=None, params_from=f"{store}/s.ledger"), evaluate_stage(store)):
+        plan = plan_of(stage)
         assert [unit.key for unit in plan.units] in (["model"], ["metrics"])
-        with pytest.raises(UnitsFailedError, match=r"features\.zarr.*not exist"):
+        with pytest.raises(UnitsFailedError, match=r"holds no result|does not exist"):
             run_stage(stage)
 
 

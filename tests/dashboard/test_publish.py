@@ -1,0 +1,140 @@
+"""The publisher: what it sums up, what it keeps in order, and that a lost scheduler costs nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import dask
+from dashboard_helpers import dashboard_of, eventually, fetch_json, folded, live, scheduler_process, stage_events
+from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskml_scale import events
+from daskml_scale.dashboard import publish
+from daskml_scale.dashboard.progress import Progress, StageProgress, fold
+from daskml_scale.dashboard.publish import merge, publisher, wait
+
+RUN = events.RunStarted(time=1.0, run="r", workflow="w", store="s", stages=(("a", "ingest"), ("b", "ingest")))
+
+
+def commit(stage: str = "a", units: int = 1, when: float = 2.0) -> events.UnitsCommitted:
+    return events.UnitsCommitted(time=when, run="r", stage=stage, units=units, failed=1, rows=10, seconds=0.5)
+
+
+def timeless(progress: Progress) -> Progress:
+    """Drop what depends on when, not on how much."""
+    stages = tuple(
+        dataclasses.replace(stage, seconds=round(stage.seconds, 6), pace=StageProgress("").pace)
+        for stage in progress.stages
+    )
+    return dataclasses.replace(progress, stages=stages)
+
+
+@given(st.lists(stage_events(), max_size=30))
+def test_summed_events_fold_to_the_same_counts(stream: list[events.Event]) -> None:
+    stream = [dataclasses.replace(event, time=float(i + 1)) for i, event in enumerate(stream)]
+    pending: list[events.Event] = []
+    for event in stream:
+        pending = merge(pending, event)
+    assert timeless(folded(*pending)) == timeless(folded(*stream))
+    other = [event for event in pending if not isinstance(event, events.UnitsCommitted)]
+    assert [event.time for event in other] == [e.time for e in stream if not isinstance(e, events.UnitsCommitted)]
+
+
+def test_commits_are_summed_per_stage_but_not_across_another_event() -> None:
+    pending: list[events.Event] = []
+    for event in (commit(), commit("b"), commit(), RUN, commit()):
+        pending = merge(pending, event)
+    assert [getattr(event, "units", None) for event in pending] == [2, 1, None, 1]
+    assert pending[0] == events.UnitsCommitted(time=2.0, run="r", stage="a", units=2, failed=2, rows=20, seconds=1.0)
+
+
+def test_only_commits_wait() -> None:
+    assert wait([commit()], sent=10.0, now=10.25) == 0.25
+    assert wait([commit()], sent=10.0, now=11.0) == 0.0
+    assert wait([commit(), RUN], sent=10.0, now=10.0) == 0.0
+
+
+def test_thousands_of_commits_become_a_few_messages_and_none_is_lost(cluster: tuple[Client, str]) -> None:
+    client, url = cluster
+    begin = time.monotonic()
+    with publisher(client) as sink:
+        sink(RUN)
+        for i in range(2000):
+            sink(commit("ab"[i % 2]))
+    elapsed = time.monotonic() - begin
+    assert sink.messages <= 3 + elapsed / publish.INTERVAL
+    run = fetch_json(url + "/workflow.json?run=r")["runs"][0]
+    assert [(stage["name"], stage["done"], stage["rows"]) for stage in run["stages"]] == [
+        ("a", 1000, 10000),
+        ("b", 1000, 10000),
+    ]
+
+
+def test_events_after_close_are_dropped_and_a_result_that_cannot_travel_is_left_out(
+    cluster: tuple[Client, str],
+) -> None:
+    client, url = cluster
+    sink = publisher(client)
+    sink(dataclasses.replace(RUN, run="odd"))
+    end = events.StageFinished(
+        time=3.0, run="odd", stage="a", state="ok", seconds=1.0, units=3, reused=1, result={"model": object()}
+    )
+    sink(end)
+    sink.close()
+    sink(dataclasses.replace(commit(), run="odd"))
+    stage = fetch_json(url + "/workflow.json?run=odd")["runs"][0]["stages"][0]
+    assert (stage["state"], stage["done"], stage["reused"]) == ("ok", 2, 1)
+
+
+def test_a_closed_client_never_raises(caplog: Any) -> None:
+    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+        with live() as (client, _):
+            pass
+        with publisher(client) as sink:
+            for event in (RUN, commit(), commit("b")):
+                sink(event)
+    assert sink.messages == 0
+    warned = [record for record in caplog.records if "does not take progress events" in record.message]
+    assert len(warned) == 1
+
+
+def test_a_scheduler_that_comes_back_is_told_everything(tmp_path: Path) -> None:
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        with scheduler_process(tmp_path) as (process, address):
+            client = Client(address)
+            sink = publisher(client)
+            progress = Progress()
+
+            def tell(event: events.Event) -> None:
+                nonlocal progress
+                progress = fold(progress, event)
+                sink(event)
+
+            tell(RUN)
+            tell(commit(units=5))
+            eventually(lambda: sink.messages >= 1)
+            process.kill()
+            process.wait()
+            for _ in range(3):
+                tell(commit(units=2))
+                tell(events.Warned(time=3.0, run="r", stage="a", message="during the gap"))
+        with scheduler_process(tmp_path, int(address.rpartition(":")[2])):
+            eventually(lambda: client.status == "running")
+            url = dashboard_of(client) + "/workflow.json"
+
+            def whole() -> bool:
+                tell(commit("b", when=4.0))
+                runs = fetch_json(url)["runs"]
+                return bool(runs) and runs[0]["stages"][0]["done"] == 11
+
+            eventually(whole)
+            sink.close()
+            shown = Progress.from_dict(fetch_json(url)["runs"][0])
+            client.close()
+    assert timeless(shown) == timeless(progress)
+    assert len(shown.warnings) == 3
