@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskml_scale.scaling.demand import Demand, Shape, WorkerView, assign
@@ -19,6 +19,7 @@ from daskml_scale.scaling.policy import (
     learnt_startup,
 )
 
+REPEATABLE = settings(deadline=None, derandomize=True)
 CPU = Shape("cpu", threads=1)
 GPU = Shape("gpu", threads=4, resources={"GPU": 1.0}, price=3.5)
 
@@ -68,6 +69,7 @@ views = st.builds(
 )
 
 
+@REPEATABLE
 @given(views, demands, limits, st.floats(0, 20))
 def test_no_decision_exceeds_the_maximum_or_the_money(have, wanted, bounds, price):
     shape = replace(CPU, price=price)
@@ -78,6 +80,7 @@ def test_no_decision_exceeds_the_maximum_or_the_money(have, wanted, bounds, pric
         assert decision.launch == 0 or total * price <= bounds.spend * (1 + 1e-6) + 1e-6
 
 
+@REPEATABLE
 @given(views, demands, limits)
 def test_a_worker_that_is_busy_is_never_given_up(have, wanted, bounds):
     decision, _ = decide(ClassSnapshot(CPU, have, wanted), bounds, settled(1000.0, 0), 1000.0)
@@ -85,6 +88,7 @@ def test_a_worker_that_is_busy_is_never_given_up(have, wanted, bounds):
     assert not busy & {*decision.retire, *decision.cancel}
 
 
+@REPEATABLE
 @given(views, demands, limits)
 def test_one_decision_goes_one_way_and_gives_up_at_most_a_quarter(have, wanted, bounds):
     decision, _ = decide(ClassSnapshot(CPU, have, wanted), bounds, settled(1000.0, 0), 1000.0)
@@ -95,6 +99,7 @@ def test_one_decision_goes_one_way_and_gives_up_at_most_a_quarter(have, wanted, 
     assert decision.reasons
 
 
+@REPEATABLE
 @given(views, demands, limits)
 def test_the_minimum_is_kept(have, wanted, bounds):
     decision, _ = decide(ClassSnapshot(CPU, have, wanted), bounds, settled(1000.0, 0), 1000.0)
@@ -107,6 +112,7 @@ def test_money_wins_over_the_minimum():
     assert (decision.launch, decision.caps) == (2, ("budget",))
 
 
+@REPEATABLE
 @given(demands, limits, st.data())
 def test_more_backlog_never_asks_for_fewer_workers(wanted, bounds, data):
     state = State(ramp=data.draw(st.integers(1, 9)))
@@ -120,6 +126,7 @@ def test_more_backlog_never_asks_for_fewer_workers(wanted, bounds, data):
     assert large.need >= small.need
 
 
+@REPEATABLE
 @given(demands, st.integers(0, 500))
 def test_demand_of_one_class_does_not_move_another(wanted, gpu_units):
     gpu_work = Demand("infer", gpu_units + 1, gpu_units + 1, 3.0, {"GPU": 1})
@@ -168,6 +175,7 @@ class Simulation:
 loads = st.lists(st.tuples(st.integers(0, 300), st.floats(0.1, 20)), min_size=2, max_size=8)
 
 
+@REPEATABLE
 @given(loads, st.sampled_from([7, 20, 60]), st.floats(0.5, 90), st.booleans())
 def test_nothing_goes_up_and_down_within_a_window(load, pace, startup, cheap):
     bounds = Limits(minimum=1, maximum=50, window=30, keep_idle=0, cheap=cheap)
@@ -186,6 +194,7 @@ def test_nothing_goes_up_and_down_within_a_window(load, pace, startup, cheap):
                 assert need > simulation.largest_need(down_at)
 
 
+@REPEATABLE
 @given(st.integers(0, 500), st.floats(0.01, 50), st.floats(0.5, 90), st.booleans())
 def test_constant_load_settles(units, seconds, startup, cheap):
     bounds = Limits(minimum=1, maximum=40, cheap=cheap)
