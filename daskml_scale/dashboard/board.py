@@ -33,9 +33,8 @@ class Runs:
 
     @property
     def newest(self) -> Progress | None:
-        """The last started run that still runs, else the last started one."""
-        running = [progress for progress in self.runs if not progress.finished]
-        return next(reversed(running or self.runs), None)
+        """The run that started last. A run that ended is shown until another starts."""
+        return self.runs[-1] if self.runs else None
 
     def put(self, progress: Progress) -> Runs:
         """Return the runs with ``progress`` in place of the one with the same id, or appended."""

@@ -1,9 +1,10 @@
 """Publish a driver's events to the Dask scheduler, where the workflow plugin shows them.
 
 The sink only appends to a short list; a thread of its own talks to the scheduler, so a slow, broken or
-absent scheduler costs a run nothing. What could not be delivered is not sent again piece by piece: the
-next message carries the whole progress, which the publisher folds along. Commits, which are frequent,
-are summed up and sent at most twice a second; everything else goes at once, in order.
+absent scheduler costs a run nothing. Commits, which are frequent, are summed up and sent at most twice
+a second; everything else goes at once, in order. Nothing is sent again piece by piece: after a failure,
+every ten seconds of activity and at the end a message carries the whole progress, which the publisher
+folds along. So a scheduler that was restarted, or got the page late, shows the right numbers soon.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ logger = logging.getLogger("daskml_scale.dashboard")
 
 INTERVAL = 0.5
 """Shortest time in seconds between two messages that hold only commits."""
+WHOLE = 10.0
+"""Seconds after which a message carries the whole progress instead of events."""
 MAX_PENDING = 1000
 """Events kept for a scheduler that does not answer; beyond, the whole progress is sent instead."""
 
@@ -79,6 +82,7 @@ class Publisher:
         self.messages = 0
         self._progress = progress or Progress()
         self._whole = progress is not None
+        self._told = time.monotonic()
         self._pending: list[Event] = []
         self._closing = self._failing = False
         self._wake = threading.Condition()
@@ -122,24 +126,26 @@ class Publisher:
                 self._wake.wait_for(lambda: self._pending or self._closing)
                 while not self._closing and (left := wait(self._pending, sent, time.monotonic())):
                     self._wake.wait(left)
-                message = self._message()
-                if not message:
-                    return
-            sent = time.monotonic()
+                sent = time.monotonic()
+                message = self._message(sent)
+            if not message:
+                return  # closing, and nothing is left
             self._send(message)
 
-    def _message(self) -> list[dict[str, Any]]:
+    def _message(self, now: float) -> list[Event] | Progress:
         """Take what is pending; the lock is held."""
-        whole, pending = self._whole and bool(self._pending or self._closing), self._pending
-        self._pending = []
-        if whole:
-            self._whole = False
-            return [{"progress": self._progress.to_dict()}]
-        return [event.to_dict() for event in pending]
+        pending, self._pending = self._pending, []
+        if not self._whole and (not pending or not (self._closing or now - self._told >= WHOLE)):
+            return pending
+        self._whole, self._told = False, now
+        return self._progress
 
-    def _send(self, message: list[dict[str, Any]]) -> None:
+    def _send(self, message: list[Event] | Progress) -> None:
         try:
-            self.client.log_event(TOPIC, message)
+            if isinstance(message, Progress):
+                self.client.log_event(TOPIC, {"progress": message.to_dict()})
+            else:
+                self.client.log_event(TOPIC, [event.to_dict() for event in message])
         except Exception as error:
             with self._wake:
                 self._whole = not self._closing

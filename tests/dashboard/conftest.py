@@ -12,6 +12,18 @@ from distributed import Client
 
 from daskml_scale.dashboard.plugin import install
 
+FLAGS = (
+    "headless=new",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "window-size=1280,943",
+)
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[Client, str]]:
@@ -30,8 +42,8 @@ def browser(tmp_path: Path) -> Iterator[Any]:
             pytest.skip(f"{program} is not installed (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = str(binary)
-    for flag in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,943"]:
-        options.add_argument(flag)
+    for flag in FLAGS:
+        options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(driver)))

@@ -180,16 +180,14 @@ def test_nonsense_numbers_from_another_process_are_taken_as_none() -> None:
     assert (progress.stages[0].done, progress.stages[0].failed, len(progress.stages[0].name)) == (0, 0, bounds.MAX_NAME)
 
 
-def test_the_newest_run_is_the_last_started_one_that_runs() -> None:
+def test_the_newest_run_is_the_last_started_one_even_when_it_has_ended() -> None:
     runs = Runs()
     assert runs.newest is None
-    for name in ("a", "b"):
-        runs = fold_runs(runs, events.RunStarted(time=1.0, run=name, workflow=name, store="s"))
-    assert runs.newest is not None
-    assert runs.newest.run == "b"
-    runs = fold_runs(runs, events.RunFinished(time=2.0, run="b", state="succeeded", seconds=1.0, exit_code=0))
-    assert runs.newest is not None
-    assert runs.newest.run == "a"
+    for name, time in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
+        runs = fold_runs(runs, events.RunStarted(time=time, run=name, workflow=name, store="s"))
+    runs = fold_runs(runs, events.RunFinished(time=4.0, run="a", state="failed", seconds=1.0, exit_code=1))
+    assert runs.newest is runs.get("a")
+    assert [item.run for item in runs.runs] == ["b", "a"]
 
 
 def test_at_most_twenty_runs_are_kept_and_running_ones_stay() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dask
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from daskml_scale import events
 from daskml_scale.dashboard import publish
-from daskml_scale.dashboard.progress import Progress, StageProgress, fold
+from daskml_scale.dashboard.progress import Progress, fold
 from daskml_scale.dashboard.publish import merge, publisher, wait
+from daskml_scale.dashboard.stage import Pace
 
 RUN = events.RunStarted(time=1.0, run="r", workflow="w", store="s", stages=(("a", "ingest"), ("b", "ingest")))
 
@@ -28,10 +30,10 @@ def commit(stage: str = "a", units: int = 1, when: float = 2.0) -> events.UnitsC
 def timeless(progress: Progress) -> Progress:
     """Drop what depends on when, not on how much."""
     stages = tuple(
-        dataclasses.replace(stage, seconds=round(stage.seconds, 6), pace=StageProgress("").pace)
+        dataclasses.replace(stage, seconds=round(stage.seconds, 6), started=0.0, wall=0.0, pace=Pace())
         for stage in progress.stages
     )
-    return dataclasses.replace(progress, stages=stages)
+    return dataclasses.replace(progress, stages=stages, started=0.0)
 
 
 @given(st.lists(stage_events(), max_size=30))
@@ -62,17 +64,29 @@ def test_only_commits_wait() -> None:
 def test_thousands_of_commits_become_a_few_messages_and_none_is_lost(cluster: tuple[Client, str]) -> None:
     client, url = cluster
     begin = time.monotonic()
+
+    def shown() -> list[tuple[str, int, int]]:
+        run = fetch_json(url + "/workflow.json?run=r")["runs"][0]
+        return [(stage["name"], stage["done"], stage["rows"]) for stage in run["stages"]]
+
     with publisher(client) as sink:
         sink(RUN)
         for i in range(2000):
             sink(commit("ab"[i % 2]))
-    elapsed = time.monotonic() - begin
-    assert sink.messages <= 3 + elapsed / publish.INTERVAL
-    run = fetch_json(url + "/workflow.json?run=r")["runs"][0]
-    assert [(stage["name"], stage["done"], stage["rows"]) for stage in run["stages"]] == [
-        ("a", 1000, 10000),
-        ("b", 1000, 10000),
-    ]
+        eventually(lambda: shown() == [("a", 1000, 10000), ("b", 1000, 10000)])
+        assert 2 <= sink.messages <= 2 + (time.monotonic() - begin) / publish.INTERVAL
+
+
+def test_an_event_that_cannot_travel_is_replaced_by_the_whole_progress(cluster: tuple[Client, str]) -> None:
+    client, url = cluster
+    plan = events.StagePlanned(
+        time=2.0, run="odd plan", stage="a", units=3, reused=1, reasons=MappingProxyType({"new": 3})
+    )
+    with publisher(client) as sink:
+        sink(dataclasses.replace(RUN, run="odd plan"))
+        sink(plan)
+    stage = fetch_json(url + "/workflow.json?run=odd%20plan")["runs"][0]["stages"][0]
+    assert (stage["units"], stage["reasons"]) == (3, {"new": 3})
 
 
 def test_events_after_close_are_dropped_and_a_result_that_cannot_travel_is_left_out(
@@ -104,7 +118,7 @@ def test_a_closed_client_never_raises(caplog: Any) -> None:
 
 
 def test_a_scheduler_that_comes_back_is_told_everything(tmp_path: Path) -> None:
-    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+    with dask.config.set({"distributed.comm.timeouts.connect": "15s"}):
         with scheduler_process(tmp_path) as (process, address):
             client = Client(address)
             sink = publisher(client)
@@ -126,13 +140,7 @@ def test_a_scheduler_that_comes_back_is_told_everything(tmp_path: Path) -> None:
         with scheduler_process(tmp_path, int(address.rpartition(":")[2])):
             eventually(lambda: client.status == "running")
             url = dashboard_of(client) + "/workflow.json"
-
-            def whole() -> bool:
-                tell(commit("b", when=4.0))
-                runs = fetch_json(url)["runs"]
-                return bool(runs) and runs[0]["stages"][0]["done"] == 11
-
-            eventually(whole)
+            tell(commit("b", when=4.0))
             sink.close()
             shown = Progress.from_dict(fetch_json(url)["runs"][0])
             client.close()
