@@ -27,7 +27,7 @@ def snapshot(name: str, attrs=None, **columns: str) -> Snapshot:
 FLIGHTS = snapshot(
     "flights", {"derived_from": {"late": ["arr_delay"]}},
     sched="time", arrived="time", origin="category", distance="number", late="number", arr_delay="number",
-    tailnum="category", note="other",
+    tailnum="category", gate="category", note="other",
 )  # fmt: skip
 PLANES = snapshot("planes", tailnum="number", id="category", seats="number", model="category", built="time")
 WEATHER = snapshot("weather", origin="category", time_hour="time", temp="number", text="other")
@@ -49,32 +49,62 @@ def trailing(**changes):
 KEEP = {"keep": {"of": ["distance"]}}
 
 REFUSED = {
-    "keep of a category": ([KEEP, {"keep": {"of": ["origin"]}}], r"steps\[1\].keep.of: column 'origin'.*category, number.*ordinal"),
+    "keep of a category": (
+        [KEEP, {"keep": {"of": ["origin"]}}],
+        r"steps\[1\].keep.of: column 'origin'.*category, number.*ordinal",
+    ),
     "keep of a time": ([{"keep": {"of": ["sched"]}}], r"steps\[0\].keep.of: column 'sched'.*time, number.*date_parts"),
-    "keep of text": ([{"keep": {"of": ["note"]}}], r"'note' of the table is a other, number needed"),
+    "keep of text": ([{"keep": {"of": ["note"]}}], r"'note' of the table is neither a number.*, number needed"),
     "unknown column": ([{"keep": {"of": ["distanse"]}}], r"steps\[0\].keep.of: .*'distanse'; did you mean 'distance'"),
     "parts of a number": (
-        [{"date_parts": {"of": "distance", "parts": ["hour"]}}], r"steps\[0\].date_parts.of: .*'distance'.*number, time"),
-    "waves of a category": ([{"cyclical": {"of": "origin", "periods": [3]}}], r"cyclical.of: column 'origin'.*category, number"),
-    "ordinal of a number": ([{"ordinal": {"of": "distance"}}], r"ordinal.of: column 'distance'.*number, category.*keep"),
+        [{"date_parts": {"of": "distance", "parts": ["hour"]}}],
+        r"steps\[0\].date_parts.of: .*'distance'.*number, time",
+    ),
+    "waves of a category": (
+        [{"cyclical": {"of": "origin", "periods": [3]}}],
+        r"cyclical.of: column 'origin'.*category, number",
+    ),
+    "ordinal of a number": (
+        [{"ordinal": {"of": "distance"}}],
+        r"ordinal.of: column 'distance'.*number, category.*keep",
+    ),
     "ordinal of a feature": (
-        [{"date_parts": {"of": "sched", "parts": ["hour"]}}, {"ordinal": {"of": "hour"}}], r"steps\[1\].ordinal.of.*'hour'.*number"),
-    "table not bound": ([{"lookup": {"table": "plane", "key": "tailnum", "take": "seats"}}], r"steps\[0\].lookup.table.*'plane'.*planes"),
+        [{"date_parts": {"of": "sched", "parts": ["hour"]}}, {"ordinal": {"of": "hour"}}],
+        r"steps\[1\].ordinal: duplicate name: feature 'hour'",
+    ),
+    "table not bound": (
+        [{"lookup": {"table": "plane", "key": "tailnum", "take": "seats"}}],
+        r"steps\[0\].lookup.table.*'plane'.*planes",
+    ),
     "keys of two kinds": (
         [{"lookup": {"table": "planes", "key": "tailnum", "take": "seats"}}],
-        r"lookup.key: column 'tailnum' is a category .*'tailnum' a number in table 'planes'"),
+        r"lookup.key: column 'tailnum' is a category .*'tailnum' a number in table 'planes'",
+    ),
     "lookup of a category": (
-        [{"lookup": {"table": "planes", "key": "tailnum", "their_key": "id", "take": "model"}}], r"lookup.take.*'model' of table 'planes'.*category"),
-    "lookup by a time": ([{"lookup": {"table": "planes", "key": "sched", "their_key": "built", "take": "seats"}}], r"lookup.key.*time.*as_of"),
-    "unknown key there": ([{"lookup": {"table": "weather", "key": "tailnum", "take": "temp"}}], r"table 'weather' has no column 'tailnum'"),
-    "their time is none": ([as_of(their_time="temp")], r"as_of.their_time: column 'temp' of table 'weather' is a number, time"),
-    "match missing here": ([as_of(match=["gate"])], r"as_of.match: the table has no column 'gate'"),
+        [{"lookup": {"table": "planes", "key": "tailnum", "their_key": "id", "take": "model"}}],
+        r"lookup.take.*'model' of table 'planes'.*category",
+    ),
+    "lookup by a time": (
+        [{"lookup": {"table": "planes", "key": "sched", "their_key": "built", "take": "seats"}}],
+        r"lookup.key.*time.*as_of",
+    ),
+    "unknown key there": (
+        [{"lookup": {"table": "weather", "key": "tailnum", "take": "temp"}}],
+        r"table 'weather' has no column 'tailnum'",
+    ),
+    "their time is none": (
+        [as_of(their_time="temp")],
+        r"as_of.their_time: column 'temp' of table 'weather' is a number, time",
+    ),
+    "match missing here": ([as_of(match=["door"])], r"as_of.match: the table has no column 'door'"),
     "take of text": ([as_of(take=["text"])], r"as_of.take: column 'text'"),
     "window at a number": ([trailing(at="distance", of="arr_delay")], r"trailing.at: column 'distance'.*number, time"),
     "mean of a category": ([trailing(of="tailnum")], r"trailing.of: column 'tailnum'.*category, number"),
     "match of a feature": (
-        [{"date_parts": {"of": "sched", "parts": ["hour"]}}, trailing(match=["hour"])], r"steps\[1\].trailing.match.*no column 'hour'"),
-}  # fmt: skip
+        [{"date_parts": {"of": "sched", "parts": ["hour"]}}, trailing(match=["hour"])],
+        r"steps\[1\].trailing.match.*no column 'hour'",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -110,11 +140,17 @@ def test_the_target_and_what_it_is_computed_from_are_refused_at_the_row_itself()
 
 def test_a_recipe_that_fits_passes():
     check(
-        {"date_parts": {"of": "sched", "parts": ["hour"]}}, {"cyclical": {"of": "hour", "periods": [24]}},
-        {"ordinal": {"of": ["origin"]}}, {"lookup": {"table": "planes", "key": "tailnum", "their_key": "id", "take": "seats"}},
-        as_of(), trailing(), trailing(of="tailnum", stat="count"), KEEP,
-        target="late", where="origin != 'JFK' and sched < time('2013-10-01')",
-    )  # fmt: skip
+        {"date_parts": {"of": "sched", "parts": ["hour"]}},
+        {"cyclical": {"of": "hour", "periods": [24]}},
+        {"ordinal": {"of": ["origin"]}},
+        {"lookup": {"table": "planes", "key": "tailnum", "their_key": "id", "take": "seats"}},
+        as_of(),
+        trailing(),
+        trailing(of="gate", stat="count"),
+        KEEP,
+        target="late",
+        where="origin != 'JFK' and sched < time('2013-10-01')",
+    )
 
 
 @pytest.mark.parametrize(

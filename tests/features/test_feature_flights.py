@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from features_helpers import flights_program
 
 from daskml_scale.engine.worker import Cache
 from daskml_scale.plan.units import row_ranges
@@ -14,8 +15,6 @@ from daskml_scale.spec.steps import Trailing
 from daskml_scale.stages.features.program import Program
 from daskml_scale.stages.features.statistics import Bounds, learn, scan
 from daskml_scale.stages.features.transformer import MemoryTable, RowTransformer
-
-from features_helpers import flights_program
 
 ROWS, CHUNK = 336_776, 20_000
 HOUR = np.timedelta64(3600 * 10**9, "ns")

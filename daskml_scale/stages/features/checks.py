@@ -122,7 +122,8 @@ def _column(path: str, columns: Kinds, name: str, wanted: str | None, where: str
     if found == "other" or (wanted is not None and found != wanted):
         needed = wanted or "number, time or category"
         remedy = _REMEDY.get((needed, found), "leave it out, or convert it in ingest")
-        raise SpecError(f"column {name!r} of {where} is a {found}, {needed} needed; {remedy}", path=path)
+        what = "neither a number, a time nor a category" if found == "other" else f"a {found}"
+        raise SpecError(f"column {name!r} of {where} is {what}, {needed} needed; {remedy}", path=path)
     return found
 
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from daskml_scale.spec.expressions import Coded, Values
 
+_PANDAS = {"dayofweek": "day_of_week", "dayofyear": "day_of_year"}
+"""Names of parts in pandas where they differ from ours."""
+
 
 def date_parts(instants: np.ndarray, parts: Sequence[str], zone: str) -> list[np.ndarray]:
     """Return calendar parts in a time zone; NaN where the instant is missing.
@@ -33,7 +36,7 @@ def date_parts(instants: np.ndarray, parts: Sequence[str], zone: str) -> list[np
             return np.asarray(part("hour") * 60 + part("minute"))
         if name == "week":
             return np.asarray(local.isocalendar()["week"].to_numpy(dtype="float64", na_value=np.nan))
-        return np.asarray(getattr(local, name), dtype="float64")
+        return np.asarray(getattr(local, _PANDAS.get(name, name)), dtype="float64")
 
     return [part(name) for name in parts]
 
