@@ -343,6 +343,8 @@ def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
         _is_time(right) or _is_span(right)
     ):
         raise TypeError("a time and a number; write seconds(n), minutes(n), hours(n) or days(n)")
+    if isinstance(op, ast.Pow) and np.asarray(left).dtype.kind in "iu":
+        left = left.astype("float64")  # whole powers would wrap, and negative ones raise
     if isinstance(op, (ast.FloorDiv, ast.Mod)):
         if _is_span(left) and _is_span(right) and isinstance(op, ast.FloorDiv):
             return np.floor(left / right)  # whole numbers have no missing value

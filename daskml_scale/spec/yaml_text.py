@@ -133,7 +133,7 @@ def read_yaml(text: str, file: str | None = None) -> Document:
             loader.dispose()
     except _RefusedError as refused:
         message, mark, path = refused.args
-        raise SpecError(message, file=file, line=mark.line + 1, path=dotted(path)[:200]) from None
+        raise SpecError(message, file=file, line=mark.line + 1, path=dotted(path)[:200] or None) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(f"control character {chr(error.character)!a} in the text", file=file, line=line) from None
@@ -216,7 +216,7 @@ def _build(node: yaml.Node, path: KeyPath, lines: dict[str, int], file: str | No
     """Return the data below ``node`` and note the lines of everything in it."""
 
     def refuse(message: str, at: yaml.Node, where: KeyPath) -> SpecError:
-        return SpecError(message, file=file, line=at.start_mark.line + 1, path=dotted(where))
+        return SpecError(message, file=file, line=at.start_mark.line + 1, path=dotted(where) or None)
 
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, partial(refuse, at=node, where=path))
