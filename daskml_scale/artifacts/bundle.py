@@ -23,7 +23,6 @@ import numpy as np
 
 from daskml_scale.errors import StoreError, UntrustedError, UsageError
 from daskml_scale.html import table
-from daskml_scale.plan.records import digest
 from daskml_scale.storage import files
 
 from . import trust
@@ -66,10 +65,6 @@ class Bundle:
         """The fitted recipe as JSON, or ``None`` for a bare estimator."""
         found: dict[str, Any] | None = self.manifest["recipe"]
         return found
-
-    @property
-    def recipe_hash(self) -> str:
-        return "" if self.recipe is None else digest(self.recipe)
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -132,7 +127,10 @@ class Bundle:
             ("estimator", kind.rpartition(".")[2]),
             ("features", f"{len(self.features)}: {names}"),
             *([("classes", ", ".join(map(str, self.classes)))] if self.classes else []),
-            ("recipe", f"{self.recipe_hash[:12]}" if self.recipe is not None else "none (takes a feature matrix)"),
+            (
+                "recipe",
+                "none (takes a feature matrix)" if self.recipe is None else f"{len(self.recipe['steps'])} steps",
+            ),
             *([("rows trained on", self.training["rows"])] if "rows" in self.training else []),
             ("sha256", self.sha256[:12]),
         ]
@@ -148,7 +146,7 @@ def save_model(
     estimator: Any,
     path: str | os.PathLike[str],
     *,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Any | None = None,
     schema: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Bundle:
@@ -160,8 +158,8 @@ def save_model(
         Fitted. Of any kind that skops can save.
     path : str
         Folder of the bundle: a local path or ``memory://NAME``.
-    recipe : mapping, optional
-        Fitted recipe as JSON; with it the bundle predicts from raw tables.
+    recipe : Recipe or mapping, optional
+        Fitted recipe, or its JSON; with it the bundle predicts from raw tables.
     schema : mapping, optional
         ``features``, ``classes``, ``dtype``, ``target``; what is absent is read off the estimator.
     training : mapping, optional
@@ -183,7 +181,8 @@ def save_model(
         "format": FORMAT,
         "estimator": trust.type_name(type(estimator)),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "recipe": None if recipe is None else dict(recipe),
+        "size": len(data),
+        "recipe": None if recipe is None else _json_of(recipe),
         "schema": {**_schema(estimator), **(schema or {})},
         "training": dict(training or {}),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
@@ -291,6 +290,15 @@ def call(estimator: Any, method: str, matrix: np.ndarray, features: Sequence[str
 
         return np.asarray(function(pd.DataFrame(matrix, columns=list(features))))
     return np.asarray(function(matrix))
+
+
+def _json_of(recipe: Any) -> dict[str, Any]:
+    if isinstance(recipe, Mapping):
+        return dict(recipe)
+    if not getattr(recipe, "fitted", True):
+        raise UsageError("the recipe is not fitted; call recipe.fit(table) before saving it with a model")
+    found: dict[str, Any] = recipe.to_json()
+    return found
 
 
 def _schema(estimator: Any) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from daskml_scale.artifacts.bundle import MANIFEST, Bundle, call, load_estimator
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, UsageError
 from daskml_scale.plan.records import Record, digest, select
-from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit
+from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
 from .base import Input, Ref, StageBase, StageResult
+from .features.planner import require
 from .matrix import FEATURES, load_matrix, matrix_bytes, matrix_inputs
 
 CODE = "evaluate-1"
@@ -58,17 +59,20 @@ class EvaluateStage(StageBase):
         return {"input": Ref("dataset", self.input), "bundle": Ref("file", files.join(self.bundle, MANIFEST))}
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
-        matrix, found = inputs["input"], inputs["bundle"]
+        matrix, found = require(inputs["input"], self.input, self.name), inputs["bundle"]
         bundle = Bundle(self.bundle, read_manifest(self.bundle), self.trusted) if isinstance(found, FileId) else None
-        ids, memory, grid, shared = "", 0, "one scoring", None
-        if isinstance(matrix, Snapshot):
-            ids, memory = matrix_inputs(matrix, self.where), matrix_bytes(matrix)
-            rows, width = matrix.variables[FEATURES].shape
-            grid = f"one scoring of up to {rows:,} rows x {width} features"
-            shared = None if bundle is None else (ids, bundle)
+        ids = matrix_inputs(matrix, self.where)
+        rows, width = matrix.variables[FEATURES].shape
         model = "" if bundle is None else bundle.sha256
         parts = Parts(code=CODE, model=model, parameters=digest(self.metrics, self.where))
-        return select([(Unit(UNIT), ids)], parts, records, grid=grid, memory=memory, shared=shared)
+        return select(
+            [(Unit(UNIT), ids)],
+            parts,
+            records,
+            grid=f"one scoring of up to {rows:,} rows x {width} features",
+            memory=matrix_bytes(matrix),
+            shared=None if bundle is None else (ids, bundle),
+        )
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> dict[str, Any]:
         if worker.shared is None:

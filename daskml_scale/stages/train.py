@@ -15,10 +15,11 @@ from daskml_scale.artifacts.bundle import MANIFEST, MODEL, save_model
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import MISSING, Record, digest, select
-from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit
+from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
 from .base import Input, Ref, StageBase, StageResult
+from .features.planner import require
 from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs
 
 CODE = "train-1"
@@ -63,30 +64,26 @@ class TrainStage(StageBase):
         return {**found, "search": Ref("result", self.params_from)} if self.params_from else found
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
-        matrix, search = inputs["input"], inputs.get("search")
+        matrix, search = require(inputs["input"], self.input, self.name), inputs.get("search")
         estimator, params = self._chosen(search)
         fit: dict[str, Any] | None = None
-        ids, memory, grid, weight = "", 0, "one fit", 1
-        if isinstance(matrix, Snapshot):
-            target = check_matrix(matrix, self.where)
-            ids, memory = matrix_inputs(matrix, self.where), matrix_bytes(matrix)
-            rows, width = matrix.variables[FEATURES].shape
-            grid, weight = f"one fit on up to {rows:,} rows x {width} features", rows * width
-            if not self.params_from or search is not None:
-                fit = {
-                    "ids": ids,
-                    "estimator": estimator,
-                    "params": params,
-                    "recipe": matrix.attrs.get("recipe"),
-                    "schema": {"dtype": matrix.variables[FEATURES].dtype, "target": target},
-                }
+        target, ids = check_matrix(matrix, self.where), matrix_inputs(matrix, self.where)
+        rows, width = matrix.variables[FEATURES].shape
+        if not self.params_from or search is not None:
+            fit = {
+                "ids": ids,
+                "estimator": estimator,
+                "params": params,
+                "recipe": matrix.attrs.get("recipe"),
+                "schema": {"dtype": matrix.variables[FEATURES].dtype, "target": target},
+            }
         parts = Parts(code=CODE, parameters=digest(estimator, params, self.where, self.seed))
         return select(
-            [(Unit(UNIT, weight=weight), ids)],
+            [(Unit(UNIT, weight=rows * width), ids)],
             parts,
             self._checked(inputs, records),
-            grid=grid,
-            memory=memory,
+            grid=f"one fit on up to {rows:,} rows x {width} features",
+            memory=matrix_bytes(matrix),
             shared=fit,
         )
 
@@ -108,7 +105,7 @@ class TrainStage(StageBase):
 
         fit = worker.shared
         if fit is None:
-            raise PlanError(f"{self.name}: {self.input} or the search's result does not exist; run those stages first")
+            raise PlanError(f"{self.name}: {self.params_from} holds no result; run the search first")
         relative = self._relative()
         X, y, columns = load_matrix(self.input, fit["ids"], self.where, worker)
         estimator = build_estimator(fit["estimator"], fit["params"], self.seed)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from daskml_scale.plan.units import Template, Variable
+import daskml_scale as dms
+from daskml_scale.artifacts.bundle import save_model
+from daskml_scale.plan.units import Plan, Template, Variable
 from daskml_scale.spec.expressions import Coded
 from daskml_scale.stages.features.program import Program, parse_steps
 from daskml_scale.stages.features.stage import FeaturesStage
+from daskml_scale.stages.predict import PredictStage
+from daskml_scale.stages.run import checked_records, gather
+from daskml_scale.stages.train import TrainStage
 from daskml_scale.storage import stores, tables
+from daskml_scale.storage.ledger import Ledger
 
 NAMES = ("a", "b", "c", "d")
 
@@ -122,3 +130,69 @@ def features_stage(root: Path) -> FeaturesStage:
         "features", f"{root}/features.ledger", f"{root}/trips.zarr",
         Program(parse_steps(STEPS), KNOWN_AT, "late"), {"weather": f"{root}/weather.zarr"},
     )  # fmt: skip
+
+
+class Logging(Fragile):
+    """Leaves a file ``<pid>-<n>`` in ``folder`` each time that it is loaded from a bundle."""
+
+    def __init__(self, limit: float = 2.0, folder: str = "") -> None:
+        super().__init__(limit)
+        self.folder = folder
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        Path(self.folder, f"{os.getpid()}-{uuid.uuid4().hex}").touch()
+
+
+HIST = {"sklearn.ensemble.HistGradientBoostingClassifier": {"max_iter": 8, "early_stopping": False}}
+KEEP = Program(dms.Recipe([{"keep": {"of": ["score"]}}], known_at="when").steps, "when").fitted({}).to_dict()
+"""A recipe of one feature, so that a table can hold what the model refuses."""
+
+
+def train(root: Path, **fields: Any) -> TrainStage:
+    return TrainStage(
+        "model", f"{root}/model.ledger", f"{root}/features.zarr", f"{root}/models/m", **{"estimator": HIST, **fields}
+    )
+
+
+def stage_of(root: Path, **fields: Any) -> PredictStage:
+    defaults = {
+        "name": "p",
+        "ledger": f"{root}/p.ledger",
+        "input": f"{root}/trips.zarr",
+        "bundle": f"{root}/models/m",
+        "tables": {"weather": f"{root}/weather.zarr"},
+        "method": "predict_proba",
+    }
+    return PredictStage(**{**defaults, **fields})
+
+
+def plan_of(stage: PredictStage) -> Plan:
+    return stage.plan(gather(stage.reads(), stage.ledger), checked_records(Ledger(stage.ledger)))
+
+
+def opened(stage: PredictStage) -> Any:
+    return stores.open_dataset(stage.out).load()
+
+
+def identities(stage: PredictStage) -> list[tuple[str, str, str, str]]:
+    return sorted(record.identity() for record in Ledger(stage.ledger).records().values())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def fragile(
+    tmp_path: Path, bad: dict[int, float], *, rows: int = 300, model: Any = None, **fields: Any
+) -> PredictStage:
+    """A stage on a table of scores, with a model that refuses scores above 2."""
+    score = np.linspace(0, 1, rows)
+    for row, value in bad.items():
+        score[row] = value
+    when = np.datetime64("2013-01-01", "ns") + np.arange(rows) * np.timedelta64(1, "h")
+    write_table(f"{tmp_path}/trips.zarr", {"when": when, "score": score}, ["when"])
+    estimator = (model or Fragile()).fit(np.zeros((2, 1)), [0.0, 1.0])
+    name = f"model_helpers.{type(estimator).__name__}"
+    save_model(estimator, tmp_path / "models" / "m", recipe=KEEP, schema={"features": ["score"], "dtype": "float64"})
+    return stage_of(tmp_path, tables={}, trusted=(name,), **fields)

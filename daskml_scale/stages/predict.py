@@ -1,0 +1,263 @@
+"""Predict: every row of a raw table, from a saved bundle alone: its recipe makes the features.
+
+Pass one finds what the recipe must know of the table (bounds for trailing windows); pass two writes
+one output shard per unit. A worker process loads the model once. A row that cannot be predicted is
+written as missing with a status, and its reason is in the ledger; more of them than ``max_bad`` fail
+the stage. The model's hash is part of every fingerprint: another model predicts everything again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskml_scale.artifacts.bundle import MANIFEST, METHODS, Bundle, load_model, read_manifest
+from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.errors import PlanError, UsageError
+from daskml_scale.plan.records import Record, Written, after, digest, select
+from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit, row_key
+from daskml_scale.spec.workflow import MatrixOut
+from daskml_scale.storage import files, stores
+
+from .base import Input, Ref, StageBase, StageResult
+from .features.planner import CODE as FEATURES_CODE
+from .features.planner import RecipePlanner, require
+from .isolate import GIVE_UP
+from .matrix import FEATURES
+from .outputs import Layout, Output, bad_counts, concluded
+from .scoring import Job, MatrixRows, Model, without_target
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CODE = "predict-1"
+"""Changes whenever the kernel's output changes for the same input."""
+
+
+@dataclass(frozen=True)
+class PredictStage(StageBase):
+    """See the module docstring.
+
+    Attributes
+    ----------
+    input : str
+        URL of the raw table; of a feature matrix for a bundle without a recipe.
+    bundle : str
+        URL of the bundle's folder.
+    tables : mapping of name to URL
+        Tables of the recipe's joins.
+    method : str
+        ``predict``, ``predict_proba`` or ``decision_function``.
+    matrix : MatrixOut
+        Chunks, shards and type of the output; by default the table's chunks and float32.
+    max_bad : int
+        Rows that may fail.
+    trusted : tuple of str
+        Types that the model file may hold beyond scikit-learn's.
+    """
+
+    input: str
+    bundle: str
+    tables: Mapping[str, str] = field(default_factory=dict)
+    method: str = "predict"
+    matrix: MatrixOut = field(default_factory=MatrixOut)
+    max_bad: int = 0
+    trusted: tuple[str, ...] = ()
+    kind: str = "predict"
+
+    @property
+    def out(self) -> str:
+        """URL of the predictions: beside the ledger."""
+        return stores.beside(self.ledger.removesuffix(".ledger"), "zarr")
+
+    def reads(self) -> Mapping[str, Ref]:
+        return {
+            "input": Ref("dataset", self.input),
+            "bundle": Ref("file", files.join(self.bundle, MANIFEST)),
+            **{f"tables.{name}": Ref("dataset", url) for name, url in self.tables.items()},
+        }
+
+    def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
+        table = require(inputs["input"], self.input, self.name)
+        layout = Layout.of(table, self.matrix)
+        if not isinstance(inputs["bundle"], FileId):
+            return self._before_training(layout, records)
+        bundle = Bundle(self.bundle, read_manifest(self.bundle), self.trusted)
+        model = Model(bundle, self.method, Output.of(self.method, bundle.classes, self.matrix.dtype))
+        if bundle.recipe is None:
+            return self._checked(self._rows(layout, model, records))
+        planner = self._planner(table, bundle.recipe, inputs)
+        scan = planner.scan(records)
+        if scan.units:
+            template = None if table.known else layout.template(model.output, model.attrs)
+            grid = f"{scan.grid}, then {layout.grid}"
+            return replace(scan, later=len(layout.ranges), grid=grid, template=template)
+        return self._checked(after(scan, self._recipe_rows(layout, model, planner, records)))
+
+    def _planner(self, table: Snapshot, recipe: Mapping[str, Any], inputs: Mapping[str, Input]) -> RecipePlanner:
+        """Return the recipe's planner; the target is not read, new rows need not have one."""
+        program = without_target(recipe)
+        absent = [name for name in program.tables if name not in self.tables]
+        if absent:
+            raise PlanError(
+                f"{self.name}: the recipe of {self.bundle} joins the tables {', '.join(program.tables)}; "
+                f"name {', '.join(absent)} in `tables`"
+            )
+        tables = {
+            name: require(inputs[f"tables.{name}"], self.tables[name], self.name) for name in program.tables
+        }  # fmt: skip
+        planner = RecipePlanner(program, table, tables)
+        planner.check()
+        return planner
+
+    def _before_training(self, layout: Layout, records: Mapping[str, Record]) -> Plan:
+        """Return the plan of a dry run whose model is not trained yet: units and grid, no work."""
+        units = [(Unit(row_key(start, layout.shard), None, stop - start), "") for start, stop in layout.ranges]
+        memory = layout.shard * 8 * 3 * len(layout.table.variables)
+        return select(units, Parts(code=CODE), records, grid=layout.grid, memory=memory, rows=layout.table.rows)
+
+    def _recipe_rows(self, layout: Layout, model: Model, planner: RecipePlanner, records: Mapping[str, Record]) -> Plan:
+        """Return the plan of the second pass over a raw table."""
+        ready, also = planner.read(records), tuple(layout.copied)
+        units = [
+            (self._unit(start, stop, layout, ready.halo(start, stop)), ready.inputs(start, stop, also))
+            for start, stop in layout.ranges
+        ]
+        memory = max((ready.memory(start, stop, 8) for start, stop in layout.ranges), default=0)
+        return self._select(units, layout, Job(model, ready.transformer, also), memory, records)
+
+    def _rows(self, layout: Layout, model: Model, records: Mapping[str, Record]) -> Plan:
+        """Return the plan over a feature matrix, for a bundle without a recipe."""
+        width, also, table = layout.matrix_width(model.bundle), tuple(layout.copied), layout.table
+        made_by = table.attrs.get("recipe_hash", "")
+        units = [
+            (
+                self._unit(start, stop, layout),
+                digest(made_by, (start, stop), table.row_ids((FEATURES, *also), start, stop)),
+            )
+            for start, stop in layout.ranges
+        ]
+        job = Job(model, MatrixRows(self.input, model.bundle.features), also)
+        return self._select(units, layout, job, layout.shard * 16 * width, records)
+
+    @staticmethod
+    def _unit(start: int, stop: int, layout: Layout, halo: Any = ()) -> Unit:
+        return Unit(row_key(start, layout.shard), (start, stop, halo), stop - start)
+
+    def _select(
+        self, units: Sequence[tuple[Unit, str]], layout: Layout, job: Job, memory: int, records: Mapping[str, Record]
+    ) -> Plan:
+        output = job.model.output
+        return select(
+            units,
+            Parts(
+                code=f"{CODE}, {FEATURES_CODE}",
+                model=digest(job.model.bundle.sha256, job.model.recipe_hash),
+                parameters=digest(self.method),
+                schema=layout.schema(output),
+            ),
+            records,
+            shared=job,
+            template=layout.template(output, job.model.attrs),
+            grid=layout.grid,
+            memory=memory + layout.shard * 16 * (1 + len(output.classes)) + job.model.nbytes,
+            rows=layout.table.rows,
+        )
+
+    def _checked(self, plan: Plan) -> Plan:
+        """Refuse a model file that is altered or not trusted before any unit runs."""
+        if plan.units:
+            load_model(self.bundle, trusted=self.trusted)
+        return plan
+
+    def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
+        job = worker.shared
+        if job is None:
+            raise PlanError(f"{self.name}: {self.bundle} does not exist; train the model first, or check the path")
+        if not unit.key.startswith("rows/"):
+            return job.scan_unit(unit, worker.cache)
+        start, stop, halo = unit.payload
+        values, status, bad = job.values(start, stop, halo, worker, max(self.max_bad, GIVE_UP))
+        arrays = {job.model.output.name: values, "status": status}
+        arrays.update({name: stores.read_raw(self.input, name, start, stop)[0] for name in job.copied})
+        found = bad_counts(status, bad.first(start)) if bad.status else None
+        return Written(stores.write_region(self.out, start, arrays), rows=stop - start, result=found)
+
+    def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
+        units = [record for key, record in sorted(records.items()) if key.startswith("rows/")]
+        rows = sum(record.rows for record in units)
+        return concluded(self.name, self.method, rows, [record.result for record in units], self.max_bad)
+
+
+def predict(
+    model: Bundle | str | os.PathLike[str],
+    data: Any,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    method: str = "predict",
+    tables: Mapping[str, Any] | None = None,
+    max_bad: int = 0,
+    client: Any | None = None,
+) -> xr.Dataset:
+    """Predict every row of a raw table with a saved model; its recipe makes the features.
+
+    Parameters
+    ----------
+    model : Bundle or str
+        A bundle, or its folder.
+    data : xarray.Dataset or str
+        The raw table, or its URL; a feature matrix for a model saved without a recipe.
+    out : str, optional
+        URL ending in ``.zarr``: compute now, write there, and return that, opened. Its ledger lies beside
+        it; a second call computes only what changed. Without it the result is lazy.
+    method : str
+        ``predict``, ``predict_proba`` or ``decision_function``.
+    tables : mapping of name to Dataset or URL, optional
+        The tables of the recipe's joins.
+    max_bad : int
+        Rows that may fail: they are missing in the result and ``status`` says why. In a lazy result
+        this holds for each chunk.
+    client : distributed.Client, optional
+        The default client if there is one, else this process.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``prediction`` (row), ``probability`` (row, class) or ``decision``; ``status`` (row); key columns.
+
+    Raises
+    ------
+    UnitsFailedError
+        When more than ``max_bad`` rows failed; the others are written.
+    UntrustedError
+        When the model file is altered, or holds types that are not trusted.
+    """
+    from .lazy_predict import Source
+
+    if method not in METHODS:
+        raise UsageError(f"method {method!r} is not known; use {', '.join(METHODS)}")
+    bundle = model if isinstance(model, Bundle) else load_model(model)
+    source = Source.of(bundle, method, data, tables)
+    if out is None:
+        return source.lazy(max_bad)
+    url = files.normal(out)
+    if not url.endswith(".zarr"):
+        raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
+    if not source.stored:
+        source.write(url, max_bad)
+        return stores.open_dataset(url)
+    stage = PredictStage(
+        Path(url).stem,
+        stores.beside(url, "ledger"),
+        input=source.url,
+        bundle=bundle.path,
+        tables=source.tables,
+        method=method,
+        max_bad=max_bad,
+        trusted=bundle.trusted,
+    )
+    source.run(stage, client)
+    return stores.open_dataset(url)
