@@ -26,6 +26,7 @@ from daskml_scale.html import table
 from daskml_scale.storage import files
 
 from . import trust
+from .canonical import canonical
 
 FORMAT = 1
 MODEL, MANIFEST = "model.skops", "bundle.json"
@@ -260,12 +261,8 @@ def dump(estimator: Any) -> bytes:
     UsageError
         When skops cannot save it.
     """
-    import skops.io
-
-    from .canonical import canonical
-
     try:
-        return canonical(skops.io.dumps(estimator))
+        return canonical(trust.dumps(estimator))
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"{type(estimator).__name__} cannot be saved without pickle ({error}); "

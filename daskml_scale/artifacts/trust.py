@@ -4,7 +4,7 @@ skops knows scikit-learn's public estimators. The types below are internal parts
 leaves to the reader, because it checks the type and not the content: a crafted tree can name a node
 that does not exist and crash ``predict``. They run no code on load, and they are let through only for
 a file whose hash is the one its bundle names, so what was saved here loads here. Everything else is
-refused until the caller names it. Nothing here ever unpickles.
+refused until the caller names it. Nothing here ever unpickles. This is the only module that imports skops.
 """
 
 from __future__ import annotations
@@ -50,6 +50,14 @@ SKLEARN_PARTS = frozenset(
 def type_name(kind: str | type) -> str:
     """Return the full name of a type, as skops writes it."""
     return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__name__}"
+
+
+def dumps(value: object) -> bytes:
+    """Return a skops file of an object; other names and order each time (see ``canonical``)."""
+    import skops.io
+
+    data: bytes = skops.io.dumps(value)
+    return data
 
 
 def untrusted(data: bytes, trusted: Trusted = (), source: str = "the file") -> list[str]:
