@@ -46,6 +46,12 @@ class Runs:
             runs.remove(next((item for item in runs if item.finished), runs[0]))
         return replace(self, runs=(*runs, progress))
 
+    def adopt(self, progress: Progress) -> Runs:
+        """Return the runs with a run as its driver knows it, whatever was seen of it before."""
+        # Sent instead of events, so decisions of the whole cluster arrive in it, too; some are known already.
+        scaled = sorted({*self.scaled, *progress.scaled}, key=lambda event: event.time)
+        return replace(self.put(progress), scaled=tuple(scaled)[-bounds.MAX_NOTES :])
+
 
 def fold_runs(runs: Runs, event: Event | None) -> Runs:
     """Return the runs after ``event``; an event of an unknown run starts that run."""

@@ -23,7 +23,7 @@ _REFRESH = 2.0
 """Seconds after which rates and times are shown anew when no event came."""
 _ROW = 25
 _FONT = {"font-family": "Helvetica, Arial, sans-serif", "font-size": "13px"}
-_WIDTHS = {"stage": 140, "kind": 90, "state": 80, "wall": 90, "kernel": 90, "why": 260}
+_WIDTHS = {"stage": 140, "kind": 90, "state": 80, "rows": 100, "wall": 90, "kernel": 90, "why": 260}
 _TITLES = {"wall": "time", "kernel": "kernel time", "why": "why, or message"}
 
 
@@ -78,7 +78,7 @@ class WorkflowView:
             outline_line_color=None,
             min_border_top=0,
             min_border_bottom=0,
-            min_border_right=200,  # labels change, bars should not move
+            min_border_right=220,  # labels change, bars should not move
         )
         plot.hbar_stack(
             list(view.SHARES), y="y", height=0.68, color=list(view.COLORS), line_color=None, source=self.bars

@@ -79,7 +79,7 @@ class WorkflowPlugin(SchedulerPlugin):  # type: ignore[misc]
 
     def _take(self, item: dict[str, Any]) -> None:
         if "progress" in item:
-            self.runs = self.runs.put(Progress.from_dict(item["progress"]))
+            self.runs = self.runs.adopt(Progress.from_dict(item["progress"]))
             return
         event = from_dict(item)
         self.ignored += event is None

@@ -198,12 +198,12 @@ def _lines(lines: Sequence[tuple[str, str, str]], nothing: str) -> str:
     if not lines:
         return f"<div style='margin-top:4px;{_MUTED}'>{nothing}</div>"
     rows = "".join(
-        f"<tr><td style='{_MUTED};padding-right:10px;white-space:nowrap'>{escape(when)}</td>"
-        f"<td style='padding-right:10px;white-space:nowrap'>{escape(what)}</td>"
+        f"<tr style='vertical-align:top'><td style='{_MUTED};padding-right:10px;white-space:nowrap'>{escape(when)}</td>"
+        f"<td style='padding-right:10px;max-width:18em;overflow-wrap:anywhere'>{escape(what)}</td>"
         f"<td style='overflow-wrap:anywhere'>{escape(why)}</td></tr>"
         for when, what, why in lines
     )
-    return f"<table style='margin-top:4px;border-spacing:0;vertical-align:top'>{rows}</table>"
+    return f"<table style='margin-top:4px;border-spacing:0'>{rows}</table>"
 
 
 def _others(progress: Progress, runs: Runs, last: int = 8) -> str:

@@ -14,11 +14,14 @@ from typing import Any
 from urllib.request import urlopen
 
 from distributed import Client, LocalCluster
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from daskml_scale import events
 from daskml_scale.dashboard.progress import Progress, fold
 
+QUICK = settings(max_examples=60, deadline=None)
+"""Of property tests: a busy machine is no failure."""
 NAMES = st.sampled_from(["ingest", "features", "<b>x</b>"])
 COUNTS = st.integers(0, 50)
 TIMES = st.floats(0, 1e6)

@@ -7,8 +7,8 @@ import json
 import math
 
 import pytest
-from dashboard_helpers import TIMES, folded, stage_events
-from hypothesis import given, settings
+from dashboard_helpers import QUICK, TIMES, folded, stage_events
+from hypothesis import given
 from hypothesis import strategies as st
 
 from daskml_scale import events
@@ -37,6 +37,7 @@ def finished(state: str, units: int, reused: int, time: float = 110.0) -> events
     )
 
 
+@QUICK
 @given(st.lists(stage_events(), max_size=40), TIMES)
 def test_counts_never_exceed_totals_and_derived_numbers_are_sane(stream: list[events.Event], now: float) -> None:
     progress = folded(*stream)
@@ -52,6 +53,7 @@ def test_counts_never_exceed_totals_and_derived_numbers_are_sane(stream: list[ev
         assert eta is None or (stage.state == "running" and 0 <= eta < math.inf)
 
 
+@QUICK
 @given(st.lists(stage_events(), max_size=30), TIMES)
 def test_progress_survives_json(stream: list[events.Event], now: float) -> None:
     progress = folded(*stream)
@@ -59,6 +61,7 @@ def test_progress_survives_json(stream: list[events.Event], now: float) -> None:
     assert Progress.from_dict(json.loads(text)) == progress
 
 
+@QUICK
 @given(st.lists(stage_events(), max_size=30))
 def test_folding_goes_on_from_json_as_if_nothing_happened(stream: list[events.Event]) -> None:
     half = len(stream) // 2
@@ -220,7 +223,7 @@ def test_scaling_of_the_cluster_starts_no_run() -> None:
     assert runs.scaled == (event,) * bounds.MAX_NOTES
 
 
-@settings(max_examples=30)
+@QUICK
 @given(st.lists(st.one_of(stage_events("a"), stage_events("b"), stage_events("")), max_size=30))
 def test_runs_fold_apart(stream: list[events.Event]) -> None:
     runs = Runs()

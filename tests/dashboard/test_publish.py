@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import dask
-from dashboard_helpers import dashboard_of, eventually, fetch_json, folded, live, scheduler_process, stage_events
+from dashboard_helpers import QUICK, dashboard_of, eventually, fetch_json, folded, live, scheduler_process, stage_events
 from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +36,7 @@ def timeless(progress: Progress) -> Progress:
     return dataclasses.replace(progress, stages=stages, started=0.0)
 
 
+@QUICK
 @given(st.lists(stage_events(), max_size=30))
 def test_summed_events_fold_to_the_same_counts(stream: list[events.Event]) -> None:
     stream = [dataclasses.replace(event, time=float(i + 1)) for i, event in enumerate(stream)]
@@ -75,6 +76,19 @@ def test_thousands_of_commits_become_a_few_messages_and_none_is_lost(cluster: tu
             sink(commit("ab"[i % 2]))
         eventually(lambda: shown() == [("a", 1000, 10000), ("b", 1000, 10000)])
         assert 2 <= sink.messages <= 2 + (time.monotonic() - begin) / publish.INTERVAL
+
+
+def test_scaling_decisions_arrive_whether_sent_as_events_or_with_the_whole(cluster: tuple[Client, str]) -> None:
+    client, url = cluster
+    first = events.Scaled(time=1.0, worker_class="cpu", have=1, need=2, backlog_seconds=9.0, reason="busy")
+    second = dataclasses.replace(first, time=2.0, have=2, need=4)
+    with publisher(client) as sink:
+        sink(dataclasses.replace(RUN, run="scales"))
+        sink(first)
+        eventually(lambda: fetch_json(url + "/workflow.json")["scaling"] == [first.to_dict()])
+        sink(second)
+    assert fetch_json(url + "/workflow.json")["scaling"] == [first.to_dict(), second.to_dict()]
+    assert fetch_json(url + "/workflow.json?run=scales")["runs"][0]["scaled"] == [first.to_dict(), second.to_dict()]
 
 
 def test_an_event_that_cannot_travel_is_replaced_by_the_whole_progress(cluster: tuple[Client, str]) -> None:
