@@ -7,7 +7,7 @@ hashable by their JSON. The loader (``spec.load``) adds file, line and nearest n
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -77,6 +77,13 @@ def _check_bytes(text: Any) -> Any:
     return text
 
 
+def _check_version(value: Any) -> Any:
+    if value != 1 or type(value) is not int:  # True == 1 == 1.0
+        found = str(value).lower() if isinstance(value, bool) else repr(value)[:60]
+        raise PydanticCustomError("version", "expected 1, found {found}; write version: 1", {"found": found})
+    return value
+
+
 def _check_word(text: str) -> str:
     if not _WORD.fullmatch(text):
         raise PydanticCustomError(
@@ -93,5 +100,7 @@ ByteSize = Annotated[str, BeforeValidator(_check_bytes)]
 """A validated size text; ``byte_count()`` gives its value."""
 Word = Annotated[str, AfterValidator(_check_word)]
 """A plain word: a stage, workflow, class or artifact name."""
+Version = Annotated[Literal[1], BeforeValidator(_check_version)]
+"""The version of the file format."""
 Column = Annotated[str, Field(min_length=1)]
 """The name of a column or feature."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import ByteSize, Duration, Spec, Word
+from .base import ByteSize, Duration, Spec, Version, Word
 
 Count = Annotated[int, Field(ge=0)]
 Price = Annotated[float, Field(ge=0)]
@@ -89,7 +89,7 @@ class Dashboard(Spec):
 class ClusterSpec(Spec):
     """A whole cluster file. Only the ``local`` backend exists yet."""
 
-    version: Literal[1]
+    version: Version
     name: Word
     backend: Literal["local"]
     classes: Annotated[dict[Word, WorkerClass], Field(min_length=1)]

@@ -100,7 +100,10 @@ def explain(error: ValidationError, model: type[BaseModel], data: Any) -> list[P
         for path, details in grouped.items()
         if not (details[0]["type"] == "missing" and path in misspelt)  # the misspelt key says it better
     ]
-    return [Problem(dotted(path), message) for path, message in found]
+    return [
+        Problem(dotted(path), message if len(message) <= 600 else f"{message[:300]}...{message[-300:]}")
+        for path, message in found
+    ]
 
 
 def _yaml_path(loc: Sequence[str | int], data: Any, kind: str) -> KeyPath:
@@ -175,6 +178,9 @@ def _unknown_choice(path: KeyPath, found: Any, message: str) -> Found:
         kind = found.get("kind") if isinstance(found, dict) else None
         if not isinstance(found, dict):
             return path, f"expected a mapping with a kind:, found {show(found)}"
+        misspelt = closest("kind", found) if kind is None else None
+        if misspelt:
+            return (*path, misspelt), unknown("key", misspelt, ["kind"])
         if kind is None:
             return (*path, "kind"), f"the kind is missing; add kind: with one of {listed}"
         return (*path, "kind"), unknown("kind", kind, known)

@@ -114,17 +114,17 @@ def recorded_later(
             later.setdefault(only[0], f"the target {target!r} is computed from it")
         only = [source for source in derived_from.get(only[0], ()) if source not in exempt and source not in later]
     certain = {column: why for column, why in later.items() if column not in exempt}
-    changed = True
-    while changed:
-        new = {
-            column: f"it is computed from {late!r}"
-            for column, sources in derived_from.items()
-            if column not in certain and column not in exempt
-            for late in sources
-            if late in certain
-        }
-        certain.update(new)
-        changed = bool(new)
+    users: dict[str, list[str]] = {}
+    for column, sources in derived_from.items():
+        for source in sources:
+            users.setdefault(source, []).append(column)
+    waiting = list(certain)
+    while waiting:
+        late = waiting.pop()
+        for column in users.get(late, ()):
+            if column not in certain and column not in exempt:
+                certain[column] = f"it is computed from {late!r}"
+                waiting.append(column)
     if target:
         for source in sorted(_sources([target], derived_from) - exempt):
             known = "if it is known in time, derive a copy of it and read that"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Column, Spec, Word
+from .base import Column, Spec, Version, Word
 from .expressions import Expression
 from .space import AnyDistribution
 from .steps import AnyStep, Columns
@@ -428,7 +428,7 @@ class Workflow(Spec):
         Name or path of a cluster definition; ``none`` runs in this process.
     """
 
-    version: Literal[1]
+    version: Version
     name: Word
     store: Annotated[str, Field(min_length=1)]
     cluster: str = "local"

@@ -202,6 +202,7 @@ def _syntax(error: yaml.MarkedYAMLError) -> tuple[str, int | None]:
         ("mapping values are not allowed", "unexpected ': '; check the indentation, or quote a text that holds it"),
         ("cannot start any token", "a value cannot start with this character; quote it"),
         ("sequence entries are not allowed", "a '-' that starts no list here; begin the list on a line of its own"),
+        ("<document", "text after the end of the document, or none before it"),
         ("alias", "a value that starts with '*' or '&' needs quotes"),
         ("alphabetic or numeric", "a value that starts with '*', '&' or '!' needs quotes"),
         ("expected ':'", "expected 'key: value'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,19 @@ def test_a_file_in_the_working_directory_comes_before_the_packaged_copy(tmp_path
     mine.write_text("mine")
     assert find_workflow("flights").resolve() == mine
     assert dict(list_workflows())["flights"].resolve() == mine
+
+
+def test_an_installed_package_brings_its_own_copies(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(ROOT / "daskml_scale", site / "daskml_scale", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("workflows", "clusters"):
+        shutil.copytree(ROOT / folder, site / "daskml_scale" / "_packaged" / folder)
+    code = "from daskml_scale.spec.find import *; print(find_workflow('flights'), find_cluster('local'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
+    )
+    packaged = site / "daskml_scale" / "_packaged"
+    assert done.stdout.split() == [str(packaged / "workflows/flights.yaml"), str(packaged / "clusters/local.yaml")]
 
 
 def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -138,14 +139,17 @@ def test_a_path_that_the_text_lacks_has_the_line_of_its_parent() -> None:
 
 
 TEXT = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cc", "Cs"]))
-scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | TEXT
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4))
 
 
 @settings(max_examples=150, deadline=None)
 @given(trees)
 def test_json_reads_back_as_it_was_written(tree: object) -> None:
-    import json
-
-    text = json.dumps({"top": tree}, allow_nan=True).replace("Infinity", ".inf")
-    assert read_yaml(text).data == {"top": tree}
+    assert read_yaml(json.dumps({"top": tree})).data == {"top": tree}
