@@ -12,12 +12,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
+from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -247,8 +248,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         The words after the program's name; ``sys.argv`` by default.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ✓ shows a ?
     try:
         return int(verbs.main(args=arguments, prog_name=PROGRAM, standalone_mode=False) or Exit.OK)
+    except click.exceptions.NoArgsIsHelpError as error:
+        _say(error.format_message())
+        return Exit.USAGE
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
         _say(f"error: {error.format_message()}\nSee: {where} --help")
@@ -273,14 +280,17 @@ def _register(
 ) -> RunRecord:
     """Check what can be checked, then enter the run as queued."""
     from daskml_scale.spec.find import find_workflow
-    from daskml_scale.storage.files import normal
+    from daskml_scale.storage.files import is_memory, normal
 
-    spec = _checked(workflow, cluster)
+    spec = _checked(workflow, cluster, estimators=not detached)  # importing them is left to the detached process
+    url = normal(store or spec.store)
+    if detached and is_memory(url):
+        raise UsageError(f"{url} would end with the detached process; choose a local path with --store")
     chosen = [word for name, value in (("--store", store), ("--cluster", cluster)) if value for word in (name, value)]
     return registry.create(
         workflow=spec.name,
         source=str(find_workflow(workflow).absolute()),
-        store=normal(store or spec.store),
+        store=url,
         cluster=cluster or spec.cluster,
         command=[verb, workflow, *chosen],
         cwd=os.getcwd(),
@@ -289,12 +299,12 @@ def _register(
     )
 
 
-def _checked(workflow: str, cluster: str | None) -> Workflow:
+def _checked(workflow: str, cluster: str | None, *, estimators: bool = True) -> Workflow:
     from daskml_scale import api
     from daskml_scale.spec.find import find_cluster
     from daskml_scale.spec.load import load_cluster
 
-    spec = api.check(workflow)
+    spec = api.check(workflow, estimators=estimators)
     name = cluster or spec.cluster
     if name != api.NO_CLUSTER:
         load_cluster(find_cluster(name))

@@ -100,8 +100,7 @@ def line(progress: Progress, event: Event, *, due: bool) -> str | None:
         Whether a line about units may be written.
     """
     if isinstance(event, RunStarted):
-        name = " ".join(filter(None, (event.run, event.workflow)))
-        return f"{name}: {plural(len(event.stages), 'stage')} -> {event.store}"
+        return f"{event.run or event.workflow}: {plural(len(event.stages), 'stage')} -> {event.store}"
     if isinstance(event, Warned):
         return f"warning: {event.stage}: {event.message.removeprefix(event.stage + ': ')}"
     stage = progress.stage(getattr(event, "stage", ""))
@@ -156,7 +155,7 @@ def window(states: Sequence[str], height: int) -> Window:
         return Window(0, len(states), 0)
     room = max(1, height - 2)
     active = next((n for n, state in enumerate(states) if state in ("running", "waiting")), len(states))
-    start = max(0, min(active - 1, len(states) - room))
+    start = max(0, min(active - (room > 1), len(states) - room))
     return Window(start, room, len(states) - start - room)
 
 
@@ -212,7 +211,7 @@ def picture(progress: Progress, now: float, height: int, *, stopping: bool = Fal
     """Return what a terminal of ``height`` lines shows of a run at ``now``."""
     stages = stage_records(progress, now)
     shown = window([stage.state for stage in stages], height - 3)
-    name = "  ".join(filter(None, (progress.run, progress.workflow))) or "starting"
+    name = progress.run or progress.workflow or "starting"
     parts: list[RenderableType] = [Text.assemble((name, "bold"), f"  {clock(progress.elapsed(now))}")]
     if shown.before:
         parts.append(Text(f"  {plural(shown.before, 'stage')} above", "dim"))

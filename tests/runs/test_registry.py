@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskml_scale.errors import ConflictError, Exit, StoreError, UsageError
@@ -37,6 +37,7 @@ def test_an_id_names_workflow_and_day_and_is_short():
     assert run_id("flights", NOW) == "flights-20261122-5555"
 
 
+@settings(deadline=None)
 @given(st.floats(0, 4e9), st.floats(1.4, 1e9))
 def test_ids_of_a_workflow_sort_by_time(now, later):
     assert run_id("w", now) < run_id("w", now + later)
@@ -47,6 +48,7 @@ def test_two_runs_of_the_same_instant_get_different_ids(tmp_path):
     assert [new(registry).id[-4:] for _ in range(3)] == ["5555", "5556", "5557"]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["queued", "running", "succeeded", "partial", "failed", "interrupted"]),
     st.floats(0, 9),
