@@ -28,6 +28,7 @@ from daskml_scale.stages.run import LAST, StageRow, checked_records, gather, run
 from daskml_scale.storage import files
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.lock import hold
+from daskml_scale.storage.stores import dataset_of
 
 PACKAGES = ("daskml-scale", "dask", "distributed", "zarr", "xarray", "numpy", "pandas", "scikit-learn")
 
@@ -248,7 +249,7 @@ def _dry(
         ), None
     snapshot = None
     if found.template is not None and (found.units or scanned):
-        snapshot = found.template.snapshot(stage.ledger.removesuffix(".ledger") + ".zarr")
+        snapshot = found.template.snapshot(dataset_of(stage.ledger))
     note = f"its input is written by {', '.join(waits_for)}" if waits_for else ""
     units = len(found.units) + scanned + found.later
     row = StagePlanRow(

@@ -17,6 +17,7 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.plan.records import Record, to_record
 from daskml_scale.plan.units import FileId, Outcome, Plan, Snapshot, Unit
 from daskml_scale.storage.ledger import Ledger
+from daskml_scale.storage.stores import dataset_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,11 @@ class StageBase:
 
     name: str
     ledger: str
+
+    @property
+    def out(self) -> str:
+        """URL of the dataset that the stage writes, if it writes one: beside the ledger."""
+        return dataset_of(self.ledger)
 
     def reads(self) -> Mapping[str, Ref]:
         return {}

@@ -118,8 +118,7 @@ class IngestStage(StageBase):
         encoded = {
             name: tables.encode(table[name][start:stop], tables.ColumnType(**kind)) for name, kind in columns.items()
         }
-        out = stores.beside(self.ledger.removesuffix(".ledger"), "zarr")
-        return Written(stores.write_region(out, start, encoded), rows=stop - start)
+        return Written(stores.write_region(self.out, start, encoded), rows=stop - start)
 
     def _table(self, worker: WorkerContext, source_digest: str) -> dict[str, Values]:
         key = ("ingest", source_digest, digest(self.columns, self.derive, self.row.sort_by))

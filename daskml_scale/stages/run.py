@@ -75,14 +75,9 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     return found
 
 
-def dataset_of(ledger_url: str) -> str:
-    """Return the URL of the dataset beside a ledger: ``x/a.ledger`` -> ``x/a.zarr``."""
-    return stores.beside(ledger_url.removesuffix(".ledger"), "zarr")
-
-
 def checked_records(ledger: Ledger) -> dict[str, Record]:
     """Return the ledger's records; those whose stored output is gone or altered are marked as missing."""
-    url = dataset_of(ledger.url)
+    url = stores.dataset_of(ledger.url)
     records = dict(ledger.records())
     for unit, record in records.items():
         if not all(stores.unchanged(url, key, stored) for key, stored in record.chunks.items()):
@@ -132,7 +127,7 @@ class _Loop:
     def __init__(self, stage: Stage, client: Any | None, sink: events.Sink, run: str) -> None:
         self.stage, self.client, self.sink, self.run = stage, client, sink, run
         self.ledger = Ledger(stage.ledger)
-        self.out = dataset_of(stage.ledger)
+        self.out = stores.dataset_of(stage.ledger)
         self.executed: set[str] = set()
         self.told_reused = 0
         self.keys: tuple[str, ...] = ()

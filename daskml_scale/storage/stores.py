@@ -75,14 +75,14 @@ def create(url: str, template: Template) -> None:
     """
     import zarr
 
-    layout = digest(MARK, [(name, _layout(variable)) for name, variable in sorted(template.variables.items())])
+    structure = digest(MARK, [(name, _layout(variable)) for name, variable in sorted(template.variables.items())])
     if exists(url):
         group = _group(url, "r+")
         mark = group.attrs.get(MARK)
         if not isinstance(mark, dict):
             raise StoreError(f"{url} was not written by daskml-scale; move it away, or choose another store")
-        if mark.get("layout") == layout:
-            _follow(group, template, layout)
+        if mark.get("layout") == structure:
+            _follow(group, template, structure)
             return
         remove(url)
     elif not files.is_memory(url) and files.local_path(url).exists() and os.listdir(files.local_path(url)):
@@ -102,7 +102,7 @@ def create(url: str, template: Template) -> None:
                 dimension_names=variable.dims,
                 attributes=dict(variable.attrs),
             )
-        _follow(group, template, layout)
+        _follow(group, template, structure)
 
 
 def _layout(variable: Variable) -> list[Any]:
@@ -118,7 +118,7 @@ def _fill(variable: Variable) -> Any:
     return np.nan if np.dtype(variable.dtype).kind == "f" else 0
 
 
-def _follow(group: Any, template: Template, layout: str) -> None:
+def _follow(group: Any, template: Template, structure: str) -> None:
     for name, variable in template.variables.items():
         array = group[name]
         if array.shape != variable.shape:
@@ -127,7 +127,7 @@ def _follow(group: Any, template: Template, layout: str) -> None:
             array.attrs.put(dict(variable.attrs))
         if name in template.small:
             array[...] = np.asarray(template.small[name], dtype=None if variable.dtype == "string" else variable.dtype)
-    attrs = {**template.attrs, "row_dim": template.dim, MARK: {"layout": layout}}
+    attrs = {**template.attrs, "row_dim": template.dim, MARK: {"layout": structure}}
     if dict(group.attrs) != attrs:
         group.attrs.put(attrs)
 
@@ -279,6 +279,16 @@ def read_raw(url: str, name: str, start: int, stop: int) -> tuple[np.ndarray, di
     return np.asarray(array[start:stop]), dict(array.attrs)
 
 
+def attributes(url: str) -> dict[str, Any]:
+    """Return the attributes of a dataset."""
+    return {name: value for name, value in _group(url, "r").attrs.items() if name != MARK}
+
+
+def layout(url: str, name: str) -> Variable:
+    """Return the schema of one variable of a dataset."""
+    return _variable(_group(url, "r")[name])
+
+
 def open_dataset(url: str) -> Any:
     """Open a dataset lazily with xarray, decoded; ``source_of`` will recognise it.
 
@@ -293,8 +303,10 @@ def open_dataset(url: str) -> Any:
     row_dim = ds.attrs.get("row_dim")
     ds.attrs.pop(MARK, None)
     for dim in ds.dims:
-        if dim != row_dim and dim in ds.coords:
-            ds = ds.set_xindex(dim)
+        if dim != row_dim and dim in ds.coords and ds.coords[dim].dims == (dim,):
+            # Read here, not by Dask: on a worker a nested compute gives up the thread, which deadlocks under a lock.
+            raw, _ = read_raw(url, str(dim), 0, ds.sizes[dim])
+            ds = ds.assign_coords({dim: (dim, raw, ds.coords[dim].attrs)})
     for name, variable in ds.variables.items():
         if hasattr(variable.data, "dask"):
             _opened[variable.data.name] = (url, str(name))
@@ -326,6 +338,11 @@ def put_json(url: str, name: str, value: Any) -> str:
 def get_json(url: str, name: str) -> Any:
     """Return a small JSON file beside a dataset, or ``None``."""
     return files.read_json(beside(url, f"{name}.json"))
+
+
+def dataset_of(ledger_url: str) -> str:
+    """Return the URL of the dataset beside a ledger: ``x/a.ledger`` -> ``x/a.zarr``."""
+    return f"{ledger_url.rstrip('/').removesuffix('.ledger')}.zarr"
 
 
 def beside(url: str, suffix: str) -> str:
