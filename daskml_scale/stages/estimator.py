@@ -20,8 +20,9 @@ from daskml_scale.errors import SpecError
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'alpha'?"`` for the nearest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_case = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), list(by_case), n=1, cutoff=0.5)
+    return f"; did you mean {by_case[close[0]]!r}?" if close else ""
 
 
 def import_estimator(path: str) -> type[Any]:

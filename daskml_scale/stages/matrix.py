@@ -23,7 +23,7 @@ from daskml_scale.stages.estimator import did_you_mean
 FEATURES, FEATURE_NAMES = "features", "feature"
 """Variables of a feature matrix: the values (row, feature), and the names of the features."""
 _BLOCK = 65_536
-"""Rows read at a time, in whole chunks: what is held besides the result."""
+"""Rows read at a time, in whole shards: what is held besides the result."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,11 +148,12 @@ def load_rows(url: str, ids: str, where: str | None, worker: WorkerContext, colu
 
 def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matrix:
     """Read the rows of ``where`` that have a target, block by block: only the wanted rows are held."""
-    from daskml_scale.storage.stores import open_dataset, read_raw
+    from daskml_scale.storage import stores
     from daskml_scale.storage.tables import read_columns
 
-    dataset = open_dataset(url)
-    target, features = dataset.attrs["target"], dataset[FEATURES]
+    # Not ``open_dataset``: its indexes are computed through Dask, and a task that does so waits for a free worker.
+    group = stores._group(url, "r")
+    target, features = group.attrs["target"], group[FEATURES]
     keys = read_columns(url, _key_columns(where, [*columns, target]))
     wanted = ~missing(keys[target])
     if where:
@@ -160,14 +161,14 @@ def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matri
     if not wanted.any():
         raise PlanError(f"{url}: no row has a target{f' where {where}' if where else ''}; nothing to learn from")
     X = np.empty((int(wanted.sum()), features.shape[1]), features.dtype)
-    chunk, done = features.data.chunksize[0], 0
-    for start, stop in row_ranges(features.shape[0], max(1, _BLOCK // chunk) * chunk):
+    unit, done = (features.shards or features.chunks)[0], 0
+    for start, stop in row_ranges(features.shape[0], max(1, _BLOCK // unit) * unit):
         chosen = wanted[start:stop]
         if count := int(chosen.sum()):
-            X[done : done + count] = read_raw(url, FEATURES, start, stop)[0][chosen]
+            X[done : done + count] = features[start:stop][chosen]
             done += count
     y = np.asarray(keys[target][wanted], dtype="float64")
     for array in (X, y):
         array.flags.writeable = False
-    labels = tuple(map(str, dataset[FEATURE_NAMES].values))
+    labels = tuple(map(str, group[FEATURE_NAMES][...]))
     return Matrix(X, y, labels, {name: keys[name][wanted] for name in columns})
