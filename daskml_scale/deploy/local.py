@@ -22,7 +22,7 @@ from typing import Any
 import dask.config
 
 from daskml_scale import events
-from daskml_scale.errors import ClusterError
+from daskml_scale.errors import ClusterError, SpecError
 from daskml_scale.spec.cluster import ClusterSpec
 
 from .child import Setup
@@ -65,8 +65,8 @@ class ScaledLocalCluster(ScaledCluster):
     ------
     ClusterError
         If a process does not start. Nothing is left behind then.
-    UsageError
-        If the machine does not hold what the classes ask for.
+    SpecError
+        If the machine does not hold what the classes ask for, or the dashboard would be open to others.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class ScaledLocalCluster(ScaledCluster):
         asynchronous: bool = False,
         loop: Any = None,
     ) -> None:
+        listen_here(spec)
         self.sizes = size_classes(spec.classes, cores(), memory())
         self.preload = (BACKLOG, *preload)
         self.directory = ""
@@ -126,12 +127,17 @@ class ScaledLocalCluster(ScaledCluster):
         config = dask.config.merge(config, SETTINGS)
         preload = [*self.preload, *_listed(dask.config.get("distributed.scheduler.preload", default=[]))]
         common = {"host": HOST, "protocol": "tcp"}
-        listen = self.spec.dashboard.listen.replace("localhost", HOST)
         setup = Setup(
             role="scheduler",
             driver=os.getpid(),
             directory=self.directory,
-            options={**common, "port": 0, "dashboard": True, "dashboard_address": listen, "preload": preload},
+            options={
+                **common,
+                "port": 0,
+                "dashboard": True,
+                "dashboard_address": listen_here(self.spec),
+                "preload": preload,
+            },
             config=config,
             needs=("daskml_backlog", "daskml_retire"),
         )
@@ -164,7 +170,25 @@ class ScaledLocalCluster(ScaledCluster):
             "environ": thread_environment(item.threads),
             "on_ended": self.worker_ended,
         }
-        return {"cls": WorkerProcess, "options": options}
+        return {"cls": WorkerProcess, "options": options, "memory": size.memory}
+
+
+def listen_here(spec: ClusterSpec) -> str:
+    """Return the address of the dashboard, with the host as a number.
+
+    Raises
+    ------
+    SpecError
+        If it is not the loopback address: who reaches the port sees the work, and nothing asks for a password.
+    """
+    host, _, port = spec.dashboard.listen.rpartition(":")
+    if host not in (HOST, "localhost"):
+        raise SpecError(
+            f"{spec.dashboard.listen}: a local cluster shows its dashboard to this machine only; "
+            f"write '{HOST}:{port}' and reach it from elsewhere through an SSH tunnel",
+            path="dashboard.listen",
+        )
+    return f"{HOST}:{port}"
 
 
 def _make_directory() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from daskml_scale.errors import UsageError
+from daskml_scale.errors import SpecError
 from daskml_scale.spec.base import byte_count
 from daskml_scale.spec.cluster import WorkerClass
 
@@ -43,16 +43,17 @@ def size_classes(classes: Mapping[str, WorkerClass], cores: int, memory: int) ->
 
     Raises
     ------
-    UsageError
+    SpecError
         If a class asks for more memory than there is, or for so little that no worker runs in it.
     """
     usable = memory - min(memory // 4, RESERVE)
     fixed = {name: byte_count(spec.memory) for name, spec in classes.items() if spec.memory != "auto"}
     for name, wanted in fixed.items():
         if not LEAST <= wanted <= memory:
-            raise UsageError(
-                f"classes.{name}.memory is {classes[name].memory}: a worker needs at least {LEAST // 2**20}MiB "
-                f"and this machine has {memory / 2**30:.1f}GiB; write a size between them or 'auto'"
+            raise SpecError(
+                f"{classes[name].memory}: a worker needs at least {LEAST // 2**20}MiB and this machine has "
+                f"{memory / 2**30:.1f}GiB; write a size between them or 'auto'",
+                path=f"classes.{name}.memory",
             )
     sizes = {}
     wanted_threads = {name: _most(spec, cores) * spec.threads for name, spec in classes.items()}
@@ -68,9 +69,10 @@ def size_classes(classes: Mapping[str, WorkerClass], cores: int, memory: int) ->
                 most = max(1, spec.workers.min, min(most, share // LEAST))
             each = share // most
             if each < LEAST:
-                raise UsageError(
-                    f"classes.{name}: {most} workers leave {each // 2**20}MiB of memory for each and one needs "
-                    f"at least {LEAST // 2**20}MiB; lower workers.max or workers.min"
+                raise SpecError(
+                    f"{most} workers leave {each // 2**20}MiB of memory for each and one needs at least "
+                    f"{LEAST // 2**20}MiB; lower workers.max or workers.min",
+                    path=f"classes.{name}.workers",
                 )
         sizes[name] = Size(most, each)
     return sizes

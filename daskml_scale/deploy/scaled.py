@@ -95,7 +95,11 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         return {name: self.templates[chosen]}
 
     def use_templates(self, templates: Mapping[str, dict[str, Any]]) -> None:
-        """Set what workers are made of and plan those of the start (a backend calls it once)."""
+        """Set what workers are made of and plan those of the start (a backend calls it once).
+
+        A template has ``cls`` and ``options`` as in ``SpecCluster`` and ``memory``, the bytes of a worker;
+        ``options["worker_class"]`` names the class.
+        """
         self.templates = dict(templates)
         self.new_spec = next(iter(self.templates.values()))
         for name in self.templates:
@@ -133,7 +137,7 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
             return []
         self.leaving.update(wanted)
         try:
-            released: list[str] = await self.scheduler_comm.daskml_retire(names=wanted, busy=busy)
+            released = list(await self.scheduler_comm.daskml_retire(names=wanted, busy=busy))
             for name in released:
                 self.worker_spec.pop(name, None)
         finally:
@@ -169,13 +173,12 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         chosen = worker_class or next(iter(self.spec.classes))
         if chosen not in self.spec.classes:
             raise UsageError(f"no class {chosen!r} in cluster {self.spec.name}; it has {', '.join(self.spec.classes)}")
-        options = self.templates[chosen]["options"]
         if memory is not None:
             from dask.utils import parse_bytes
 
-            n = max(n, -(-parse_bytes(memory) // options["memory_limit"]))
+            n = max(n, -(-parse_bytes(memory) // self.templates[chosen]["memory"]))
         if cores is not None:
-            n = max(n, -(-cores // options["nthreads"]))
+            n = max(n, -(-cores // self.spec.classes[chosen].threads))
         if self._adaptive is not None:
             self._adaptive.stop(reason="scale() was called")
         self.loop.add_callback(self._scale_to, chosen, n)

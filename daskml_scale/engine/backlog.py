@@ -244,8 +244,9 @@ def snapshot(scheduler: Any) -> dict[str, Any]:
 
 def read_backlog(client: Any) -> dict[str, Any]:
     """Return `snapshot` of the scheduler of a client."""
-    result: dict[str, Any] = client.sync(client.scheduler.daskml_backlog)
-    return result
+    raw = client.sync(client.scheduler.daskml_backlog)
+    # The transport turns lists into tuples.
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in raw.items()}
 
 
 async def dask_setup(scheduler: Any) -> None:
