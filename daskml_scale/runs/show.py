@@ -195,7 +195,8 @@ def _why(row: Any) -> str:
     reasons = ", ".join(
         reason if len(row.reasons) == 1 else f"{count:,} {reason}" for reason, count in row.reasons.items()
     )
-    return "; ".join(part for part in (row.grid, reasons, row.note) if part)
+    # What a planned stage waits for is in the workflow; only a stage that cannot be planned yet has to say so.
+    return "; ".join(part for part in (row.grid, reasons) if part) or row.note
 
 
 def status(run: RunRecord, now: float, here: str = "") -> RenderableType:
@@ -216,10 +217,9 @@ def status(run: RunRecord, now: float, here: str = "") -> RenderableType:
     parts: list[RenderableType] = [title, pairs(facts)]
     if run.stages:
         parts += [Text(), StageLines(run.stages if run.live else _stopped(run.stages))]
-    if run.state == "lost":
-        parts += [Text(), Text("Its process is gone; committed work stays.")]
     if run.state in ("lost", "failed", "interrupted"):
-        parts.append(Text(f"Go on with: {command(run.command, run.cwd, here)}"))
+        gone = "Its process is gone; committed work stays. " if run.state == "lost" else ""
+        parts += [Text(), Text(f"{gone}Go on with: {command(run.command, run.cwd, here)}")]
     return Group(*parts)
 
 

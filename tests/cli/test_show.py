@@ -217,12 +217,16 @@ def test_a_summary_shows_scalar_metrics_predictions_bad_rows_and_warnings():
 def test_a_plan_shows_units_memory_and_why():
     rows = [
         StagePlanRow("a", "ingest", 3, 1, 0, "4 chunks", 2048, {"new": 3}),
-        StagePlanRow("b", "predict", 3, 0, 0, "3 shards", 0, {"new": 1, "input changed": 2}, "after a"),
+        StagePlanRow(
+            "b", "predict", 3, 0, 0, "3 shards", 0, {"new": 1, "input changed": 2}, "its input is written by a"
+        ),
+        StagePlanRow("c", "predict", 0, 0, 1, "", 0, {}, "planned after b"),
     ]
     lines = written(show.plan(rows)).splitlines()
     assert lines[1].split(maxsplit=4)[:4] == ["a", "ingest", "3", "1"]
     assert lines[1].endswith("2.0 KiB  4 chunks; new")
-    assert lines[2].endswith("-  3 shards; 1 new, 2 input changed; after a")
+    assert lines[2].endswith("-  3 shards; 1 new, 2 input changed")
+    assert lines[3].endswith("-  planned after b")
     assert lines[-1] == "6 units to run, 1 reused. Nothing was written. Memory is per task."
 
 
