@@ -7,18 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from features_helpers import flights_program
+from features_helpers import flights_program, write_table
 
 from daskml_scale.engine.worker import Cache
 from daskml_scale.plan.units import row_ranges
 from daskml_scale.spec.steps import Trailing
+from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.stages.features.program import Program
+from daskml_scale.stages.features.stage import FeaturesStage
 from daskml_scale.stages.features.statistics import Bounds, learn, scan
 from daskml_scale.stages.features.transformer import MemoryTable, RowTransformer
+from daskml_scale.stages.run import run_stage
+from daskml_scale.storage import stores
+from daskml_scale.storage.ledger import Ledger
 
 ROWS, CHUNK = 336_776, 20_000
 HOUR = np.timedelta64(3600 * 10**9, "ns")
-LATE_VALUES = (np.nan, np.inf, -np.inf, 1e300, -7.0, 123.456)
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +107,39 @@ def test_every_feature_of_every_flight_equals_pandas(matrix, reference, fitted):
     }  # fmt: skip
 
 
+def test_the_stage_writes_the_same_matrix_shard_by_shard(tables, matrix, fitted, tmp_path):
+    names = ("sched", "arrived", "departed", "late", "dep_delay", "origin", "dest", "carrier", "flight", "tailnum")
+    flights = {name: tables[0][name] for name in (*names, "distance")}
+    write_table(f"{tmp_path}/flights.zarr", flights, CHUNK, row_key=["sched", "origin", "carrier", "flight"])
+    for name, table in zip(("weather", "planes"), tables[1:], strict=True):
+        write_table(f"{tmp_path}/{name}.zarr", table, 10_000)
+    program, where = flights_program()
+    others = {name: f"{tmp_path}/{name}.zarr" for name in ("weather", "planes")}
+    out = MatrixOut(chunk=5_000, shard=20_000)
+    stage = FeaturesStage("features", f"{tmp_path}/f.ledger", f"{tmp_path}/flights.zarr", program, others, where, out)
+    result = run_stage(stage)
+    assert result.result == {"features": 23, "rows": ROWS, "recipe_hash": fitted.hash}
+    written, _ = stores.read_raw(f"{tmp_path}/f.zarr", "features", 0, ROWS)
+    assert written.tobytes() == matrix.astype("float32").tobytes()
+    late, _ = stores.read_raw(f"{tmp_path}/f.zarr", "late", 0, ROWS)
+    np.testing.assert_array_equal(late, tables[0]["late"])
+    rows = [record for key, record in Ledger(stage.ledger).records().items() if key.startswith("rows/")]
+    assert (len(rows), sum(record.rows for record in rows)) == (17, ROWS)
+
+
+POOL = np.random.default_rng(7).choice([np.nan, np.inf, -np.inf, 1e300, -7.0, 123.456], 2 * ROWS)
+LATER = np.random.default_rng(8).integers(1, 10**15, 2 * ROWS).astype("timedelta64[ns]")
+LATER[::2] = np.timedelta64("NaT")
+
+
 def spoil(columns, later: np.ndarray, names, instants, after, rng) -> None:
     """Overwrite what is recorded later: values by garbage, their instants by none or other later ones."""
     for name in names:
-        columns[name] = columns[name].astype("float64")
-        columns[name][later] = rng.choice(LATE_VALUES, later.sum())
+        start = rng.integers(0, ROWS)
+        columns[name] = np.where(later, POOL[start : start + len(later)], columns[name])
     for name in instants:
-        garbage = after + rng.integers(1, 10**15, later.sum()).astype("timedelta64[ns]")
-        columns[name] = columns[name].copy()
-        columns[name][later] = np.where(rng.random(later.sum()) < 0.5, garbage, np.datetime64("NaT"))
+        start = rng.integers(0, ROWS)
+        columns[name] = np.where(later, after + LATER[start : start + len(later)], columns[name])
 
 
 def one_row(program: Program, flights, weather, planes, row: int) -> bytes:

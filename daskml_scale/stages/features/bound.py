@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskml_scale.errors import UsageError
+from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot, Variable
 from daskml_scale.spec.workflow import ROWS_PER_CHUNK, MatrixOut
 from daskml_scale.stages.base import Ref
@@ -146,9 +147,9 @@ def preview(bound: Bound, ready: Ready) -> xr.Dataset:
     layout = Layout.of(bound.planner.rows, ready.program, MatrixOut())
     ranges = layout.ranges
     blocks = _Blocks(ready.transformer, ranges, [ready.halo(*rows) for rows in ranges], layout.dtype)
-    name = (
-        f"recipe-{ready.program.hash[:12]}-{dask.base.tokenize(bound.url or id(blocks), bound.planner.rows.ids)[:12]}"
-    )
+    # Equal names mean equal content: Dask takes a block that it holds already for a name it knows.
+    versions = [ready.transformer.rows.version, *(table.version for table in ready.transformer.tables.values())]
+    name = f"recipe-{digest(ready.program.hash, bound.url, bound.planner.rows.ids, versions)}"
     width = len(layout.features)
     matrix: Any = np.empty((0, width), dtype=layout.dtype)
     if ranges:

@@ -235,6 +235,7 @@ def trailing(
     features = []
     for window in step.windows:
         start = timeline.count(groups, known_at - np.timedelta64(nanoseconds(window), "ns"))
+        start = np.minimum(start, stop)  # a window that begins before 1677 would wrap around
         count = (stop - start).astype("float64")
         if step.stat == "count":
             features.append(count)

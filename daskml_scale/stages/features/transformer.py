@@ -116,9 +116,7 @@ class RowTransformer:
         (position,) = payload
         return {"rows": len(self.join(position, cache).keys.own)}
 
-    def matrix(
-        self, start: int, stop: int, halo: Ranges = (), cache: Cache = CACHE, dtype: str = "float32"
-    ) -> np.ndarray:
+    def matrix(self, start: int, stop: int, halo: Ranges, cache: Cache = CACHE, dtype: str = "float32") -> np.ndarray:
         """Return the features of rows [start, stop).
 
         Parameters
