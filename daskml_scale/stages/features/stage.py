@@ -99,7 +99,10 @@ class FeaturesStage(StageBase):
             # An input that is not written yet has no ids: a dry run, which wants the expected schema now.
             template = None if planner.rows.known else layout.template(self.program)
             grid = f"{scan.grid}, then {layout.grid}"
-            return replace(scan, later=len(layout.ranges), grid=grid, template=template)
+            # How far windows reach is not known yet: the second pass is projected without its halo.
+            rows = Ready(self.program, planner, None).memory(0, layout.shard, np.dtype(self.matrix.dtype).itemsize)
+            memory = max(scan.memory, rows)
+            return replace(scan, later=len(layout.ranges), grid=grid, memory=memory, template=template)
         return after(scan, self._rows(planner.read(records), layout, records))
 
     def _rows(self, ready: Ready, layout: Layout, records: Mapping[str, Record]) -> Plan:
