@@ -151,10 +151,13 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
             logger.warning("workers could not be retired: %s", task.exception())
 
     async def _tell(self, decision: Decision, now: float) -> None:
-        """Publish a decision that changes something, or a limit that starts or stops to hold it back."""
-        if not decision.changes and decision.caps == self._told.get(decision.worker_class, ()):
+        """Publish a decision that changes something, or the first that a limit holds back in a backlog."""
+        told = self._told.get(decision.worker_class, ())
+        if not decision.changes and (not decision.caps or decision.caps == told):
+            if not decision.backlog_seconds:
+                self._told.pop(decision.worker_class, None)  # the next backlog may be held back again
             return
-        self._told[decision.worker_class] = decision.caps
+        self._told[decision.worker_class] = decision.caps or told
         await self._publish(
             events.Scaled(
                 time=now,

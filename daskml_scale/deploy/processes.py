@@ -98,14 +98,15 @@ class ChildProcess(ProcessInterface):  # type: ignore[misc]
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(OSError):
-            process.stdin.write(pickle.dumps([entry or os.getcwd() for entry in sys.path]))
+            process.stdin.write(pickle.dumps(sys.path))
             process.stdin.write(pickle.dumps(self.setup))
             process.stdin.flush()
         with process.stdout:
             line = process.stdout.readline()
         _tell(loop, self._on_answer, line)
         # Not reaped yet, so its process group cannot be somebody else's.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):  # a driver that ignores SIGCHLD
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()

@@ -179,7 +179,9 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
             n = max(n, -(-parse_bytes(memory) // self.templates[chosen]["memory"]))
         if cores is not None:
             n = max(n, -(-cores // self.spec.classes[chosen].threads))
-        if self._adaptive is not None:
+        from .adaptive import BacklogAdaptive
+
+        if isinstance(self._adaptive, BacklogAdaptive):  # another policy scales through this method
             self._adaptive.stop(reason="scale() was called")
         self.loop.add_callback(self._scale_to, chosen, n)
         return NoOpAwaitable() if self.asynchronous else None

@@ -145,7 +145,7 @@ def assign(demands: Iterable[Demand], shapes: Sequence[Shape]) -> tuple[dict[str
         else:
             needs = ", ".join(f"{name} {amount:g}" for name, amount in sorted(demand.resources.items()))
             infeasible.append(
-                f"{demand.name} needs {needs} per task: no class of this cluster offers that "
+                f"{demand.name}: a task needs {needs} and no class of this cluster offers that "
                 f"(classes: {', '.join(_offer(shape) for shape in shapes)})"
             )
     return given, tuple(infeasible)

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from deploy_helpers import SPEC, alive, eventually
 
@@ -109,9 +109,20 @@ def test_the_end_of_a_script_that_does_not_close(start: Any):
     nothing_is_left(driver)
 
 
-def test_a_driver_that_stops_for_a_while_loses_nothing(start: Any):
-    driver = start()
-    os.kill(driver.process.pid, signal.SIGSTOP)
-    time.sleep(2)
-    os.kill(driver.process.pid, signal.SIGCONT)
-    assert len(driver.left()) == 3
+def test_ctrl_c_while_the_cluster_starts(tmp_path: Path):
+    script = tmp_path / "driver.py"
+    script.write_text("from daskml_scale import deploy\nprint('begin', flush=True)\ndeploy.cluster()\n")
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    started = eventually(lambda: [child.pid for child in psutil.Process(process.pid).children(recursive=True)])
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    eventually(lambda: not alive(started), timeout=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["driver.py"]

@@ -89,6 +89,6 @@ def test_infeasible_demand_is_reported_with_what_is_offered_and_asks_for_nobody(
     given, infeasible = assign([Demand("infer", 5, 5, 1.0, {"GPU": 2})], [CPU, GPU])
     assert given == {"cpu": [], "gpu": []}
     assert infeasible == (
-        "infer needs GPU 2 per task: no class of this cluster offers that "
+        "infer: a task needs GPU 2 and no class of this cluster offers that "
         "(classes: cpu without resources, gpu with GPU 1)",
     )
