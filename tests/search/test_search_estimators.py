@@ -101,6 +101,7 @@ def test_a_failing_candidate_ranks_last_warns_and_ran_once(client: Any, tmp_path
     assert fits_of(tmp_path) == {0: 4 + (search.best_params_["bias"] == 0), 1: 4 + (search.best_params_["bias"] == 1)}
 
 
+@pytest.mark.slow
 def test_a_fit_that_kills_its_workers_is_a_failed_fit() -> None:
     class Deadly(Ridge):  # type: ignore[misc]
         def fit(self, X: Any, y: Any) -> Any:
