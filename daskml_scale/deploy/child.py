@@ -129,6 +129,7 @@ async def _run(setup: Setup, lifeline: int, answer: Any) -> int:
     asked = asyncio.ensure_future(leave.wait())
     await asyncio.wait({finished, asked}, return_when=asyncio.FIRST_COMPLETED)
     if asked.done() and not finished.done():
+        logging.disable()  # tasks that are cut off now are no news
         await (server.close() if setup.role == "scheduler" else server.close(timeout=2, executor_wait=False))
         return CLOSED
     asked.cancel()

@@ -82,29 +82,32 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
     def _recount(self) -> None:
         self.counts.clear()
         for task in self.scheduler.tasks.values():
-            self._count(task, task.state, 1)
-
-    def _count(self, task: Any, state: str, change: int) -> None:
-        column = _COLUMN.get(state)
-        if column is None or _ours(task.key):
-            return
-        bucket = (task.prefix.name, tuple(sorted((task.resource_restrictions or {}).items())))
-        row = self.counts.setdefault(bucket, [0, 0, 0])
-        row[column] += change
-        if not any(row):
-            del self.counts[bucket]
+            column = _COLUMN.get(task.state)
+            if column is not None and not _ours(task.key):
+                self.counts.setdefault(_bucket(task), [0, 0, 0])[column] += 1
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """Follow one task (the hot path: no loops)."""
-        if start not in _COLUMN and finish not in _COLUMN:
+        left, entered = _COLUMN.get(start), _COLUMN.get(finish)
+        if left is entered is None:
             return
         task = self.scheduler.tasks.get(key)
         if task is None:
             return
-        self._count(task, start, -1)
-        self._count(task, finish, 1)
-        if finish == "processing" and task.processing_on is not None:
+        if entered == PROCESSING and task.processing_on is not None:
             self.idle.pop(task.processing_on.address, None)
+        if left == entered or _ours(key):
+            return
+        bucket = _bucket(task)
+        row = self.counts.get(bucket)
+        if row is None:
+            row = self.counts[bucket] = [0, 0, 0]
+        if left is not None:
+            row[left] -= 1
+        if entered is not None:
+            row[entered] += 1
+        elif not (row[0] or row[1] or row[2]):
+            del self.counts[bucket]
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Start the idle clock of a new worker."""
@@ -201,6 +204,11 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             return []
         retired = await self.scheduler.retire_workers(workers=addresses, close_workers=True, remove=True)
         return [str(info["name"]) for info in retired.values()]
+
+
+def _bucket(task: Any) -> Bucket:
+    needs = task.resource_restrictions
+    return task.prefix.name, tuple(sorted(needs.items())) if needs else ()
 
 
 def _ours(key: Any) -> bool:
