@@ -7,6 +7,8 @@ it needs and looks for nothing.
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from daskml_scale.runs.execute import RunSummary, StagePlanRow
+    from daskml_scale.runs.records import Registry
+    from daskml_scale.runs.state import RunRecord
     from daskml_scale.stages.run import StageRow
 
 PRELOADS = ("daskml_scale.dashboard.preload",)
@@ -227,9 +231,13 @@ def run(
         source: Callable[[], Any] | None = None
         publish = _Publishing(sink, stack)
         if client is not None:
+            from daskml_scale.dashboard.plugin import install
+
+            install(client)
             publish.to(client)
             source = lambda: client  # noqa: E731
         elif name != NO_CLUSTER:
+            check_cluster(name)
             if files.is_memory(url):
                 raise UsageError(
                     f"{url} lives in this process and workers cannot reach it; use a local path or --cluster none"
@@ -238,30 +246,100 @@ def run(
         return execute.execute(found, url, base=Path.cwd(), client=source, sink=publish, run=run_id)
 
 
+def submit(
+    workflow: str | Path, *, store: str | os.PathLike[str] | None = None, cluster: str | None = None
+) -> RunRecord:
+    """Start a run in a process of its own that outlives this one, and return its entry in the registry.
+
+    ``daskml-scale status ID`` shows how far it is.
+
+    Parameters
+    ----------
+    workflow : str or Path
+        A name or a path.
+    store, cluster : str, optional
+        As in :func:`run`.
+
+    Raises
+    ------
+    SpecError
+        When the workflow or the cluster is wrong; nothing was started or written.
+    """
+    from daskml_scale.runs.lease import spawn
+    from daskml_scale.runs.records import Registry
+
+    registry = Registry()
+    entered = register(registry, "submit", os.fspath(workflow), store, cluster, detached=True)
+    spawn(registry, entered)
+    return entered
+
+
+def register(
+    registry: Registry,
+    verb: str,
+    workflow: str,
+    store: str | os.PathLike[str] | None,
+    cluster: str | None,
+    *,
+    detached: bool = False,
+) -> RunRecord:
+    """Check what can be checked, then enter a run into the registry as queued (``run`` and ``submit`` of the CLI)."""
+    from daskml_scale.spec.find import find_workflow
+
+    spec = check(workflow, estimators=not detached)  # importing them is left to the detached process
+    check_cluster(cluster or spec.cluster)
+    url = files.normal(store or spec.store)
+    if detached and files.is_memory(url):
+        raise UsageError(f"{url} would end with the detached process; choose a local path with --store")
+    options = (("--store", store), ("--cluster", cluster))
+    return registry.create(
+        workflow=spec.name,
+        source=str(find_workflow(workflow).absolute()),
+        store=url,
+        cluster=cluster or spec.cluster,
+        command=[verb, workflow, *(word for name, value in options if value for word in (name, os.fspath(value)))],
+        cwd=os.getcwd(),
+        now=time.time(),
+        detached=detached,
+    )
+
+
+def check_cluster(name: str) -> None:
+    """Check the definition that a cluster's name leads to; ``none`` needs none."""
+    from daskml_scale.spec.find import find_cluster
+    from daskml_scale.spec.load import load_cluster
+
+    if name != NO_CLUSTER:
+        load_cluster(find_cluster(name))
+
+
 class _Publishing:
-    """A sink that also publishes to the cluster's dashboard, once there is one; earlier events follow then."""
+    """A sink that also publishes to the cluster's dashboard, once there is one; earlier events follow then.
+
+    Scaling decisions come from the cluster's thread: a lock keeps events whole and in one order.
+    """
 
     def __init__(self, sink: events.Sink, stack: ExitStack) -> None:
         self.sink, self.stack = sink, stack
         self.kept: list[events.Event] = []
         self.publisher: Any | None = None
+        self.lock = threading.RLock()
 
     def __call__(self, event: events.Event) -> None:
-        self.sink(event)
-        if self.publisher is not None:
-            self.publisher(event)
-        else:
-            self.kept.append(event)
+        with self.lock:
+            self.sink(event)
+            (self.kept.append if self.publisher is None else self.publisher)(event)
 
     def to(self, client: Any) -> None:
         """Start publishing through a client."""
         from daskml_scale.dashboard.publish import publisher
 
-        self.publisher = publisher(client)
-        self.stack.callback(self.publisher.close)
-        for event in self.kept:
-            self.publisher(event)
-        self.kept.clear()
+        with self.lock:
+            self.publisher = publisher(client)
+            self.stack.callback(self.publisher.close)
+            for event in self.kept:
+                self.publisher(event)
+            self.kept.clear()
 
 
 def _lazy_client(name: Any, stack: ExitStack, publish: _Publishing) -> Callable[[], Any]:

@@ -92,6 +92,7 @@ def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: boo
       daskml-scale run my.yaml --store runs/try --cluster none
       daskml-scale run flights --json > summary.json
     """
+    from daskml_scale import api
     from daskml_scale.runs import show
     from daskml_scale.runs.attend import only_results
     from daskml_scale.runs.lease import failure
@@ -100,7 +101,7 @@ def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: boo
     if dry_run:
         return _dry_run(workflow, store, cluster, as_json)
     registry = Registry()
-    run = _register(registry, "run", workflow, store, cluster)
+    run = api.register(registry, "run", workflow, store, cluster)
     try:
         with only_results(as_json):
             summary = _work(registry, run, quiet=quiet)
@@ -125,12 +126,9 @@ def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool)
       daskml-scale submit flights
       id=$(daskml-scale submit flights) && daskml-scale status $id
     """
-    from daskml_scale.runs.lease import spawn
-    from daskml_scale.runs.records import Registry
+    from daskml_scale import api
 
-    registry = Registry()
-    run = _register(registry, "submit", workflow, store, cluster, detached=True)
-    spawn(registry, run)
+    run = api.submit(workflow, store=store, cluster=cluster)
     click.echo(json.dumps(run.to_dict()) if as_json else run.id)
     _say(f"Watch it:            {PROGRAM} status {run.id}")
     _say(f"If it stops, go on:  {_again(run)}")
@@ -275,42 +273,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.FAILED
 
 
-def _register(
-    registry: Registry, verb: str, workflow: str, store: str | None, cluster: str | None, *, detached: bool = False
-) -> RunRecord:
-    """Check what can be checked, then enter the run as queued."""
-    from daskml_scale.spec.find import find_workflow
-    from daskml_scale.storage.files import is_memory, normal
-
-    spec = _checked(workflow, cluster, estimators=not detached)  # importing them is left to the detached process
-    url = normal(store or spec.store)
-    if detached and is_memory(url):
-        raise UsageError(f"{url} would end with the detached process; choose a local path with --store")
-    chosen = [word for name, value in (("--store", store), ("--cluster", cluster)) if value for word in (name, value)]
-    return registry.create(
-        workflow=spec.name,
-        source=str(find_workflow(workflow).absolute()),
-        store=url,
-        cluster=cluster or spec.cluster,
-        command=[verb, workflow, *chosen],
-        cwd=os.getcwd(),
-        now=time.time(),
-        detached=detached,
-    )
-
-
-def _checked(workflow: str, cluster: str | None, *, estimators: bool = True) -> Workflow:
-    from daskml_scale import api
-    from daskml_scale.spec.find import find_cluster
-    from daskml_scale.spec.load import load_cluster
-
-    spec = api.check(workflow, estimators=estimators)
-    name = cluster or spec.cluster
-    if name != api.NO_CLUSTER:
-        load_cluster(find_cluster(name))
-    return spec
-
-
 def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
     from dataclasses import asdict
 
@@ -318,7 +280,7 @@ def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: boo
     from daskml_scale.runs import show
     from daskml_scale.runs.attend import only_results
 
-    _checked(workflow, cluster)
+    api.check_cluster(cluster or api.check(workflow).cluster)
     with only_results(as_json):
         rows = api.plan(workflow, store=store, cluster=cluster)
     _print([asdict(row) for row in rows], as_json, lambda: show.plan(rows))

@@ -7,10 +7,18 @@ the plan says how much that is and refuses before it runs.
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
+import lzma
 import re
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -29,7 +37,7 @@ CODE = "ingest-1"
 MAX_LABELS = 100_000
 """Most labels of a category column: they live in the metadata that every reader loads."""
 _ISO = re.compile(r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$")
-_COMPRESSED = (".zip", ".gz", ".bz2", ".xz", ".zst")
+_COMPRESSED = (".zip", ".gz", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
@@ -148,31 +156,61 @@ class IngestStage(StageBase):
         return {name: values[order] for name, values in table.items()}
 
 
-def read_csv(url: str, rows: int | None = None) -> Any:
+def read_csv(url: str) -> Any:
     """Read a CSV file, plain or compressed, as a pandas DataFrame.
 
     Raises
     ------
     PlanError
-        When it is not a CSV file with a header and at least one column.
+        When it is not a CSV file with a header, or names a column twice.
     """
     import pandas as pd
 
+    header(url)
     path = files.local_path(url)
     try:
-        frame = pd.read_csv(path, compression="infer", low_memory=False, nrows=rows)
+        return pd.read_csv(path, compression="infer", low_memory=False)
     except OSError as error:
         raise PlanError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # pandas raises many kinds: ParserError, EmptyDataError, UnicodeDecodeError, BadZipFile
+    except Exception as error:  # pandas raises many kinds: ParserError, UnicodeDecodeError, BadZipFile, ...
         raise PlanError(f"{path} is not a readable CSV file: {type(error).__name__}: {error}") from None
-    if frame.columns.duplicated().any():
-        raise PlanError(f"{path} names a column twice: {sorted(frame.columns[frame.columns.duplicated()])}")
-    return frame
 
 
 def header(url: str) -> tuple[str, ...]:
-    """Return the column names of a CSV file, reading a few rows only."""
-    return tuple(str(name) for name in read_csv(url, rows=5).columns)
+    """Return the column names of a CSV file, reading its first line only (without pandas: checks must be quick).
+
+    Raises
+    ------
+    PlanError
+        When there is no such line, or a column is named twice or not at all.
+    """
+    path = files.local_path(url)
+    try:
+        with _open_text(path) as lines:
+            found = next(csv.reader(lines), [])
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, csv.Error, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise PlanError(f"{path} is not a readable CSV file: {type(error).__name__}: {error}") from None
+    if not found:
+        raise PlanError(f"{path} is empty: a CSV file starts with a line of column names")
+    twice = sorted({name for name in found if found.count(name) > 1 or not name.strip()})
+    if twice:
+        raise PlanError(f"{path}: the first line must name every column once; found {twice[0]!r} twice or unnamed")
+    return tuple(found)
+
+
+def _open_text(path: Path) -> TextIO:
+    """Open a file for reading text, unpacked by its suffix."""
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    if path.suffix == ".zip":
+        archive = zipfile.ZipFile(path)
+        members = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+        if len(members) != 1:
+            raise ValueError(f"an archive of {len(members)} files; it must hold one")
+        return TextIOWrapper(archive.open(members[0]), encoding="utf-8-sig", newline="")
+    opened: TextIO = openers.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", newline="")
+    return opened
 
 
 def _typed(series: Any) -> Values:

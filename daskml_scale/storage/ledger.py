@@ -19,6 +19,10 @@ from daskml_scale.plan.units import Parts
 from . import files
 
 _SEGMENT = 8
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "digest": ("",), "rows": (0,), "attempt": (1,), "inputs": ("",), "chunks": ({},), "error": ("",), "seconds": (0.0,),
+    "worker": ("",),
+}  # fmt: skip
 
 
 class Ledger:
@@ -114,7 +118,12 @@ def _encode(records: list[Record]) -> bytes:
     parts = sorted({tuple(asdict(record.parts).values()) for record in records})
     rows = []
     for record in records:
-        row = {key: value for key, value in asdict(record).items() if value not in ("", None, {}, 0)}
+        # Only what equals the field's default is left out; a result of 0 or False is a result.
+        row = {
+            key: value
+            for key, value in asdict(record).items()
+            if key == "result" and value is not None or key != "result" and value not in _DEFAULTS.get(key, ())
+        }
         row["parts"] = parts.index(tuple(asdict(record.parts).values()))
         rows.append(row)
     return json.dumps({"format": FORMAT, "parts": parts, "records": rows}, separators=(",", ":")).encode()

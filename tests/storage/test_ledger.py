@@ -38,6 +38,14 @@ def test_records_come_back_equal_and_the_newest_wins(url):
     assert Ledger(url).records()["b"].parts == Parts("c")
 
 
+@pytest.mark.parametrize("result", [0, 0.0, False, "", {}, [], None, {"a": 0}])
+def test_every_result_comes_back_as_it_was(url, result):
+    Ledger(url).append([record("a", result=result)])
+    found = Ledger(url).records()["a"].result
+    assert found == result
+    assert type(found) is type(result)
+
+
 def test_compaction_keeps_what_is_named_and_leaves_one_segment(url):
     ledger = Ledger(url)
     for unit in "cab":
