@@ -20,8 +20,9 @@ from daskml_scale import events
 from daskml_scale.scaling.demand import WorkerView, assign, read
 from daskml_scale.scaling.policy import ClassSnapshot, Decision, State, decide, learnt_startup
 from daskml_scale.spec.base import seconds
+from daskml_scale.spec.cluster import Budget
 
-from .scaled import ScaledCluster, budget_of
+from .scaled import ScaledCluster
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
 
     def _spend(self, others: float) -> float | None:
         """Return the money per hour that a class may cost, given what the others do."""
-        budget = budget_of(self.cluster.spec)
+        budget = self.cluster.spec.scaling.budget if self.cluster.spec.scaling else Budget()
         if budget.total is not None and self.spent >= budget.total:
             return 0.0
         return None if budget.per_hour is None else budget.per_hour - others

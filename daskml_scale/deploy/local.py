@@ -23,12 +23,13 @@ import dask.config
 
 from daskml_scale import events
 from daskml_scale.errors import ClusterError, SpecError
+from daskml_scale.scaling.limits import limits_of
 from daskml_scale.spec.cluster import ClusterSpec
 
 from .child import Setup
 from .machine import Size, cores, memory, size_classes, thread_environment
 from .processes import SchedulerProcess, WorkerProcess
-from .scaled import ScaledCluster, limits_of
+from .scaled import ScaledCluster
 
 HOST = "127.0.0.1"
 BACKLOG = "daskml_scale.engine.backlog"

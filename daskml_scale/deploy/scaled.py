@@ -23,13 +23,10 @@ from daskml_scale import events
 from daskml_scale.errors import UsageError
 from daskml_scale.scaling.demand import Shape
 from daskml_scale.scaling.policy import Limits
-from daskml_scale.spec.base import seconds
-from daskml_scale.spec.cluster import Budget, ClusterSpec, Scaling
+from daskml_scale.spec.cluster import ClusterSpec
 
 logger = logging.getLogger(__name__)
 
-WINDOW_SHARE = 1.5
-"""The window of the largest need, in units of ``keep_idle``: 30 s at its default of 20 s."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before the n-th replacement in a row of workers that died before they were ready."""
 CLOSE_SECONDS = 20.0
@@ -310,36 +307,6 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
             for process in filter(None, (self.scheduler, *self._created)):
                 await process.close()
             await Cluster._close(self)
-
-
-def limits_of(spec: ClusterSpec, maxima: Mapping[str, int], *, on_this_machine: bool) -> dict[str, Limits]:
-    """Return the limits of each class of a specification.
-
-    Parameters
-    ----------
-    maxima : mapping
-        Class -> most workers, ``auto`` resolved.
-    on_this_machine : bool
-        Workers without a price are then cheap (see `Limits.cheap`).
-    """
-    scaling = spec.scaling or Scaling()
-    keep_idle = seconds(scaling.keep_idle)
-    return {
-        name: Limits(
-            minimum=min(item.workers.min, maxima[name]),
-            maximum=maxima[name],
-            horizon=seconds(scaling.horizon),
-            cheap=on_this_machine and item.price_per_hour == 0,
-            window=WINDOW_SHARE * keep_idle,
-            keep_idle=keep_idle,
-        )
-        for name, item in spec.classes.items()
-    }
-
-
-def budget_of(spec: ClusterSpec) -> Budget:
-    """Return the spending caps of a specification (none when it does not scale)."""
-    return spec.scaling.budget if spec.scaling else Budget()
 
 
 def _log_failure(task: Any) -> None:

@@ -96,6 +96,18 @@ def test_a_killed_worker_is_replaced_under_a_new_name(cluster: ScaledLocalCluste
     assert client.submit(sum, [1, 2]).result() == 3
 
 
+def test_replacements_that_cannot_start_are_tried_again(
+    cluster: ScaledLocalCluster, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (name,) = cluster.workers
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(tmp_path / "python"))
+        os.kill(pids_of(cluster)[name], signal.SIGKILL)
+        eventually(lambda: cluster._early_deaths >= 2)
+    assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+    assert len(cluster.worker_spec) == 1
+
+
 def test_restart_gives_new_processes(cluster: ScaledLocalCluster, client: Client):
     before = client.run(os.getpid)
     client.restart()
