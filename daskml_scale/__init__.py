@@ -26,7 +26,23 @@ _HOME = {
     "steps": "steps",
     "submit": "api",
 }
-__all__ = sorted(["__version__", *_HOME])  # noqa: PLE0605
+__all__ = [
+    "Recipe",
+    "__version__",
+    "cluster",
+    "ingest",
+    "last_run",
+    "load_model",
+    "map",
+    "open_dataset",
+    "plan",
+    "predict",
+    "run",
+    "save_model",
+    "search",
+    "steps",
+    "submit",
+]
 
 if TYPE_CHECKING:
     from . import search, steps

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError, UsageError
+from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from daskml_scale.runs.execute import RunSummary
     from daskml_scale.runs.records import Registry
     from daskml_scale.runs.state import RunRecord
-    from daskml_scale.spec.workflow import Workflow
 
 PROGRAM = "daskml-scale"
 Verb = Callable[..., Any]

@@ -20,7 +20,7 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -85,7 +85,7 @@ def dispatch(
     ClusterError
         When the scheduler is gone. Committed work stays.
     """
-    if total is None and hasattr(units, "__len__"):
+    if total is None and isinstance(units, Sized):
         total = len(units)
     if client is None:
         yield from _in_process(kernel, shared, units)
@@ -290,7 +290,8 @@ class _Run:
             return None
         except Exception as raised:
             if type(raised).__name__ in ("CancelledError", "FutureCancelledError", "FuturesCancelledError"):
-                return self._cancelled(task, raised)
+                self._cancelled(task, raised)
+                return None
             if isinstance(raised, TimeoutError):
                 self.suspects.extend((unit, attempt + 1) for unit, attempt in task.units)
                 return None
@@ -314,7 +315,7 @@ class _Run:
         if not lost:
             return []
         self.suspects = deque((unit, attempt) for unit, attempt in self.suspects if attempt <= ATTEMPTS)
-        text = f"WorkerLost: {ATTEMPTS} workers died while this unit was on them (out of memory, or a crash in native code)"
+        text = f"WorkerLost: {ATTEMPTS} workers died while this unit was on them (out of memory, or a native crash)"
         return [Outcome(unit, error=text, attempt=attempt - 1) for unit, attempt in lost]
 
     def _report(self, force: bool = False) -> None:

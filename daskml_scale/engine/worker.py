@@ -48,14 +48,14 @@ class Cache:
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
-                value: T = self._values[key][0]
-                return value
+                found: T = self._values[key][0]
+                return found
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             with self._lock:
                 if key in self._values:
-                    value = self._values[key][0]
-                    return value
+                    found = self._values[key][0]
+                    return found  # noqa: RET504
             loaded = load()
             with self._lock:
                 self.loads += 1

@@ -26,7 +26,7 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Template, Unit, row_key, row_ranges
-from daskml_scale.spec.expressions import Values, evaluate, names
+from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.spec.workflow import RowSpec
 from daskml_scale.storage import files, stores, tables
 
@@ -249,8 +249,12 @@ def _sort_order(table: Mapping[str, Values], by: list[str], rows: int, origin: s
             raise PlanError(f"row.sort_by: {origin} has no column {name!r}; it has {', '.join(table)}")
     if not by:
         return np.arange(rows)
-    return np.lexsort([getattr(table[name], "codes", table[name]) for name in reversed(by)])
+    return np.lexsort(tuple(_array(table[name]) for name in reversed(by)))
 
 
 def _nbytes(table: Mapping[str, Values]) -> int:
-    return int(sum(getattr(values, "codes", values).nbytes for values in table.values()))
+    return sum(_array(values).nbytes for values in table.values())
+
+
+def _array(values: Values) -> np.ndarray:
+    return values.codes if isinstance(values, Coded) else values

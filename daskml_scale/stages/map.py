@@ -23,7 +23,7 @@ class _Call:
         return self.func(unit.payload)
 
 
-def map(func: Callable[[Any], T], items: Iterable[Any], *, client: Any | None = None) -> list[T]:  # noqa: A001
+def map(func: Callable[[Any], T], items: Iterable[Any], *, client: Any | None = None) -> list[T]:
     """Apply a function to every item in parallel and return the results in the order of the items.
 
     Items are sent in tasks of measured size, so that a million small calls cost little; one failing

@@ -152,7 +152,7 @@ def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matri
     from daskml_scale.storage.tables import read_columns
 
     # Not ``open_dataset``: its indexes are computed through Dask, and a task that does so waits for a free worker.
-    group = stores._group(url, "r")
+    group = stores.open_group(url, "r")
     target, features = group.attrs["target"], group[FEATURES]
     keys = read_columns(url, _key_columns(where, [*columns, target]))
     wanted = ~missing(keys[target])

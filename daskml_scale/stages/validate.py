@@ -79,7 +79,8 @@ class ValidateStage(StageBase):
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         table = inputs["input"]
-        broken, warnings = [], []
+        broken: list[str] = []
+        warnings: list[str] = []
         for record in sorted(records.values(), key=lambda record: record.unit):
             rule = self.rules[int(record.unit.rsplit("/")[-1])]
             if not record.result["passed"]:

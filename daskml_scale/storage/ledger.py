@@ -122,7 +122,7 @@ def _encode(records: list[Record]) -> bytes:
         row = {
             key: value
             for key, value in asdict(record).items()
-            if key == "result" and value is not None or key != "result" and value not in _DEFAULTS.get(key, ())
+            if (key == "result" and value is not None) or (key != "result" and value not in _DEFAULTS.get(key, ()))
         }
         row["parts"] = parts.index(tuple(asdict(record.parts).values()))
         rows.append(row)

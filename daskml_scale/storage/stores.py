@@ -43,13 +43,14 @@ def _store(url: str) -> tuple[Any, str]:
     return LocalStore(files.local_path(url)), ""
 
 
-def _group(url: str, mode: str) -> Any:
+def open_group(url: str, mode: str = "r") -> Any:
+    """Open the Zarr group of a dataset (for the rooms above, which do not import zarr)."""
     import zarr
 
     store, path = _store(url)
     try:
         with files.explained(url, "open" if mode == "r" else "write"):
-            return zarr.open_group(store, path=path, mode=mode)  # type: ignore[arg-type]
+            return zarr.open_group(store, path=path, mode=mode)
     except FileNotFoundError:
         raise StoreError(f"{url} is not a Zarr group; check the path, or run the stage that writes it") from None
 
@@ -77,7 +78,7 @@ def create(url: str, template: Template) -> None:
 
     structure = digest(MARK, [(name, _layout(variable)) for name, variable in sorted(template.variables.items())])
     if exists(url):
-        group = _group(url, "r+")
+        group = open_group(url, "r+")
         mark = group.attrs.get(MARK)
         if not isinstance(mark, dict):
             raise StoreError(f"{url} was not written by daskml-scale; move it away, or choose another store")
@@ -163,7 +164,7 @@ def write_region(url: str, start: int, arrays: Mapping[str, np.ndarray]) -> dict
     PlanError
         When a region does not cover whole objects: names both and the remedy.
     """
-    group = _group(url, "r+")
+    group = open_group(url, "r+")
     written: dict[str, tuple[str, int, int]] = {}
     for name, values in sorted(arrays.items()):
         array = group[name]
@@ -172,8 +173,8 @@ def write_region(url: str, start: int, arrays: Mapping[str, np.ndarray]) -> dict
         size = variable.write_unit[0]
         if start % size or (stop % size and stop != variable.shape[0]) or stop > variable.shape[0]:
             raise PlanError(
-                f"{url}: {name}: rows [{start}, {stop}) do not cover whole objects of {size} rows (of {variable.shape[0]}); "
-                f"write from a multiple of {size} to a multiple of {size} or the last row"
+                f"{url}: {name}: rows [{start}, {stop}) do not cover whole objects of {size} rows "
+                f"(of {variable.shape[0]}); write from a multiple of {size} to a multiple of {size} or the last row"
             )
         if values.shape[1:] != variable.shape[1:]:
             raise PlanError(f"{url}: {name}: values of shape {values.shape}, expected (n, *{variable.shape[1:]})")
@@ -198,9 +199,8 @@ def object_id(url: str, key: str) -> tuple[str, int, int]:
         store, path = _store(url)
         buffer = store._store_dict.get(f"{path}/{key}".lstrip("/"))
         return (ABSENT, 0, 0) if buffer is None else (files.hash_bytes(buffer.to_bytes()), len(buffer), 0)
-    path = files.local_path(url) / key
     try:
-        with open(path, "rb") as file:
+        with open(files.local_path(url) / key, "rb") as file:
             found = os.fstat(file.fileno())
             return files.hash_bytes(file.read()), found.st_size, found.st_mtime_ns
     except FileNotFoundError:
@@ -240,7 +240,7 @@ def snapshot(url: str, records: Mapping[str, Record] | None = None) -> Snapshot 
     """
     if not exists(url):
         return None
-    group = _group(url, "r")
+    group = open_group(url, "r")
     attrs = dict(group.attrs)
     mark = attrs.pop(MARK, None)
     variables = {name: _variable(array) for name, array in sorted(group.arrays())}
@@ -275,18 +275,8 @@ def _id(url: str, key: str, known: tuple[str, int, int] | None) -> str:
 
 def read_raw(url: str, name: str, start: int, stop: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Return stored rows [start, stop) of a variable and its attributes."""
-    array = _group(url, "r")[name]
+    array = open_group(url, "r")[name]
     return np.asarray(array[start:stop]), dict(array.attrs)
-
-
-def attributes(url: str) -> dict[str, Any]:
-    """Return the attributes of a dataset."""
-    return {name: value for name, value in _group(url, "r").attrs.items() if name != MARK}
-
-
-def layout(url: str, name: str) -> Variable:
-    """Return the schema of one variable of a dataset."""
-    return _variable(_group(url, "r")[name])
 
 
 def open_dataset(url: str) -> Any:

@@ -118,7 +118,7 @@ def read_columns(url: str, names: Sequence[str], start: int = 0, stop: int | Non
     -------
     dict of name to array of shape (stop - start,)
     """
-    group = stores._group(url, "r")
+    group = stores.open_group(url, "r")
     columns: dict[str, Values] = {}
     for name in names:
         if name not in group:

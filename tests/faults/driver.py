@@ -26,7 +26,7 @@ def main(workflow: str, store: str, folder: str, cluster: str, *script: str) -> 
 
     Builder.build = counted  # type: ignore[method-assign]
     summary = api.run(Path(workflow), store=store, cluster=cluster)
-    print(json.dumps(summary.to_dict()))
+    sys.stdout.write(json.dumps(summary.to_dict()))
 
 
 if __name__ == "__main__":

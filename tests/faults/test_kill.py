@@ -91,7 +91,7 @@ def test_a_driver_killed_in_mid_predict_repeats_nothing_that_was_committed(workf
     children = psutil.Process(child.pid).children(recursive=True)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    gone, alive = psutil.wait_procs(children, timeout=15)
+    _, alive = psutil.wait_procs(children, timeout=15)
     assert not alive, "the cluster's processes outlived their driver"
     committed = predictions(Ledger(str(store / "predictions.ledger")).records())
     started = {unit for unit in executions(before, "predictions") if unit.startswith("rows")}
