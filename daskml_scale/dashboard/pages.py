@@ -10,9 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from daskml_scale.dashboard import private, view
+from daskml_scale.dashboard import private, state, view
 from daskml_scale.dashboard.board import Runs
-from daskml_scale.dashboard.plugin import NAME, WorkflowPlugin, backlog
 from daskml_scale.dashboard.progress import Progress
 
 if TYPE_CHECKING:
@@ -119,15 +118,13 @@ class WorkflowView:
 
     def update(self) -> None:
         """Show the plugin's state; sends nothing when nothing changed."""
-        plugin = private.plugin(self.scheduler, NAME)
-        version = plugin.version if isinstance(plugin, WorkflowPlugin) else 0
+        version, runs = state.runs(self.scheduler)
         now = time.time()
         if version == self.version and now - self.shown < _REFRESH:
             return
         self.version, self.shown = version, now
-        runs = plugin.runs if isinstance(plugin, WorkflowPlugin) else Runs()
         progress = (runs.get(self.run) if self.run else None) or runs.newest
-        head = view.header(progress, runs, now, private.workers(self.scheduler), backlog(self.scheduler))
+        head = view.header(progress, runs, now, private.workers(self.scheduler), state.backlog(self.scheduler))
         if self.run and progress is not None and progress.run != self.run:
             head += f"<div style='margin-top:5px'>{view.unknown(self.run)}</div>"
         _assign(self.header, text=head)

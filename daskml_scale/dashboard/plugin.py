@@ -18,12 +18,11 @@ from tornado.web import RequestHandler
 from daskml_scale.dashboard import private
 from daskml_scale.dashboard.board import Runs, fold_runs
 from daskml_scale.dashboard.progress import Progress
+from daskml_scale.dashboard.state import NAME, backlog
 from daskml_scale.events import TOPIC, from_dict
 
 logger = logging.getLogger("daskml_scale.dashboard")
 
-NAME = "daskml-workflow"
-BACKLOG = "daskml-backlog"
 _MAX_MESSAGE = 2000
 """Events taken from one message."""
 
@@ -122,26 +121,6 @@ class WorkflowJSON(RequestHandler):  # type: ignore[misc]
         self.write(text)
 
 
-def backlog(scheduler: Any) -> dict[str, Any] | None:
-    """Return what the backlog plugin knows to be left, if this scheduler has one.
-
-    Returns
-    -------
-    dict or None
-        ``units`` left in all stages, and ``seconds`` of one worker slot that they need; ``None`` while
-        nothing was measured.
-    """
-    stages = getattr(private.plugin(scheduler, BACKLOG), "stages", None)
-    try:
-        rows = [(int(row["units_left"]), row.get("seconds_per_unit")) for row in dict(stages or {}).values()]
-        known = [units * float(seconds) for units, seconds in rows if seconds is not None]
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return None  # another version of the backlog plugin
-    if stages is None:
-        return None
-    return {"units": sum(units for units, _ in rows), "seconds": sum(known) if known else None}
-
-
 def install(client: Any) -> bool:
     """Add the page to a live cluster through one of its clients.
 
@@ -170,6 +149,6 @@ def install(client: Any) -> bool:
 
 
 def _pages() -> dict[str, private.Page]:
-    from daskml_scale.dashboard.pages import PAGES  # imports this module, and Bokeh when called
+    from daskml_scale.dashboard.pages import PAGES  # Bokeh, on schedulers only
 
     return dict(PAGES)

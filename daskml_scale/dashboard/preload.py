@@ -11,7 +11,8 @@ from typing import Any
 
 from daskml_scale.dashboard import private
 from daskml_scale.dashboard.pages import PAGES
-from daskml_scale.dashboard.plugin import NAME, WorkflowPlugin, install
+from daskml_scale.dashboard.plugin import WorkflowPlugin, install
+from daskml_scale.dashboard.state import NAME
 
 __all__ = ["dask_setup", "install"]
 

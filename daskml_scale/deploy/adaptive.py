@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed.deploy.adaptive import Adaptive
 
@@ -22,7 +22,8 @@ from daskml_scale.scaling.policy import ClassSnapshot, Decision, State, decide, 
 from daskml_scale.spec.base import seconds
 from daskml_scale.spec.cluster import Budget
 
-from .scaled import ScaledCluster
+if TYPE_CHECKING:
+    from .scaled import ScaledCluster
 
 logger = logging.getLogger(__name__)
 

@@ -129,6 +129,8 @@ def thread_environment(threads: int) -> dict[str, str]:
     pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
         **dict.fromkeys(pools, str(threads)),
+        # Idle OpenMP threads must not spin while other workers want the core.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         "MALLOC_TRIM_THRESHOLD_": os.environ.get("MALLOC_TRIM_THRESHOLD_", "65536"),
         # Equal hashes of strings on all workers, as distributed's nanny arranges it.
         "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "6640"),

@@ -1,0 +1,42 @@
+"""What the page and the JSON route read from a scheduler: the plugin's runs, and the backlog.
+
+By name and shape, not by class: the plugins may be of another version, or absent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daskml_scale.dashboard import private
+from daskml_scale.dashboard.board import Runs
+
+NAME = "daskml-workflow"
+"""Of the workflow plugin on a scheduler."""
+BACKLOG = "daskml-backlog"
+
+
+def runs(scheduler: Any) -> tuple[int, Runs]:
+    """Return the runs that a scheduler has seen, and a number that grows whenever they change."""
+    plugin: Any = private.plugin(scheduler, NAME)
+    found = getattr(plugin, "runs", None)
+    return (int(plugin.version), found) if isinstance(found, Runs) else (0, Runs())
+
+
+def backlog(scheduler: Any) -> dict[str, Any] | None:
+    """Return what the backlog plugin knows to be left, if this scheduler has one.
+
+    Returns
+    -------
+    dict or None
+        ``units`` left in all stages, and ``seconds`` of one worker slot that they need; ``None`` while
+        nothing was measured.
+    """
+    stages = getattr(private.plugin(scheduler, BACKLOG), "stages", None)
+    try:
+        rows = [(int(row["units_left"]), row.get("seconds_per_unit")) for row in dict(stages or {}).values()]
+        known = [units * float(seconds) for units, seconds in rows if seconds is not None]
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None  # another version of the backlog plugin
+    if stages is None:
+        return None
+    return {"units": sum(units for units, _ in rows), "seconds": sum(known) if known else None}
