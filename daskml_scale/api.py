@@ -242,7 +242,7 @@ def run(
                 raise UsageError(
                     f"{url} lives in this process and workers cannot reach it; use a local path or --cluster none"
                 )
-            source = _lazy_client(name, stack, publish)
+            source = _lazy_client(name, stack, publish, run_id)
         return execute.execute(found, url, base=Path.cwd(), client=source, sink=publish, run=run_id)
 
 
@@ -342,7 +342,7 @@ class _Publishing:
             self.kept.clear()
 
 
-def _lazy_client(name: Any, stack: ExitStack, publish: _Publishing) -> Callable[[], Any]:
+def _lazy_client(name: str, stack: ExitStack, publish: _Publishing, run_id: str) -> Callable[[], Any]:
     """Return a callable that starts the cluster on its first call: a run that reuses everything starts none."""
     clients: list[Any] = []
 
@@ -350,6 +350,9 @@ def _lazy_client(name: Any, stack: ExitStack, publish: _Publishing) -> Callable[
         if not clients:
             started = stack.enter_context(cluster(name, sink=publish))
             clients.append(stack.enter_context(started.get_client()))
+            page = (started.dashboard_link or "").removesuffix("status")
+            link = f"{page}workflow" + (f"?run={run_id}" if run_id else "") if page else ""
+            publish(events.ClusterStarted(time=time.time(), run=run_id, cluster=name, dashboard=link))
             publish.to(clients[0])
         return clients[0]
 

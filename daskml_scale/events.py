@@ -40,6 +40,16 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterStarted(Event):
+    """The run's cluster is up; a run that reuses everything starts none."""
+
+    kind: ClassVar[str] = "cluster_started"
+    cluster: str
+    dashboard: str
+    """Link to this run's page; empty without a dashboard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted(Event):
     kind: ClassVar[str] = "stage_started"
     stage: str
@@ -69,6 +79,7 @@ class UnitsCommitted(Event):
     kind: ClassVar[str] = "units_committed"
     stage: str
     units: int
+    """Units that are done; failed ones are not among them."""
     failed: int = 0
     rows: int = 0
     seconds: float = 0.0
@@ -125,12 +136,13 @@ class RunFinished(Event):
 
 
 Sink = Callable[[Event], None]
-"""Receives every event, in order, on the driver's main thread."""
+"""Receives every event, one at a time. Scaling decisions may come from the cluster's thread. What it raises ends the run."""
 
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         RunStarted,
+        ClusterStarted,
         StageStarted,
         StagePlanned,
         UnitsCommitted,

@@ -19,7 +19,16 @@ from rich.live import Live
 from rich.text import Text
 
 from daskml_scale.dashboard.progress import Progress, StageProgress, fold
-from daskml_scale.events import Event, RunStarted, StageFinished, StagePlanned, StageStarted, UnitsCommitted, Warned
+from daskml_scale.events import (
+    ClusterStarted,
+    Event,
+    RunStarted,
+    StageFinished,
+    StagePlanned,
+    StageStarted,
+    UnitsCommitted,
+    Warned,
+)
 
 from .show import StageLines, console
 from .state import stage_records
@@ -101,6 +110,8 @@ def line(progress: Progress, event: Event, *, due: bool) -> str | None:
     """
     if isinstance(event, RunStarted):
         return f"{event.run or event.workflow}: {plural(len(event.stages), 'stage')} -> {event.store}"
+    if isinstance(event, ClusterStarted):
+        return f"cluster {event.cluster}: {event.dashboard or 'no dashboard'}"
     if isinstance(event, Warned):
         return f"warning: {event.stage}: {event.message.removeprefix(event.stage + ': ')}"
     stage = progress.stage(getattr(event, "stage", ""))
@@ -182,11 +193,11 @@ class Bars(Silent):
 
     def sink(self, event: Event) -> None:
         self._progress = fold(self._progress, event)
-        if isinstance(event, Warned):
-            self._print(line(self._progress, event, due=True) or "")
+        if isinstance(event, (Warned, ClusterStarted)):
+            self._print(line(self._progress, event, due=True) or "", "yellow" if isinstance(event, Warned) else "")
 
     def note(self, text: str) -> None:
-        self._print(f"warning: {text}")
+        self._print(f"warning: {text}", "yellow")
 
     def stopping(self) -> None:
         self._stopping = True
@@ -194,8 +205,8 @@ class Bars(Silent):
     def abandon(self) -> None:
         os.write(self._fd, b"\x1b[?25h\n")  # rich hid the cursor
 
-    def _print(self, text: str) -> None:
-        self._guarded(lambda: self._console.print(Text(text, "yellow")))
+    def _print(self, text: str, style: str) -> None:
+        self._guarded(lambda: self._console.print(Text(text, style)))
 
     def _guarded(self, write: Callable[[], T]) -> T | None:
         try:

@@ -64,7 +64,7 @@ WORKFLOW_MISTAKES = [
     ("cluster: local ", "extra: local ", "extra", "unknown key 'extra'; known: version, name, store"),
     ("tolerance: 3h", "tolerence: 3h", "stages.features.steps[4].as_of.tolerence", "did you mean 'tolerance'?"),
     ("else: warn", "otherwize: warn", "stages.check.rules[1].missing.otherwize", "known: of, at_most, else"),
-    ("sampler: {random: {trials: 12}}", "sampler: {random: {trails: 12}}", "stages.search.sampler.random.trails",
+    ("sampler: {random: {trials: 8}}", "sampler: {random: {trails: 12}}", "stages.search.sampler.random.trails",
      "did you mean 'trials'?"),
     # missing keys
     ("version: 1\n", "", "version", "this key is missing; add it"),
@@ -73,9 +73,9 @@ WORKFLOW_MISTAKES = [
     ("as_of: {table", "as_off: {table", "stages.features.steps[4].as_off",
      "unknown step 'as_off'; did you mean 'as_of'?"),
     ("{unique:", "{uniqe:", "stages.check.rules[0].uniqe", "unknown rule 'uniqe'; did you mean 'unique'?"),
-    ("loguniform: [0.02, 0.3]", "logunifrm: [0.02, 0.3]", "stages.search.space.learning_rate.logunifrm",
+    ("loguniform: [0.02, 0.1]", "logunifrm: [0.02, 0.3]", "stages.search.space.learning_rate.logunifrm",
      "did you mean 'loguniform'?"),
-    ("{random: {trials: 12}}", "{rnd: {trials: 12}}", "stages.search.sampler.rnd", "did you mean 'random'?"),
+    ("{random: {trials: 8}}", "{rnd: {trials: 8}}", "stages.search.sampler.rnd", "did you mean 'random'?"),
     ("split: {time:", "split: {tme:", "stages.search.split.tme", "did you mean 'time'?"),
     ("known_at: sched - hours(2)", "known_at: sched - hour(2)", "stages.features.known_at",
      "unknown function hour(); did you mean hours()?"),
@@ -120,21 +120,21 @@ WORKFLOW_MISTAKES = [
     ("tolerance: 3h", "tolerance: 3", "stages.features.steps[4].as_of.tolerance", "3 is not a duration"),
     ("tolerance: 3h", "tolerance: 0h", "stages.features.steps[4].as_of.tolerance", "longer than zero"),
     ("tolerance: 3h", "tolerance: 999999d", "stages.features.steps[4].as_of.tolerance", "shorter than 285 years"),
-    ("loguniform: [0.02, 0.3]", "loguniform: [0.3, 0.02]", "stages.search.space.learning_rate.loguniform",
+    ("loguniform: [0.02, 0.1]", "loguniform: [0.3, 0.02]", "stages.search.space.learning_rate.loguniform",
      "[0.3, 0.02]: write [low, high] with 0 < low < high"),
-    ("loguniform: [0.02, 0.3]", "loguniform: [0.3]", "stages.search.space.learning_rate.loguniform",
+    ("loguniform: [0.02, 0.1]", "loguniform: [0.3]", "stages.search.space.learning_rate.loguniform",
      "expected at least 2 item(s), found 1"),
-    ("choice: [15, 31, 63, 127]", "choice: [15, [3]]", "stages.search.space.max_leaf_nodes.choice[1]", "found [3]"),
-    ("trials: 12", "trials: 0", "stages.search.sampler.random.trials", "expected more than 0, found 0"),
+    ("choice: [15, 31, 63]", "choice: [15, [3]]", "stages.search.space.max_leaf_nodes.choice[1]", "found [3]"),
+    ("trials: 8", "trials: 0", "stages.search.sampler.random.trials", "expected more than 0, found 0"),
     ("train_until: '2013-10-01'", "train_until: soon", "stages.search.split.time", "write an ISO 8601 instant"),
     ("train_until: '2013-10-01'", "train_until: '2014-10-01'", "stages.search.split.time",
      "train_until 2014-10-01 is not before validate_until 2013-11-01"),
     ("shard: 20000", "shard: 12000", "stages.features.out", "shard 12000 is not a multiple of chunk 5000; use 10000"),
     ("max_bad: 0", "max_bad: -1", "stages.predictions.max_bad", "expected at least 0, found -1"),
     ("known_at: sched - hours(2)", "known_at: sched.x", "stages.features.known_at", "'sched.x' is not allowed here"),
-    ("estimator: {sklearn.ensemble.HistGradientBoostingClassifier: {early_stopping: false}}", "estimator: Hist",
+    ("estimator: {sklearn.ensemble.HistGradientBoostingClassifier: {early_stopping: false, max_iter: 200}}", "estimator: Hist",
      "stages.search.estimator", "'Hist' is not an import path; write module.Class"),
-    ("HistGradientBoostingClassifier: {early_stopping: false}", "HistGradientBoostingClassifier: 3",
+    ("HistGradientBoostingClassifier: {early_stopping: false, max_iter: 200}", "HistGradientBoostingClassifier: 3",
      "stages.search.estimator['sklearn.ensemble.HistGradientBoostingClassifier']", "expected a mapping"),
     # names
     ("  flights:\n", "  flights x:\n", "stages['flights x']", "'flights x' is not a plain word"),
@@ -225,7 +225,7 @@ def test_a_misspelt_key_is_blamed_rather_than_the_key_that_it_should_have_been()
 
 def test_the_first_of_several_problems_by_line_is_told_and_the_others_counted() -> None:
     text = (
-        FLIGHTS.replace("max_bad: 0", "max_bad: -1").replace("seed: 2013", "seed: x").replace("trials: 12", "trials: 0")
+        FLIGHTS.replace("max_bad: 0", "max_bad: -1").replace("seed: 2013", "seed: x").replace("trials: 8", "trials: 0")
     )
     error = refused(load_workflow, text)
     assert error.path == "seed"
