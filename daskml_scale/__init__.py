@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 _HOME = {
     "Recipe": "stages.features",
     "cluster": "api",
+    "dry_run": "api",
     "ingest": "api",
     "last_run": "api",
     "load_model": "artifacts",
     "map": "stages.map",
     "open_dataset": "storage.stores",
-    "plan": "api",
     "predict": "stages.predict",
     "run": "api",
     "save_model": "artifacts",
@@ -30,12 +30,12 @@ __all__ = [
     "Recipe",
     "__version__",
     "cluster",
+    "dry_run",
     "ingest",
     "last_run",
     "load_model",
     "map",
     "open_dataset",
-    "plan",
     "predict",
     "run",
     "save_model",
@@ -46,7 +46,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import search, steps
-    from .api import cluster, ingest, last_run, plan, run, submit
+    from .api import cluster, dry_run, ingest, last_run, run, submit
     from .artifacts import load_model, save_model
     from .stages.features import Recipe
     from .stages.map import map

@@ -174,13 +174,25 @@ def _check_columns(loaded: Any, name: str, spec: Any) -> None:
             raise loaded.error(f"stages.{name}.row.sort_by[{position}]", unknown("column", column, known))
 
 
-def plan(
+def dry_run(
     workflow: str | Path | Workflow, *, store: str | os.PathLike[str] | None = None, cluster: str | None = None
 ) -> list[StagePlanRow]:
-    """Plan a workflow without writing anything: units, chunk grid, memory per task, what is reused and why."""
+    """Plan a workflow without writing anything: units, chunk grid, memory per task, what is reused and why.
+
+    Parameters
+    ----------
+    workflow, store, cluster
+        As in :func:`run`.
+
+    Returns
+    -------
+    list of StagePlanRow
+        In the order in which the stages would run.
+    """
     from daskml_scale.runs import execute
 
     found = check(workflow)
+    check_cluster(cluster or found.cluster)
     return execute.plan(found, os.fspath(store or found.store), base=Path.cwd())
 
 

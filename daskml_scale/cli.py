@@ -281,9 +281,8 @@ def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: boo
     from daskml_scale.runs import show
     from daskml_scale.runs.attend import only_results
 
-    api.check_cluster(cluster or api.check(workflow).cluster)
     with only_results(as_json):
-        rows = api.plan(workflow, store=store, cluster=cluster)
+        rows = api.dry_run(workflow, store=store, cluster=cluster)
     _print([asdict(row) for row in rows], as_json, lambda: show.plan(rows))
     return Exit.OK
 

@@ -48,6 +48,12 @@ def test_public_names_are_there_and_documented():
         dms.nonsense  # noqa: B018
 
 
+def test_no_room_shadows_a_public_function():
+    """Importing daskml_scale.plan would replace a function ``dms.plan`` by the package."""
+    rooms = {path.stem for path in (ROOT / "daskml_scale").iterdir()}
+    assert rooms & set(dms.__all__) == {"search", "steps"}
+
+
 def test_no_file_names_a_machine_or_a_registry_host():
     found = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     if not found:

