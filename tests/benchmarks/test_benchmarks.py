@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.common import Row, Spread, Work, compare, table
+from benchmarks.common import Bench, Row, Spread, Work, table
 
 SPREADS = ("ours", "theirs", "ratio")
 
@@ -73,7 +74,7 @@ def test_a_ratio_is_formed_within_its_round_and_losses_come_first(tmp_path: Path
         Work("win", runner("fast"), {"peer": runner("slow")}, 1.0, "nothing"),
         Work("loss", runner("slow"), {"peer": runner("fast")}, 1.0, "nothing", {"peer": 0.5}),
     ]
-    rows = compare(works, 2, tmp_path)
+    rows = Bench("toy", 2, tmp_path, ExitStack()).compare(works)
     assert [row.work for row in rows] == ["loss", "win"]
     assert turns == ["fast", "slow", "slow", "fast", "slow", "fast", "fast", "slow"]
     assert [row.counts["ours"]["calls"] for row in rows] == [8, 4]
@@ -82,9 +83,9 @@ def test_a_ratio_is_formed_within_its_round_and_losses_come_first(tmp_path: Path
 
 
 def test_the_table_shows_medians_and_the_spread_of_the_ratio():
-    row = Row("w", "p", Spread(1, 2, 3), Spread(0.01, 0.02, 0.03), Spread(50, 100, 150), 0.5, "x", 1, {"ours": {}})
+    row = Row("w", "p", Spread(1, 2, 3), Spread(0.01, 0.02, 0.03), Spread(50, 100, 150), 5e-4, "x", 1, {"ours": {}})
     header, rule, line, limit = table([row]).splitlines()
-    assert line.split() == ["w", "p", "2.00", "0.0200", "100.00", "(50.00-150.00)", "0.50"]
+    assert line.split() == ["w", "p", "2", "s", "20", "ms", "100.00", "(50.00-150.00)", "500", "us"]
     assert len(rule) == len(header)
     assert limit == "limit of w: x"
 

@@ -1,0 +1,257 @@
+"""Timing, tables and JSON for all benchmarks: us and the peers in turn, several times, medians and ratios.
+
+A benchmark gives ``Work``: what is done, our runner, the peers' runners, and the least time that the
+machine allows. Runners take turns and the first one changes every round, so that a noisy neighbour
+hits all alike; a ratio is formed within each round and its median is reported. A runner gets an empty
+folder, made and removed outside the clock, and may return counts (tasks sent, model loads).
+
+Nothing here knows what is measured.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Counts = Mapping[str, float]
+Runner = Callable[[Path], "Counts | None"]
+PACKAGES = ("daskml-scale", "dask", "joblib", "numpy", "pandas", "scikit-learn", "xarray", "zarr")
+SLOTS = 2
+"""Worker processes of one thread each, for us and for the peers."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece of work that several do.
+
+    Attributes
+    ----------
+    name : str
+    ours : callable
+    peers : mapping of name to callable
+    limit : float
+        Seconds below which this machine cannot do it.
+    limit_is : str
+        Where that number comes from.
+    scaled : mapping of peer to float
+        Peers that do only a part, and by what their seconds are multiplied.
+    """
+
+    name: str
+    ours: Runner
+    peers: Mapping[str, Runner]
+    limit: float
+    limit_is: str
+    scaled: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Smallest, middle and largest of repeated measurements."""
+
+    min: float
+    median: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(min(values), statistics.median(values), max(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Us and one peer: seconds, and ``ratio`` = ours / peer within each round (above 1 we are slower)."""
+
+    work: str
+    peer: str
+    ours: Spread
+    theirs: Spread
+    ratio: Spread
+    limit: float
+    limit_is: str
+    scaled: float
+    counts: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every benchmark is given.
+
+    Attributes
+    ----------
+    size : str
+        ``toy``, ``small`` or ``full``.
+    repeat : int
+        Rounds.
+    folder : Path
+        Shared by all benchmarks of a run.
+    stack : ExitStack
+        Closes what was opened.
+    """
+
+    size: str
+    repeat: int
+    folder: Path
+    stack: ExitStack
+
+    @cached_property
+    def client(self) -> Any:
+        """Client of a plain Dask cluster of two workers, started when it is first used; not the default client."""
+        return self.stack.enter_context(two_workers())
+
+    def compare(self, works: Iterable[Work]) -> list[Row]:
+        """Measure every work and return its rows, our worst ratio first."""
+        rows = [row for work in works for row in _rows(work, self.repeat, self.folder)]
+        return sorted(rows, key=lambda row: -row.ratio.median)
+
+
+def _rows(work: Work, repeat: int, folder: Path) -> list[Row]:
+    runners = {"ours": work.ours, **work.peers}
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    counts: dict[str, dict[str, float]] = {}
+    for turn in range(repeat):
+        names = list(runners)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            taken, found = timed(runners[name], folder)
+            seconds[name].append(taken * work.scaled.get(name, 1.0))
+            counts[name] = dict(found or {})
+    ours = seconds["ours"]
+    return [
+        Row(
+            work=work.name,
+            peer=peer,
+            ours=Spread.of(ours),
+            theirs=Spread.of(seconds[peer]),
+            ratio=Spread.of([mine / other for mine, other in zip(ours, seconds[peer], strict=True)]),
+            limit=work.limit,
+            limit_is=work.limit_is,
+            scaled=work.scaled.get(peer, 1.0),
+            counts={"ours": counts["ours"], "peer": counts[peer]},
+        )
+        for peer in work.peers
+    ]
+
+
+def timed(runner: Runner, folder: Path) -> tuple[float, Counts | None]:
+    """Run once in a folder of its own; return seconds and what it counted."""
+    own = Path(tempfile.mkdtemp(dir=folder))
+    gc.collect()
+    started = time.perf_counter()
+    try:
+        found = runner(own)
+        return time.perf_counter() - started, found
+    finally:
+        shutil.rmtree(own)
+
+
+def least(function: Callable[[], object], times: int = 3) -> float:
+    """Return the shortest of a few runs in seconds: the estimate of a limit."""
+    found = []
+    for _ in range(times):
+        started = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+@contextmanager
+def two_workers() -> Iterator[Any]:
+    """A plain Dask cluster of two single-threaded worker processes on loopback, the same for us and for peers.
+
+    Its client is not the default one. See `counting` for the tasks that it is sent.
+    """
+    from distributed import Client, LocalCluster
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    class Tasks(SchedulerPlugin):  # type: ignore[misc]
+        name = "tasks"
+        sent = 0
+
+        def update_graph(self, scheduler: Any, *, tasks: Sequence[Any], **more: Any) -> None:
+            self.sent += len(tasks)
+
+    with (
+        LocalCluster(
+            n_workers=SLOTS, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        cluster.scheduler.add_plugin(Tasks())
+        yield client
+
+
+def counting(client: Any, function: Callable[[], object]) -> Runner:
+    """Return a runner that calls ``function`` and counts the tasks that the scheduler of `two_workers` is given."""
+
+    def run(folder: Path) -> Counts:
+        tasks = client.cluster.scheduler.plugins["tasks"]
+        before = tasks.sent
+        function()
+        return {"tasks": tasks.sent - before}
+
+    return run
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to know of this machine and its software."""
+    import psutil
+
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def load() -> float:
+    """Return the mean number of runnable processes of the last minute: how busy others keep the cores."""
+    return round(os.getloadavg()[0], 2)
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return rows as JSON values."""
+    return [asdict(row) for row in rows]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return rows as a table: seconds are medians, the ratio shows its spread."""
+    lines = [("work", "peer", "ours", "peer's", "ours / peer", "limit", "counts")]
+    for row in rows:
+        peer = row.peer if row.scaled == 1 else f"{row.peer} (x{row.scaled:g} scaled)"
+        counted = [f"{who} {_counted(found)}" for who, found in row.counts.items() if found]
+        spread = f"{row.ratio.median:.2f} ({row.ratio.min:.2f}-{row.ratio.max:.2f})"
+        seconds = (_seconds(row.ours.median), _seconds(row.theirs.median))
+        lines.append((row.work, peer, *seconds, spread, _seconds(row.limit), "; ".join(counted)))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    works = {row.work: row.limit_is for row in rows}
+    limits = [
+        f"limit of {' | '.join(work for work, found in works.items() if found == meaning)}: {meaning}"
+        for meaning in dict.fromkeys(works.values())
+    ]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:], *limits])
+
+
+def _counted(found: Counts) -> str:
+    return ", ".join(f"{value:,.0f} {name}" for name, value in found.items())
+
+
+def _seconds(value: float) -> str:
+    for unit, factor in (("s", 1), ("ms", 1e3)):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} us"
