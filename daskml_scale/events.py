@@ -136,7 +136,7 @@ class RunFinished(Event):
 
 
 Sink = Callable[[Event], None]
-"""Receives every event, one at a time. Scaling decisions may come from the cluster's thread. What it raises ends the run."""
+"""Receives every event, one at a time; scaling decisions come from a cluster's thread. What it raises ends the run."""
 
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls

@@ -132,8 +132,8 @@ WORKFLOW_MISTAKES = [
     ("shard: 20000", "shard: 12000", "stages.features.out", "shard 12000 is not a multiple of chunk 5000; use 10000"),
     ("max_bad: 0", "max_bad: -1", "stages.predictions.max_bad", "expected at least 0, found -1"),
     ("known_at: sched - hours(2)", "known_at: sched.x", "stages.features.known_at", "'sched.x' is not allowed here"),
-    ("estimator: {sklearn.ensemble.HistGradientBoostingClassifier: {early_stopping: false, max_iter: 200}}", "estimator: Hist",
-     "stages.search.estimator", "'Hist' is not an import path; write module.Class"),
+    ("estimator: {sklearn.ensemble.HistGradientBoostingClassifier: {early_stopping: false, max_iter: 200}}",
+     "estimator: Hist", "stages.search.estimator", "'Hist' is not an import path; write module.Class"),
     ("HistGradientBoostingClassifier: {early_stopping: false, max_iter: 200}", "HistGradientBoostingClassifier: 3",
      "stages.search.estimator['sklearn.ensemble.HistGradientBoostingClassifier']", "expected a mapping"),
     # names

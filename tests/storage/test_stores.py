@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,24 +180,15 @@ def test_no_permission_is_explained(tmp_path):
         if folder.owner() == "root" and str(folder).startswith("/tmp/"):
             folder.chmod(folder.stat().st_mode | 0o055)
     closed.chmod(0o555)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        message = "nothing was raised"
-        try:
-            if os.getuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            files.write_bytes(str(closed / "x"), b"")
-        except StoreError as error:
-            message = str(error)
-        except BaseException as error:
-            message = repr(error)
-        os.write(writer, message.encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    assert "no permission to write" in os.read(reader, 10_000).decode()
+    program = (
+        "import os\n"
+        "from daskml_scale.storage import files\n"  # before: the unprivileged user may not read the interpreter
+        "if os.getuid() == 0:\n    os.setgid(65534)\n    os.setuid(65534)\n"
+        f"files.write_bytes({str(closed / 'x')!r}, b'')\n"
+    )
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert child.returncode == 1
+    assert "StoreError: no permission to write" in child.stderr
 
 
 @settings(max_examples=50, deadline=None)
