@@ -68,11 +68,6 @@ class PredictStage(StageBase):
     trusted: tuple[str, ...] = ()
     kind: str = "predict"
 
-    @property
-    def out(self) -> str:
-        """URL of the predictions: beside the ledger."""
-        return stores.beside(self.ledger.removesuffix(".ledger"), "zarr")
-
     def reads(self) -> Mapping[str, Ref]:
         return {
             "input": Ref("dataset", self.input),

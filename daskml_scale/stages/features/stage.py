@@ -62,11 +62,6 @@ class FeaturesStage(StageBase):
         program = Program(tuple(spec.steps), spec.known_at, spec.target)
         return cls(name, ledger, input, program, dict(tables), spec.fit_where, spec.out)
 
-    @property
-    def out(self) -> str:
-        """URL of the matrix: beside the ledger."""
-        return stores.beside(self.ledger.removesuffix(".ledger"), "zarr")
-
     def reads(self) -> Mapping[str, Ref]:
         return {
             "input": Ref("dataset", self.input),
