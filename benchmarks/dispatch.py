@@ -1,7 +1,7 @@
 """What does a unit cost? Many small calls on two workers: us, ``client.map``, and joblib.
 
-Plain Dask sends one task per call, so it runs a part of the tiny calls and its seconds are scaled, once:
-its cost per call does not depend on their number. The limit is the calls themselves, shared by the slots.
+Plain Dask sends one task per call, so it runs a part of the first tiny calls and its seconds are scaled,
+taking its cost per call as constant. The limit is the calls themselves, shared by the slots.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Size:
 
 SIZES = {
     "toy": Size((200,), 50, 20),
-    "small": Size((20_000, 100_000), 2_000, 1_000),
+    "small": Size((20_000, 100_000), 2_000, 600),
     "full": Size((20_000, 100_000), 5_000, 2_000),
 }
 
