@@ -6,7 +6,8 @@ was committed in between is durable before Dask forgets it, and a dying worker m
 what is done. Without a client the same kernels run in this process.
 
 A kernel that raises fails its own unit. A lost worker is infrastructure: its units are sent again,
-one by one, up to ``ATTEMPTS`` times. This module writes nothing and knows no stage.
+one by one, up to ``ATTEMPTS`` times, the last time with nothing beside them. This module writes nothing
+and knows no stage.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ FLUSH_SECONDS = 1.0
 """Longest time that a finished unit waits to be yielded."""
 INLINE_BYTES = 64 * 1024
 """Kernels above this size are placed on the workers once instead of inside each task."""
+LOOK_AHEAD_BYTES = 8 << 20
+"""Payloads read ahead of the cluster; a generator may make large ones."""
 POLL_SECONDS = 0.5
 KEY_PREFIX = "daskml-"
 """Of the keys of our tasks, so that the backlog plugin does not count them twice."""
@@ -127,7 +130,7 @@ def run_unit(kernel: Kernel, unit: Unit, context: WorkerContext) -> Row:
     return value, error, trace, time.perf_counter() - started
 
 
-def run_batch(blob: bytes, blob_digest: str, units_blob: bytes) -> tuple[str, list[Row]]:
+def run_batch(blob: bytes, blob_digest: str, units_blob: bytes) -> tuple[str, bytes]:
     """Run the units of one task on a worker (the function of every task).
 
     Parameters
@@ -136,6 +139,12 @@ def run_batch(blob: bytes, blob_digest: str, units_blob: bytes) -> tuple[str, li
         Pickled (kernel, shared), loaded once per process under ``blob_digest``.
     units_blob : bytes
         Pickled list of (key, payload, weight); one blob, since Dask would look into a list.
+
+    Returns
+    -------
+    worker : str
+    rows : bytes
+        Pickled list of rows. Pickled here, so that a value that cannot be fails its own unit.
     """
     import threadpoolctl
     from distributed import get_worker
@@ -144,7 +153,19 @@ def run_batch(blob: bytes, blob_digest: str, units_blob: bytes) -> tuple[str, li
     kernel, shared = CACHE.get(("kernel", blob_digest), lambda: pickle.loads(blob), size=len(blob))
     context = WorkerContext(shared=shared, threads=1, name=str(worker.name))
     with threadpoolctl.threadpool_limits(limits=context.threads):
-        return context.name, [run_unit(kernel, Unit(*fields), context) for fields in pickle.loads(units_blob)]
+        rows = [run_unit(kernel, Unit(*fields), context) for fields in pickle.loads(units_blob)]
+    try:
+        return context.name, pickle.dumps(rows)
+    except Exception:
+        return context.name, pickle.dumps([_sendable(row) for row in rows])
+
+
+def _sendable(row: Row) -> Row:
+    try:
+        pickle.dumps(row)
+    except Exception as raised:
+        return None, f"{type(raised).__name__}: the result cannot be pickled: {raised}"[:2000], "", row[3]
+    return row
 
 
 @dataclass(slots=True)
@@ -168,10 +189,15 @@ class _Run:
     total: int | None
     batching: Batching
     waiting: deque[tuple[Unit, int]] = field(default_factory=deque)
+    sizes: deque[int] = field(default_factory=deque)
+    """Bytes of the payloads that wait."""
     suspects: deque[tuple[Unit, int]] = field(default_factory=deque)
     """Units of lost workers: sent one by one."""
     tasks: dict[str, _Task] = field(default_factory=dict)
     done: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    alone: bool = False
+    """A suspect's last attempt is in flight, and nothing else."""
+    waiting_bytes: int = 0
     sent: int = 0
     slots: int = 1
     slots_read: float = -1e9
@@ -226,10 +252,16 @@ class _Run:
 
     def _read(self) -> None:
         """Fill the look-ahead from the source."""
-        if not self.exhausted and len(self.waiting) < MAX_UNITS:
-            fresh = list(islice(self.source, MAX_UNITS))
-            self.waiting.extend((unit, 1) for unit in fresh)
-            self.exhausted = len(fresh) < MAX_UNITS
+        if self.exhausted or len(self.waiting) >= MAX_UNITS // 2 or self.waiting_bytes >= LOOK_AHEAD_BYTES // 2:
+            return
+        for unit in self.source:
+            size = len(pickle.dumps(unit.payload))
+            self.waiting.append((unit, 1))
+            self.sizes.append(size)
+            self.waiting_bytes += size
+            if len(self.waiting) >= MAX_UNITS or self.waiting_bytes >= LOOK_AHEAD_BYTES:
+                return
+        self.exhausted = True
 
     def _fill(self) -> None:
         """Send tasks until the window is full."""
@@ -238,14 +270,21 @@ class _Run:
         if now - self.slots_read > POLL_SECONDS:
             self.slots, self.slots_read = max(1, slots(self.client, self.resources)), now
         while len(self.tasks) < window(self.slots):
-            if self.suspects:
+            if self.alone:
+                return
+            if self.suspects and self.suspects[0][1] < ATTEMPTS:
                 self._send([self.suspects.popleft()])
             elif self.waiting:
                 look_ahead = [unit.weight for unit, _ in islice(self.waiting, MAX_UNITS)]
                 left = sum(look_ahead) if self.total is None else max(float(self.total - self.sent), sum(look_ahead))
-                count = take(self.batching, look_ahead, left=left, slots=self.slots)
+                count = take(self.batching, look_ahead, left=left, slots=self.slots, sizes=list(self.sizes))
+                self.waiting_bytes -= sum(self.sizes.popleft() for _ in range(count))
                 self._send([self.waiting.popleft() for _ in range(count)])
                 self._read()
+            elif self.suspects and not self.tasks:
+                # Whatever else is on a dying worker is suspected with it: the last attempt has the cluster to itself.
+                self.alone = True
+                self._send([self.suspects.popleft()])
             else:
                 return
 
@@ -276,6 +315,7 @@ class _Run:
                 "run the same command again: committed work is kept"
             )
         finished = [self.tasks.pop(key) for key in keys if key in self.tasks]
+        self.alone = self.alone and bool(self.tasks)
         return [(task, self._result(task)) for task in finished]
 
     def _result(self, task: _Task) -> tuple[str, list[Row]] | None:
@@ -283,8 +323,8 @@ class _Run:
 
         try:
             # One call, no look at the status before it: a finished future may be lost in between.
-            result: tuple[str, list[Row]] = task.future.result(timeout=120)
-            return result
+            worker, rows = task.future.result(timeout=120)
+            return worker, pickle.loads(rows)
         except KilledWorker:
             self.suspects.extend((unit, attempt + 1) for unit, attempt in task.units)
             return None
@@ -310,7 +350,8 @@ class _Run:
         self.suspects.extend((unit, attempt + 1) for unit, attempt in task.units)
 
     def _given_up(self) -> list[Outcome]:
-        """Return failed outcomes for units whose workers died too often."""
+        """Return failed outcomes for units whose workers died too often; those of a last attempt wait at the end."""
+        self.suspects = deque(sorted(self.suspects, key=lambda suspect: suspect[1]))
         lost = [(unit, attempt) for unit, attempt in self.suspects if attempt > ATTEMPTS]
         if not lost:
             return []

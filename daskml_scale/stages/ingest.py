@@ -197,6 +197,11 @@ def header(url: str) -> tuple[str, ...]:
     twice = sorted({name for name in found if found.count(name) > 1 or not name.strip()})
     if twice:
         raise PlanError(f"{path}: the first line must name every column once; found {twice[0]!r} twice or unnamed")
+    unusable = [name for name in found if "/" in name or name in (".", "..") or name.startswith("__")]
+    if unusable:
+        raise PlanError(
+            f"{path}: column {unusable[0]!r} cannot name a stored array ('/', '.', '__...'); rename it there"
+        )
     return tuple(found)
 
 

@@ -140,8 +140,8 @@ class _Loop:
             self.keys = plan.keys
             self._planned(plan)
             if not plan.units:
-                if plan.template is not None and not stores.exists(self.out):
-                    stores.create(self.out, plan.template)  # a table without rows has no units
+                if plan.template is not None:
+                    stores.create(self.out, plan.template)  # fewer rows than before, or none, need no unit
                 break
             self._one_pass(plan)
         result = self.stage.finish(inputs, {key: records[key] for key in plan.keys if key in records})

@@ -178,6 +178,10 @@ def write_region(url: str, start: int, arrays: Mapping[str, np.ndarray]) -> dict
             )
         if values.shape[1:] != variable.shape[1:]:
             raise PlanError(f"{url}: {name}: values of shape {values.shape}, expected (n, *{variable.shape[1:]})")
+        if variable.shards is not None and not files.is_memory(url):
+            # Zarr reads a ragged last shard before it writes it, and a torn one cannot be read.
+            for key in _object_keys(name, variable, start, stop):
+                files.remove(files.join(url, key))
         with files.explained(url, "write"):
             array[start:stop] = values
         for key in _object_keys(name, variable, start, stop):

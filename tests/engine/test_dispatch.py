@@ -75,6 +75,41 @@ def test_units_may_come_from_a_generator_that_is_read_ahead_a_bounded_number(cli
     groups.close()
 
 
+def test_large_payloads_are_read_ahead_and_sent_by_their_bytes(client):
+    read, sent = [], []
+
+    def fat():
+        for index in range(500):
+            read.append(index)
+            yield Unit(f"{index:06d}", bytes(200_000))
+
+    submit = client.submit
+    client.submit = lambda *args, **kwargs: sent.append(len(args[3])) or submit(*args, **kwargs)
+    try:
+        groups = dispatch(length, None, fat(), name="fat", client=client)
+        first = next(groups)
+        assert len(read) - len(first) < 100
+        found = [*first, *(outcome for group in groups for outcome in group)]
+    finally:
+        del client.submit
+    assert [o.value for o in found] == [200_000] * 500
+    assert max(sent) < 2 * 2**20
+
+
+def length(unit, worker):
+    return len(unit.payload)
+
+
+def unpicklable(unit, worker):
+    return (lambda: 0) if unit.payload == 5 else unit.payload
+
+
+def test_a_result_that_cannot_be_sent_fails_its_own_unit(client):
+    found = run(unpicklable, units(40), client=client)
+    assert [(o.unit.payload, "cannot be pickled" in o.error) for o in found if not o.ok] == [(5, True)]
+    assert sorted(o.value for o in found if o.ok) == [i for i in range(40) if i != 5]
+
+
 def touch(unit, worker):
     folder, index = unit.payload
     with open(Path(folder) / f"{index}-{time.time_ns()}", "x"):

@@ -142,6 +142,16 @@ def test_altered_and_vanished_objects_are_noticed(tmp_path):
     assert not stores.unchanged(url, "x/c/1", written["x/c/1"])
 
 
+def test_a_torn_shard_is_replaced_not_read(tmp_path):
+    url = str(tmp_path / "a.zarr")
+    stores.create(url, template(rows=7, chunk=2, shard=4))
+    fill(url, rows=7, unit=4)
+    path = tmp_path / "a.zarr" / "m" / "c" / "1" / "0"
+    path.write_bytes(path.read_bytes()[:10])
+    fill(url, rows=7, unit=4)
+    assert stores.open_dataset(url).m.values[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_source_of_knows_unmodified_selections_only(url):
     stores.create(url, template())
     fill(url)
