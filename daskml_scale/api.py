@@ -93,6 +93,8 @@ def ingest(
     from daskml_scale.stages.run import run_stage
 
     url = files.normal(out)
+    if not url.endswith(".zarr"):
+        raise UsageError(f"out={os.fspath(out)!r} does not end in .zarr, as the name of a dataset must")
     spec = IngestSpec(
         source=source,
         row=RowSpec(dim=dim, chunk=chunk, sort_by=list(sort_by)),

@@ -174,6 +174,55 @@ def test_mistakes_that_only_the_data_shows_are_placed_in_the_file(workflow, tmp_
     assert not (tmp_path / "store").exists()
 
 
+def test_an_edited_estimator_is_trained_again(workflow, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "own_estimators.py"
+    module.write_text("from sklearn.linear_model import LogisticRegression as Own\n")
+    workflow.write_text(workflow.read_text().replace("sklearn.linear_model.LogisticRegression", "own_estimators.Own"))
+    dms.run(workflow)
+    assert {row.name: row.reused for row in dms.run(workflow).stages}["model"] == 1
+    module.write_text(module.read_text() + "# edited\n")
+    again = {row.name: row for row in dms.dry_run(workflow)}
+    assert again["model"].reasons == {"code changed": 1}
+    assert (again["features"].units, again["scores"].units) == (0, 1)
+
+
+def test_appended_rows_that_look_like_padding_are_seen(workflow, tmp_path):
+    """The padded end of the last chunk holds zeros: appended zeros must still count as new input."""
+    workflow.write_text(workflow.read_text().replace("[{range: {of: x, least: 0, most: 1}}]", "[unique: [number]]"))
+    (tmp_path / "rows.csv").write_text(
+        "t,x,z,number\n" + "".join(f"2024-01-01T{i:02d}:00:00Z,.5,.5,{i + 1}\n" for i in range(15))
+    )
+    check = workflow.read_text().split("  features:")[0]
+    workflow.write_text(check)
+    dms.run(workflow)
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write("2024-01-02T00:00:00Z,.5,.5,0\n2024-01-02T00:00:00Z,.5,.5,0\n")
+    with pytest.raises(ValidationFailedError, match="2 of 17 rows are not unique"):
+        dms.run(workflow)
+
+
+def test_fewer_rows_leave_no_old_ones(workflow, tmp_path):
+    source = tmp_path / "rows.csv"
+    dms.run(workflow)
+    source.write_text("\n".join(source.read_text().splitlines()[:61]) + "\n")
+    summary = dms.run(workflow)
+    assert summary.rows_predicted == 60
+    for stage in ("rows", "features", "predictions"):
+        assert dms.open_dataset(str(tmp_path / "store" / f"{stage}.zarr")).sizes["row"] == 60
+
+
+def test_a_dry_run_after_a_change_plans_what_the_run_then_does(workflow):
+    dms.run(workflow)
+    workflow.write_text(workflow.read_text().replace("known_at: t\n", "known_at: t - hours(1)\n"))
+    planned = {row.name: row.units for row in dms.dry_run(workflow)}
+    done = {row.name: row.units - row.reused for row in dms.run(workflow).stages}
+    assert {name: units for name, units in planned.items() if name != "predictions"} == {
+        name: units for name, units in done.items() if name != "predictions"
+    }
+    assert planned["predictions"] > 0
+
+
 def test_submitting_from_python_gives_the_run_to_watch(workflow):
     record = dms.submit(workflow)
     assert record.state == "queued"

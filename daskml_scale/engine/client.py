@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from daskml_scale.errors import ClusterError
+
 
 def current_client() -> Any | None:
     """Return the default ``distributed.Client`` of this process, as every Dask library uses it, or ``None``."""
@@ -19,12 +21,30 @@ def current_client() -> Any | None:
     return client if client.status == "running" else None
 
 
+def workers(client: Any) -> dict[str, Any]:
+    """Return what the scheduler says of its workers now, by address.
+
+    Raises
+    ------
+    ClusterError
+        When the scheduler does not answer.
+    """
+    try:
+        found: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    except (KeyError, OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"the scheduler does not answer ({type(error).__name__}: {error}); "
+            "run the same command again: committed work is kept"
+        ) from error
+    return found
+
+
 def slots(client: Any, resources: dict[str, float] | None = None) -> int:
     """Return how many tasks with these resources the cluster can run at a time now."""
     wanted = resources or {}
     total = 0
     # The client's periodic copy may be 2 s old; the scheduler's answer is not.
-    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+    for worker in workers(client).values():
         have = worker.get("resources") or {}
         limits = [int(have.get(name, 0) // amount) for name, amount in wanted.items() if amount]
         total += min([worker["nthreads"], *limits])

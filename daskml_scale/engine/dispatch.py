@@ -21,7 +21,7 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -30,7 +30,7 @@ from daskml_scale.errors import ClusterError
 from daskml_scale.plan.batching import MAX_UNITS, Batching, take, window
 from daskml_scale.plan.units import Outcome, Unit
 
-from .client import slots
+from .client import slots, workers
 from .worker import CACHE, WorkerContext
 
 Kernel = Callable[[Unit, WorkerContext], Any]
@@ -44,6 +44,8 @@ INLINE_BYTES = 64 * 1024
 LOOK_AHEAD_BYTES = 8 << 20
 """Payloads read ahead of the cluster; a generator may make large ones."""
 POLL_SECONDS = 0.5
+GATHER_SECONDS = 10.0
+"""Longest wait for the result of a task that is done; it may have been lost with its worker since."""
 KEY_PREFIX = "daskml-"
 """Of the keys of our tasks, so that the backlog plugin does not count them twice."""
 
@@ -61,7 +63,7 @@ def dispatch(
     resources: Mapping[str, float] | None = None,
     total: int | None = None,
     seconds_per_weight: float | None = None,
-) -> Iterator[list[Outcome]]:
+) -> Generator[list[Outcome], None, None]:
     """Run units and yield groups of outcomes in completion order.
 
     Parameters
@@ -162,10 +164,19 @@ def run_batch(blob: bytes, blob_digest: str, units_blob: bytes) -> tuple[str, by
 
 def _sendable(row: Row) -> Row:
     try:
-        pickle.dumps(row)
+        import cloudpickle
+
+        # Classes and functions of a notebook go by value.
+        return Pickled(cloudpickle.dumps(row[0])), *row[1:]
     except Exception as raised:
         return None, f"{type(raised).__name__}: the result cannot be pickled: {raised}"[:2000], "", row[3]
-    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """A value that only cloudpickle could send."""
+
+    value: bytes
 
 
 @dataclass(slots=True)
@@ -289,7 +300,7 @@ class _Run:
                 return
 
     def _send(self, units: list[tuple[Unit, int]]) -> None:
-        if len(self.blob) > INLINE_BYTES and self.placed is None:
+        if len(self.blob) > INLINE_BYTES and self.placed is None and workers(self.client):
             self.placed = self.client.scatter(self.blob, broadcast=True, hash=False)
         self.counter += 1
         key = f"{KEY_PREFIX}{self.name}-{self.token}-{self.counter}"
@@ -323,8 +334,11 @@ class _Run:
 
         try:
             # One call, no look at the status before it: a finished future may be lost in between.
-            worker, rows = task.future.result(timeout=120)
-            return worker, pickle.loads(rows)
+            worker, rows = task.future.result(timeout=GATHER_SECONDS)
+            return worker, [
+                (pickle.loads(row[0].value), *row[1:]) if isinstance(row[0], Pickled) else row
+                for row in pickle.loads(rows)
+            ]
         except KilledWorker:
             self.suspects.extend((unit, attempt + 1) for unit, attempt in task.units)
             return None
@@ -333,7 +347,9 @@ class _Run:
                 self._cancelled(task, raised)
                 return None
             if isinstance(raised, TimeoutError):
-                self.suspects.extend((unit, attempt + 1) for unit, attempt in task.units)
+                # Its worker died between the end of the task and this call: Dask runs it again by itself.
+                self.tasks[task.future.key] = task
+                task.future.add_done_callback(lambda done: self.done.put(done.key))
                 return None
             # The batch itself could not run (the kernel does not import there, say): no unit is to blame,
             # and a retry would fail alike.

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from daskml_scale import events
+from daskml_scale.engine.dispatch import run_unit
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.errors import DaskMLError, Exit, PlanError
+from daskml_scale.errors import DaskMLError, Exit, PlanError, UnitsFailedError
 from daskml_scale.plan.dag import order
-from daskml_scale.plan.records import OK, Record, to_record
+from daskml_scale.plan.records import Record, to_record
 from daskml_scale.plan.units import Outcome, Plan, Snapshot
-from daskml_scale.spec.workflow import EvaluateSpec, PredictSpec, StageSpec, Workflow
+from daskml_scale.spec.workflow import EvaluateSpec, PredictSpec, StageSpec, TrainSpec, Workflow
 from daskml_scale.stages.base import Input, Stage, StageResult
 from daskml_scale.stages.registry import Builder
 from daskml_scale.stages.run import LAST, StageRow, checked_records, gather, run_stage
@@ -166,24 +167,24 @@ def execute(
             for stage in stages:
                 results[stage.name] = run_stage(stage, client=client, sink=sink, run=run)
                 rows.append(LAST[-1])
+            bad = sum(result.bad_rows for result in results.values())
+            summary = RunSummary(
+                run=run,
+                workflow=workflow.name,
+                store=store,
+                state="partial" if bad else "succeeded",
+                stages=tuple(rows),
+                metrics=_metrics(workflow, {name: result.result for name, result in results.items()}),
+                rows_predicted=sum(row.rows for row in rows if isinstance(workflow.stages[row.name], PredictSpec)),
+                versions=versions(),
+                seconds=time.time() - started,
+            )
+            files.write_json(files.join(store, "summary.json"), summary.to_dict())
         except BaseException as error:
             state, code = ("failed", Exit.FAILED) if isinstance(error, Exception) else ("interrupted", Exit.INTERRUPTED)
             code = error.exit_code if isinstance(error, DaskMLError) else code
             sink(_finished(started, run, state, code, str(error) or type(error).__name__))
             raise
-        bad = sum(result.bad_rows for result in results.values())
-        summary = RunSummary(
-            run=run,
-            workflow=workflow.name,
-            store=store,
-            state="partial" if bad else "succeeded",
-            stages=tuple(rows),
-            metrics=_metrics(workflow, {name: result.result for name, result in results.items()}),
-            rows_predicted=sum(row.rows for row in rows if isinstance(workflow.stages[row.name], PredictSpec)),
-            versions=versions(),
-            seconds=time.time() - started,
-        )
-        files.write_json(files.join(store, "summary.json"), summary.to_dict())
         sink(_finished(started, run, summary.state, Exit(summary.exit_code), f"{bad} bad rows" if bad else ""))
     return summary
 
@@ -212,12 +213,15 @@ def plan(workflow: Workflow, store: str, *, base: Path) -> list[StagePlanRow]:
     builder = Builder(workflow, files.normal(store), base)
     expected: dict[str, Snapshot] = {}
     running: set[str] = set()
+    stale: list[str] = []
     rows = []
     for name in order(workflow):
         stage, spec = builder.build(name), workflow.stages[name]
-        row, snapshot = _dry(stage, spec, expected, running)
+        row, snapshot = _dry(stage, spec, expected, running, stale)
         if row.units or row.later:
             running.add(name)
+            stale += [builder.dataset(name), builder.ledger(name)]
+            stale += [builder.model(name)] if isinstance(spec, TrainSpec) else []
         if snapshot is not None:
             expected[builder.dataset(name)] = snapshot
         rows.append(row)
@@ -225,14 +229,19 @@ def plan(workflow: Workflow, store: str, *, base: Path) -> list[StagePlanRow]:
 
 
 def _dry(
-    stage: Stage, spec: StageSpec, expected: Mapping[str, Snapshot], running: set[str]
+    stage: Stage, spec: StageSpec, expected: Mapping[str, Snapshot], running: set[str], stale: list[str]
 ) -> tuple[StagePlanRow, Snapshot | None]:
     """Plan one stage of a dry run; return its row and, when it will write, its output's expected schema."""
     waits_for = sorted(running.intersection(spec.references().values()))
     inputs: dict[str, Input] = dict(gather(stage.reads()))
     for key, ref in stage.reads().items():
+        found_now = inputs[key]
         if ref.kind == "dataset" and ref.url in expected:
             inputs[key] = expected[ref.url]
+        elif isinstance(found_now, Snapshot) and ref.url in stale:
+            inputs[key] = replace(found_now, ids={})
+        elif ref.kind != "dataset" and any(ref.url == url or ref.url.startswith(f"{url}/") for url in stale):
+            inputs[key] = None  # this run will write it anew
     records = checked_records(Ledger(stage.ledger))
     try:
         found = stage.plan(inputs, records)
@@ -269,6 +278,7 @@ def _dry(
 def _scan(stage: Stage, found: Plan) -> Record:
     """Run the scan of a source here, without committing it: a dry run needs its schema."""
     unit = found.units[0]
-    record = to_record(Outcome(unit, stage.kernel(unit, WorkerContext(shared=found.shared))), found)
-    assert record.status == OK
-    return record
+    value, error, trace, seconds = run_unit(stage.kernel, unit, WorkerContext(shared=found.shared))
+    if error:
+        raise UnitsFailedError(f"{stage.name}: {unit.key}: {error}")
+    return to_record(Outcome(unit, value, error, trace, seconds), found)

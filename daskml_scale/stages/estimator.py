@@ -8,11 +8,13 @@ Only classes with scikit-learn's estimator methods are called; nothing is evalua
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from daskml_scale.errors import SpecError
@@ -119,3 +121,25 @@ def inner_threads(count: int) -> Iterator[None]:
     """Limit the BLAS and OpenMP pools of this process to ``count`` threads."""
     with _pools().limit(limits=count):
         yield
+
+
+def code_identity(estimator: Mapping[str, Any]) -> str:
+    """Return what code an estimator is: its package's version, or the digest of its module's source.
+
+    Part of the fingerprints of ``search`` and ``train``: another scikit-learn, or an edited class of the
+    user's, fits again.
+    """
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+    from importlib.util import find_spec
+
+    path = next(iter(estimator), "")
+    package, module = path.partition(".")[0], path.rpartition(".")[0]
+    try:
+        names = ["scikit-learn"] if package == "sklearn" else packages_distributions().get(package, [])
+        if names:
+            return f"{names[0]} {version(names[0])}"
+        found = find_spec(module) if module else None
+        source = Path(found.origin).read_bytes() if found is not None and found.origin else b""
+    except (ImportError, ValueError, OSError, PackageNotFoundError):
+        return ""  # the check of the estimator says what is wrong with it
+    return hashlib.blake2b(source, digest_size=20).hexdigest()

@@ -12,6 +12,7 @@ import csv
 import gzip
 import lzma
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -145,6 +146,11 @@ class IngestStage(StageBase):
         for name in self.columns if self.columns is not None else frame.columns:
             if name not in frame.columns:
                 raise PlanError(f"{self.origin} has no column {name!r}; it has {', '.join(map(str, frame.columns))}")
+            if "/" in name or name in (".", "..", "zarr.json") or name.startswith("__"):
+                raise PlanError(
+                    f"{self.origin}: column {name!r} cannot name a stored array; rename it there, "
+                    "or leave it out by `columns`"
+                )
             table[str(name)] = _typed(frame[name])
         rows = len(frame)
         for name, text in self.derive:
@@ -169,7 +175,13 @@ def read_csv(url: str) -> Any:
     header(url)
     path = files.local_path(url)
     try:
-        return pd.read_csv(path, compression="infer", low_memory=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, compression="infer", low_memory=False, index_col=False)
+    except pd.errors.ParserWarning:
+        raise PlanError(
+            f"{path}: rows have more values than the first line has names (a comma at the end?); mend one of them"
+        ) from None
     except OSError as error:
         raise PlanError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # pandas raises many kinds: ParserError, UnicodeDecodeError, BadZipFile, ...
@@ -197,11 +209,6 @@ def header(url: str) -> tuple[str, ...]:
     twice = sorted({name for name in found if found.count(name) > 1 or not name.strip()})
     if twice:
         raise PlanError(f"{path}: the first line must name every column once; found {twice[0]!r} twice or unnamed")
-    unusable = [name for name in found if "/" in name or name in (".", "..") or name.startswith("__")]
-    if unusable:
-        raise PlanError(
-            f"{path}: column {unusable[0]!r} cannot name a stored array ('/', '.', '__...'); rename it there"
-        )
     return tuple(found)
 
 
@@ -231,9 +238,11 @@ def _typed(series: Any) -> Values:
     if len(present) and sample.str.match(_ISO).all():
         try:
             times = pd.to_datetime(series, utc=True, format="ISO8601")
-            return np.asarray(times.dt.tz_convert(None).to_numpy(), dtype="datetime64[ns]")
+            return np.asarray(times.dt.tz_convert(None).dt.as_unit("ns").to_numpy())
         except ValueError:
-            pass  # something among them is not a time: it is text
+            pass  # something among them is no time, or beyond the years 1677 to 2262: it is text
+    if not len(present):
+        return np.full(len(series), np.nan)
     return tables.categorize(series.where(series.isna(), series.astype(str)))
 
 

@@ -7,15 +7,17 @@ same with and without a Dask client.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from daskml_scale import events
+from daskml_scale.engine.client import workers
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.errors import DaskMLError, PlanError, UnitsFailedError
 from daskml_scale.plan.records import MISSING, Record
-from daskml_scale.plan.units import Plan
+from daskml_scale.plan.units import Outcome, Plan
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 
@@ -145,7 +147,7 @@ class _Loop:
                 break
             self._one_pass(plan)
         result = self.stage.finish(inputs, {key: records[key] for key in plan.keys if key in records})
-        if self.executed:
+        if self.executed or set(records) - set(plan.keys):
             self.ledger.compact(keep=plan.keys)
         self.ledger.put_result(result.result)
         for message in result.warnings:
@@ -176,6 +178,16 @@ class _Loop:
             stores.create(self.out, plan.template)
         failed: list[Record] = []
         groups = dispatch(self.stage.kernel, plan.shared, plan.units, name=self.stage.name, client=self.client)
+        with closing(groups):
+            self._commit(groups, plan, failed)
+        if failed:
+            first = failed[0]
+            raise UnitsFailedError(
+                f"{self.stage.name}: {len(failed)} of {len(plan.units)} units failed; the rest is committed. "
+                f"First: {first.unit}: {first.error}"
+            )
+
+    def _commit(self, groups: Iterator[list[Outcome]], plan: Plan, failed: list[Record]) -> None:
         for outcomes in groups:
             records = self.stage.commit(outcomes, plan, self.ledger)
             self.executed.update(record.unit for record in records)
@@ -187,12 +199,6 @@ class _Loop:
                     failed=len(bad), rows=sum(r.rows for r in records), seconds=sum(r.seconds for r in records),
                 )
             )  # fmt: skip
-        if failed:
-            first = failed[0]
-            raise UnitsFailedError(
-                f"{self.stage.name}: {len(failed)} of {len(plan.units)} units failed; the rest is committed. "
-                f"First: {first.unit}: {first.error}"
-            )
 
     def _check_memory(self, plan: Plan) -> None:
         limit = memory_limit(self.client)
@@ -206,7 +212,7 @@ class _Loop:
         """Emit the end of the stage and return its accounting."""
         now = time.time()
         row = StageRow(
-            self.stage.name, self.stage.kind, len(self.keys), max(0, len(self.keys) - len(self.executed)),
+            self.stage.name, self.stage.kind, len(self.keys), self.told_reused,
             now - started, result.rows, result.bad_rows, result.warnings,
         )  # fmt: skip
         self.sink(
@@ -224,5 +230,5 @@ def memory_limit(client: Any | None) -> int:
         import psutil
 
         return int(psutil.virtual_memory().available)
-    limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    limits = [worker["memory_limit"] for worker in workers(client).values()]
     return int(min((limit for limit in limits if limit), default=0))

@@ -19,6 +19,7 @@ from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
 from .base import Input, Ref, StageBase, StageResult
+from .estimator import code_identity
 from .features.planner import require
 from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs
 
@@ -77,7 +78,9 @@ class TrainStage(StageBase):
                 "recipe": matrix.attrs.get("recipe"),
                 "schema": {"dtype": matrix.variables[FEATURES].dtype, "target": target},
             }
-        parts = Parts(code=CODE, parameters=digest(estimator, params, self.where, self.seed))
+        parts = Parts(
+            code=f"{CODE}, {code_identity(estimator)}", parameters=digest(estimator, params, self.where, self.seed)
+        )
         return select(
             [(Unit(UNIT, weight=rows * width), ids)],
             parts,

@@ -51,6 +51,8 @@ def normal(url: str | os.PathLike[str]) -> str:
     """Return a URL in one form: local paths absolute, memory URLs without a trailing slash."""
     text = os.fspath(url)
     if is_memory(text):
+        if not text[len("memory://") :].strip("/"):
+            raise UsageError(f"{text!r} names no store; write memory://NAME")
         return text.rstrip("/")
     return str(local_path(text).expanduser().absolute())
 

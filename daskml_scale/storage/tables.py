@@ -64,6 +64,8 @@ def column_type(values: Values) -> ColumnType:
         whole = not np.any(ns[~np.isnat(values)] % 10**9)
         units = "seconds since 1970-01-01" if whole else "nanoseconds since 1970-01-01"
         return ColumnType("int64", {"units": units, "calendar": "proleptic_gregorian", "_FillValue": NO_TIME}, NO_TIME)
+    if values.dtype.kind == "u" and len(values) and values.max() > np.iinfo("int64").max:
+        raise PlanError(f"an integer column goes up to {values.max()}, beyond int64; read it as text, or leave it out")
     if values.dtype.kind in "iu":
         return ColumnType("int64")
     if values.dtype.kind in "fb":

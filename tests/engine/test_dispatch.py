@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -101,7 +102,12 @@ def length(unit, worker):
 
 
 def unpicklable(unit, worker):
-    return (lambda: 0) if unit.payload == 5 else unit.payload
+    return threading.Lock() if unit.payload == 5 else unit.payload
+
+
+def test_results_that_only_cloudpickle_can_send_come_back(client):
+    found = run(lambda unit, worker: lambda: unit.payload, units(3), client=client)
+    assert sorted(outcome.value() for outcome in found) == [0, 1, 2]
 
 
 def test_a_result_that_cannot_be_sent_fails_its_own_unit(client):

@@ -23,7 +23,13 @@ from daskml_scale.spec.expressions import evaluate
 from daskml_scale.spec.space import Distribution, draw_trials, grid, seed_from
 from daskml_scale.spec.workflow import Folds, Grid, Random, SearchSpec, TimeSplit
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
-from daskml_scale.stages.estimator import build_estimator, check_parameters, did_you_mean, inner_threads
+from daskml_scale.stages.estimator import (
+    build_estimator,
+    check_parameters,
+    code_identity,
+    did_you_mean,
+    inner_threads,
+)
 from daskml_scale.stages.matrix import Matrix, load_rows, matrix_bytes, matrix_inputs
 from daskml_scale.storage.tables import kind_of
 
@@ -74,7 +80,10 @@ class SearchStage(StageBase):
         ]
         plan = select(
             units,
-            Parts(code=CODE, parameters=digest(self.estimator, self.scoring, self.split, self.seed)),
+            Parts(
+                code=f"{CODE}, {code_identity(self.estimator)}",
+                parameters=digest(self.estimator, self.scoring, self.split, self.seed),
+            ),
             records,
             grid=f"{_count(len(trials), 'trial')} x {_count(splits, 'split')} of {matrix.rows:,} rows",
             memory=matrix_bytes(matrix),
