@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ def client() -> Iterator[Any]:
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the user's registry."""
     monkeypatch.setenv("DASKML_SCALE_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _no_scheduler_without_a_client() -> Iterator[None]:
+    """A failed test may keep its closed client alive; its scheduler setting must not fail the tests after it."""
+    yield
+    if "distributed" in sys.modules:
+        import dask
+        from distributed.client import _get_global_client
+
+        if _get_global_client() is None:
+            dask.config.config.pop("scheduler", None)
 
 
 @pytest.fixture

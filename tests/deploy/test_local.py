@@ -140,9 +140,10 @@ def test_scaling_down_loses_no_result(cluster: ScaledLocalCluster, client: Clien
     futures = client.map(work, range(20), pure=False)
     scattered = client.scatter(list(range(10)), hash=False)
     wait(futures)
+    processes = list(pids_of(cluster).values())
     assert len({worker for holders in client.who_has(futures).values() for worker in holders}) == 2
     cluster.scale(1)
-    eventually(lambda: len(cluster.observed) == 1 and len(alive(children())) == 2)
+    eventually(lambda: len(cluster.observed) == 1 and len(alive(processes)) == 2)
     assert [result[0] for result in client.gather(futures)] == list(range(20))
     assert client.gather(scattered) == list(range(10))
     assert len(list(executions.iterdir())) == 20
