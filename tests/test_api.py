@@ -179,8 +179,8 @@ def test_an_edited_estimator_is_trained_again(workflow, tmp_path, monkeypatch):
     module = tmp_path / "own_estimators.py"
     module.write_text("from sklearn.linear_model import LogisticRegression as Own\n")
     workflow.write_text(workflow.read_text().replace("sklearn.linear_model.LogisticRegression", "own_estimators.Own"))
-    dms.run(workflow)
-    assert {row.name: row.reused for row in dms.run(workflow).stages}["model"] == 1
+    dms.run(workflow, cluster="none")
+    assert {row.name: row.reused for row in dms.run(workflow, cluster="none").stages}["model"] == 1
     module.write_text(module.read_text() + "# edited\n")
     again = {row.name: row for row in dms.dry_run(workflow)}
     assert again["model"].reasons == {"code changed": 1}
