@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """The smallest piece of work that is dispatched, committed and reused.
+
+    A named tuple and no dataclass: a stage may have millions, and a tuple is made three times as fast.
 
     Attributes
     ----------
