@@ -21,7 +21,7 @@ from daskml_scale.storage import files
 
 from .base import Input, Ref, StageBase, StageResult
 from .features.planner import require
-from .matrix import FEATURES, load_matrix, matrix_bytes, matrix_inputs
+from .matrix import FEATURES, load_matrix, matrix_bytes, matrix_inputs, private
 
 CODE = "evaluate-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -125,7 +125,7 @@ class Scores:
                 f"the target has the value {unknown[0]!r}, {self.name} was trained on classes {self.classes.tolist()}"
             )
         self.binary = len(self.classes) == 2
-        self._call: Callable[[str], np.ndarray] = lambda method: call(estimator, method, X, bundle.features)
+        self._call: Callable[[str], np.ndarray] = lambda method: call(estimator, method, private(X), bundle.features)
         self._has_proba = hasattr(estimator, "predict_proba")
         self._proba: np.ndarray | None = None
 

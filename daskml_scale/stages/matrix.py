@@ -2,7 +2,8 @@
 
 ``search``, ``train`` and ``evaluate`` share these functions. Plans call :func:`check_matrix` and
 :func:`matrix_inputs` (pure, on a snapshot); kernels call :func:`load_matrix`, which reads the wanted
-rows once per process. Nothing here writes. ``build_estimator`` comes along from ``stages.estimator``.
+rows once per process, and give each estimator a copy of its own (:func:`private`). Nothing here writes.
+``build_estimator`` comes along from ``stages.estimator``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot, row_ranges
-from daskml_scale.spec.expressions import Values, mask, missing, names
+from daskml_scale.spec.expressions import Coded, Values, mask, missing, names
 from daskml_scale.stages.estimator import build_estimator as build_estimator
 from daskml_scale.stages.estimator import did_you_mean
 
@@ -33,7 +34,7 @@ class Matrix:
     Attributes
     ----------
     X : ndarray of float32 or float64, shape (rows, features)
-        Shared by all kernels of the process and read-only.
+        Shared by all kernels of the process and read-only; an estimator gets :func:`private` rows.
     y : ndarray of float64, shape (rows,)
     columns : tuple of str
         Names of the features.
@@ -146,6 +147,22 @@ def load_rows(url: str, ids: str, where: str | None, worker: WorkerContext, colu
     return worker.cache.get(key, lambda: read_rows(url, where, columns), lambda matrix: matrix.nbytes)
 
 
+def private(values: np.ndarray, rows: slice | np.ndarray | None = None) -> np.ndarray:
+    """Return rows of a shared array that an estimator may change: always a writable copy.
+
+    Estimators with ``copy=False`` change their input, and scikit-learn's trees take no read-only array
+    where values are missing (1.9). :func:`matrix_bytes` counts this copy.
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, ...)
+    rows : slice or ndarray of int, optional
+        All rows by default.
+    """
+    taken = values if rows is None else values[rows]
+    return taken.copy() if np.may_share_memory(taken, values) else taken
+
+
 def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matrix:
     """Read the rows of ``where`` that have a target, block by block: only the wanted rows are held."""
     from daskml_scale.storage import stores
@@ -155,11 +172,7 @@ def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matri
     group = stores.open_group(url, "r")
     target, features = group.attrs["target"], group[FEATURES]
     keys = read_columns(url, _key_columns(where, [*columns, target]))
-    wanted = ~missing(keys[target])
-    if where:
-        wanted &= mask(where, keys)
-    if not wanted.any():
-        raise PlanError(f"{url}: no row has a target{f' where {where}' if where else ''}; nothing to learn from")
+    wanted = _wanted(url, target, where, keys)
     X = np.empty((int(wanted.sum()), features.shape[1]), features.dtype)
     unit, done = (features.shards or features.chunks)[0], 0
     for start, stop in row_ranges(features.shape[0], max(1, _BLOCK // unit) * unit):
@@ -172,3 +185,28 @@ def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matri
         array.flags.writeable = False
     labels = tuple(map(str, group[FEATURE_NAMES][...]))
     return Matrix(X, y, labels, {name: keys[name][wanted] for name in columns})
+
+
+def _wanted(url: str, target: str, where: str | None, keys: Mapping[str, Values]) -> np.ndarray:
+    """Return which rows match ``where`` and have a target; refuses when none does, saying which of the two it is."""
+    known = ~missing(keys[target])
+    matched = mask(where, keys) if where else np.ones_like(known)
+    if where and len(known) and not matched.any():
+        raise PlanError(f"{url}: none of the {len(known):,} rows matches where: {where}{_extent(where, keys)}")
+    if not (matched & known).any():
+        rows = f"{int(matched.sum()):,} rows{f' that match where: {where}' if where else ''}"
+        raise PlanError(f"{url}: none of the {rows} has a value of the target {target!r}")
+    return np.asarray(matched & known)
+
+
+def _extent(where: str, keys: Mapping[str, Values]) -> str:
+    """Return ``"; sched runs from 2013-01-01 to 2013-12-31"`` for the columns of a condition."""
+    found = []
+    for name in names(where):
+        values = keys[name]
+        if isinstance(values, Coded):
+            found.append(f"{name} is one of {', '.join(values.labels[:10])}{', ...' * (len(values.labels) > 10)}")
+        elif not missing(values).all():
+            low, high = (str(bound).removesuffix(".000000000") for bound in (np.nanmin(values), np.nanmax(values)))
+            found.append(f"{name} runs from {low} to {high}")
+    return "".join(f"; {text}" for text in found)

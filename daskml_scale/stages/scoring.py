@@ -92,8 +92,9 @@ class Model:
         status = np.zeros(rows, dtype="uint8")
         estimator = self.estimator(worker.cache)
         for some, X in isolate(read, np.arange(rows), BAD_INPUT, bad):
+            batch = _Batch(X, partial(read, int(some[0]), int(some[-1]) + 1))
             with inner_threads(worker.threads):
-                scored = isolate(partial(self._call, estimator, X), some, MODEL_ERROR, bad)
+                scored = isolate(partial(self._call, estimator, batch), some, MODEL_ERROR, bad)
             for good, raw in scored:
                 values[good], status[good] = self.output.encode(raw), OK
         if values.dtype.kind == "f":
@@ -105,14 +106,39 @@ class Model:
             status[row] = code
         return values, status, bad
 
-    def _call(self, estimator: Any, X: np.ndarray, start: int, stop: int) -> np.ndarray:
-        raw = call(estimator, self.method, X[start:stop], self.bundle.features)
+    def _call(self, estimator: Any, batch: _Batch, start: int, stop: int) -> np.ndarray:
+        raw = call(estimator, self.method, batch.rows(start, stop), self.bundle.features)
         if raw.shape[1:] != self.output.shape:
             raise PlanError(
                 f"{self.method} of {self.bundle.name} gives an array of shape {raw.shape}, expected "
                 f"{('rows', *self.output.shape)}; models with several outputs are not supported"
             )
         return raw
+
+
+class _Batch:
+    """Rows for a model that may change what it is given (``copy=False``): after a failure they are read again.
+
+    Parameters
+    ----------
+    X : ndarray, shape (rows, features)
+    again : callable
+        Reads them again.
+    """
+
+    def __init__(self, X: np.ndarray, again: Callable[[], np.ndarray]) -> None:
+        self._first: np.ndarray | None = X
+        self._fresh: np.ndarray | None = None
+        self._again = again
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return some of the rows: the first call those that are here, later calls copies of fresh ones."""
+        if self._first is not None:
+            first, self._first = self._first[start:stop], None
+            return first
+        if self._fresh is None:
+            self._fresh = self._again()
+        return self._fresh[start:stop].copy()
 
 
 @dataclass(frozen=True)

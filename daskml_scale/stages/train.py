@@ -21,7 +21,7 @@ from daskml_scale.storage import files
 from .base import Input, Ref, StageBase, StageResult
 from .estimator import code_identity
 from .features.planner import require
-from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs
+from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs, private
 
 CODE = "train-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -113,7 +113,7 @@ class TrainStage(StageBase):
         X, y, columns = load_matrix(self.input, fit["ids"], self.where, worker)
         estimator = build_estimator(fit["estimator"], fit["params"], self.seed)
         with inner_threads(worker.threads):
-            estimator.fit(X, y)
+            estimator.fit(private(X), private(y))
         training = {
             "fingerprint": digest(CODE, fit["ids"], fit["estimator"], fit["params"], self.where, self.seed),
             "rows": len(y),

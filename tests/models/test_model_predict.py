@@ -26,6 +26,8 @@ from model_helpers import (
 )
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import daskml_scale as dms
@@ -209,6 +211,32 @@ def test_a_value_that_is_not_finite_is_a_model_error(tmp_path: Path) -> None:
     stage = fragile(tmp_path, {7: np.nan}, max_bad=1)
     assert run_stage(stage).result["model_error"] == 1
     assert opened(stage).status.values[7] == 3
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_rows_scaled_in_place_before_the_batch_failed_are_scaled_once(tmp_path: Path, lazy: bool) -> None:
+    X, y = np.nan_to_num(matrix()[0]).astype("float64"), matrix()[1]
+    X[:, 3] = np.linspace(0, 1, 300)
+    estimators = [
+        make_pipeline(StandardScaler(copy=copy).fit(X), Fragile(limit=2.0).fit(X, y)) for copy in (True, False)
+    ]
+    X[[7, 250], 0] = 50.0
+    write_matrix(f"{tmp_path}/features.zarr", X, y)
+    found = []
+    for number, estimator in enumerate(estimators):
+        bundle = save_model(estimator, tmp_path / "models" / str(number), schema={"features": list(NAMES)})
+        if lazy:
+            data = stores.open_dataset(f"{tmp_path}/features.zarr").load()
+            before = data.features.values.copy()
+            done = predict(bundle, data, method="predict_proba", max_bad=20).load()
+            assert np.array_equal(data.features.values, before)
+        else:
+            done = predict(bundle, f"{tmp_path}/features.zarr", f"{tmp_path}/{number}.zarr", method="predict_proba",
+                           max_bad=20).load()  # fmt: skip
+        found.append(done)
+    assert {7, 250} <= set(np.flatnonzero(found[0].status == 3).tolist())
+    assert np.array_equal(found[0].status, found[1].status)
+    assert np.array_equal(found[0].probability, found[1].probability, equal_nan=True)
 
 
 # ------------------------------------------------------------------------------------------------ resume and re-runs

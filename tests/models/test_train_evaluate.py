@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ from model_helpers import NAMES, Fragile, matrix, write_matrix
 from sklearn import metrics
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from daskml_scale.artifacts.bundle import load_model, save_model
+from daskml_scale.engine.worker import CACHE, WorkerContext
 from daskml_scale.errors import PlanError, UnitsFailedError
 from daskml_scale.plan.units import Plan
 from daskml_scale.stages.base import Stage, StageResult
 from daskml_scale.stages.evaluate import EvaluateStage
+from daskml_scale.stages.matrix import load_rows, matrix_inputs, read_rows
 from daskml_scale.stages.run import checked_records, gather, run_stage
 from daskml_scale.stages.train import TrainStage
+from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 
 HIST = {"sklearn.ensemble.HistGradientBoostingClassifier": {"max_iter": 8, "early_stopping": False}}
@@ -273,3 +279,74 @@ def test_conditions_on_columns_that_the_matrix_lacks_are_refused_before_anything
     with pytest.raises(PlanError, match="departed"):
         run_stage(train_stage(store, where="departed < time('2013-01-09')"))
     assert not (store / "models").exists()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ensemble.RandomForestClassifier",
+        "ensemble.ExtraTreesClassifier",
+        "ensemble.BaggingClassifier",
+        "tree.DecisionTreeClassifier",
+        "tree.DecisionTreeRegressor",
+    ],
+)
+def test_trees_are_trained_on_rows_with_missing_features(store: Path, kind: str) -> None:
+    X, y = matrix()
+    known = np.arange(300) != 5
+    run_stage(train_stage(store, estimator={f"sklearn.{kind}": {}}))
+    module, _, name = kind.rpartition(".")
+    direct = getattr(import_module(f"sklearn.{module}"), name)(random_state=7).fit(X[known], y[known])
+    assert np.isnan(X[known]).any()
+    assert np.array_equal(load_model(store / "models" / "m").predict(X), direct.predict(X))
+
+
+def test_an_estimator_that_changes_its_input_changes_nobody_elses(store: Path) -> None:
+    before = read_rows(f"{store}/features.zarr", None)
+    CACHE.clear()
+    for number in range(2):
+        estimator = {"model_helpers.InPlace": {"tag": number}}
+        places = {"ledger": f"{store}/m{number}.ledger", "bundle": f"{store}/models/{number}"}
+        run_stage(train_stage(store, estimator=estimator, **places))
+        ids = matrix_inputs(stores.snapshot(f"{store}/features.zarr"))
+        shared = load_rows(f"{store}/features.zarr", ids, None, WorkerContext())
+        assert np.array_equal(shared.X, before.X, equal_nan=True)
+        assert np.array_equal(shared.y, before.y)
+    X = np.nan_to_num(matrix()[0])
+    one, two = (
+        load_model(store / "models" / str(number), trusted=["model_helpers.InPlace"]).predict(X.copy())
+        for number in range(2)
+    )
+    assert np.array_equal(one, two)
+
+
+def test_every_metric_of_a_model_that_scales_in_place_sees_the_rows_as_they_are(store: Path) -> None:
+    X, y = np.nan_to_num(matrix()[0]) * 3 + 1, matrix()[1]
+    found = []
+    for copy in (True, False):
+        estimator = make_pipeline(StandardScaler(copy=copy), LogisticRegression()).fit(X.copy(), y)
+        found.append(evaluated(store, X, y, estimator).result["metrics"])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("when > time('2030-01-01')",
+         "none of the 300 rows matches where: when > time('2030-01-01'); when runs from 2013-01-01T00:00:00 to "
+         "2013-01-13T11:00:00"),
+        ("late > 1", "none of the 300 rows matches where: late > 1; late runs from 0.0 to 1.0"),
+        ("when == time('2013-01-01T05:00:00')",
+         "none of the 1 rows that match where: when == time('2013-01-01T05:00:00') has a value of the target 'late'"),
+    ],
+)  # fmt: skip
+def test_a_condition_without_rows_fails_and_says_what_there_is(store: Path, kind: str, where: str, text: str) -> None:
+    run_stage(train_stage(store))
+    stage = evaluate_stage(store, where=where) if kind == "evaluate" else train_stage(store, where=where)
+    before = (store / "models" / "m" / "bundle.json").read_bytes()
+    with pytest.raises(UnitsFailedError) as caught:
+        run_stage(stage)
+    assert text in str(caught.value)
+    assert (store / "models" / "m" / "bundle.json").read_bytes() == before
+    assert Ledger(stage.ledger).result() is None or kind == "train"

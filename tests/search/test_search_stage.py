@@ -276,3 +276,28 @@ def test_a_time_split_of_sorted_rows_copies_nothing(matrix: str) -> None:
     assert isinstance(test, slice)
     assert np.shares_memory(rows.X[train], rows.X)
     assert train.stop == test.start
+
+
+def test_trees_are_searched_on_rows_with_missing_features(matrix: str) -> None:
+    features, _, _ = write_matrix(matrix)
+    features[::5, 1] = np.nan
+    stores.write_region(matrix, 0, {"features": features})
+    for split in (TIME, {"kfold": {"folds": 2}}):
+        searching = stage(
+            matrix, estimator={"sklearn.ensemble.RandomForestClassifier": {"n_estimators": 5}},
+            space={"max_depth": [2, 3]}, sampler={"grid": {}}, split=split,
+        )  # fmt: skip
+        assert [trial["score"] is None for trial in run_stage(searching).result["trials"]] == [False, False]
+
+
+def test_a_trial_that_centres_its_rows_in_place_leaves_the_next_ones_alone(matrix: str) -> None:
+    features, _, _ = write_matrix(matrix)
+    stores.write_region(matrix, 0, {"features": features + 5})
+    common = {"space": {"fit_intercept": [True, True]}, "sampler": {"grid": {}}, "scoring": "r2"}
+    found = []
+    for copy in (True, False):
+        estimator = {"sklearn.linear_model.LinearRegression": {"copy_X": copy}}
+        searching = replace(stage(matrix, estimator=estimator, **common), ledger=f"{matrix}-{copy}.ledger")
+        found.append([trial["score"] for trial in run_stage(searching).result["trials"]])
+    assert found[0] == found[1]
+    assert found[1][0] == found[1][1]

@@ -30,7 +30,7 @@ from daskml_scale.stages.estimator import (
     did_you_mean,
     inner_threads,
 )
-from daskml_scale.stages.matrix import Matrix, load_rows, matrix_bytes, matrix_inputs
+from daskml_scale.stages.matrix import Matrix, load_rows, matrix_bytes, matrix_inputs, private
 from daskml_scale.storage.tables import kind_of
 
 CODE = "search-1"
@@ -103,8 +103,8 @@ class SearchStage(StageBase):
         try:
             train, test = self._splits(matrix, estimator, worker)[split]
             with inner_threads(worker.threads):
-                estimator.fit(matrix.X[train], matrix.y[train])
-                score = float(get_scorer(self.scoring)(estimator, matrix.X[test], matrix.y[test]))
+                estimator.fit(private(matrix.X, train), private(matrix.y, train))
+                score = float(get_scorer(self.scoring)(estimator, private(matrix.X, test), private(matrix.y, test)))
         except MemoryError:
             raise  # the machine's failure, not the trial's: it runs again
         except Exception as error:
