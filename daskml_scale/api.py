@@ -89,6 +89,7 @@ def ingest(
     from daskml_scale.engine.client import current_client
     from daskml_scale.spec.find import source_path
     from daskml_scale.spec.workflow import IngestSpec
+    from daskml_scale.stages.claim import claim
     from daskml_scale.stages.ingest import IngestStage
     from daskml_scale.stages.run import run_stage
 
@@ -110,7 +111,8 @@ def ingest(
         columns=None if spec.columns is None else tuple(spec.columns),
         derive=tuple(spec.derive.items()),
     )
-    run_stage(stage, client=current_client() if client is None else client)
+    with claim(url, "ingest", [("source", stage.source)]):
+        run_stage(stage, client=current_client() if client is None else client)
     return stores.open_dataset(url)
 
 

@@ -6,7 +6,7 @@ put into the graph. This module joins ``Recipe`` and ``Model`` and computes noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from daskml_scale.spec.workflow import ROWS_PER_CHUNK, MatrixOut
 from daskml_scale.storage import files, stores, tables
 
 from .base import Stage
-from .features.bound import Bound, bind
+from .features.bound import Bound, bind, origins
 from .features.statistics import Ranges
 from .isolate import GIVE_UP
 from .matrix import FEATURE_NAMES, FEATURES
@@ -45,6 +45,8 @@ class Source:
     url : str
         Of the rows; empty when they are in memory.
     tables : mapping of name to URL
+    reads : sequence of (argument, URL)
+        Everything in a store that the rows come from, and the model.
     """
 
     model: Model
@@ -52,6 +54,7 @@ class Source:
     matrix: Any
     url: str
     tables: Mapping[str, str]
+    reads: Sequence[tuple[str, str]]
 
     @classmethod
     def of(cls, bundle: Bundle, method: str, data: Any, others: Mapping[str, Any] | None) -> Source:
@@ -65,7 +68,8 @@ class Source:
         model = Model(bundle, method, Output.of(method, bundle.classes, MatrixOut().dtype))
         if bundle.recipe is not None:
             bound = bind(without_target(bundle.recipe), data, others)
-            return cls(model, bound, None, bound.url, bound.tables)
+            read = [("data" if name == "ds" else name, url) for name, url in bound.reads]
+            return cls(model, bound, None, bound.url, bound.tables, [*read, ("model", bundle.path)])
         if not hasattr(data, "data_vars"):
             data = stores.open_dataset(files.normal(data))
         names = tuple(map(str, data[FEATURE_NAMES].values)) if FEATURES in data and FEATURE_NAMES in data else ()
@@ -74,7 +78,9 @@ class Source:
                 f"the model {bundle.name} has no recipe and takes a feature matrix with the features "
                 f"{list(bundle.features)}; the data has {list(names) or 'no feature matrix'}"
             )
-        return cls(model, None, data, stores.source_of(data) or "", {})
+        url = stores.source_of(data) or ""
+        read = [("data", found) for found in origins(data, url)]
+        return cls(model, None, data, url, {}, [*read, ("model", bundle.path)])
 
     @property
     def stored(self) -> bool:

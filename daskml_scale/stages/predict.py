@@ -23,6 +23,7 @@ from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
+from .claim import claim
 from .features.planner import CODE as FEATURES_CODE
 from .features.planner import RecipePlanner, require
 from .isolate import GIVE_UP
@@ -241,9 +242,6 @@ def predict(
     url = files.normal(out)
     if not url.endswith(".zarr"):
         raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
-    if not source.stored:
-        source.write(url, max_bad)
-        return stores.open_dataset(url)
     stage = PredictStage(
         Path(url).stem,
         stores.beside(url, "ledger"),
@@ -254,5 +252,9 @@ def predict(
         max_bad=max_bad,
         trusted=bundle.trusted,
     )
-    source.run(stage, client)
+    with claim(url, "predict", source.reads):
+        if source.stored:
+            source.run(stage, client)
+        else:
+            source.write(url, max_bad)
     return stores.open_dataset(url)

@@ -340,6 +340,15 @@ def source_of(ds: Any) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def origins(ds: Any) -> set[str]:
+    """Return the URLs of all datasets in stores that a lazy one is computed from, however it was changed since."""
+    graphs = [variable.data.dask for variable in ds.variables.values() if hasattr(variable.data, "dask")]
+    names = {name for graph in graphs for name in getattr(graph, "layers", ())}
+    opened_by_xarray = ds.encoding.get("source") if graphs else None
+    here = {opened_by_xarray} if isinstance(opened_by_xarray, str) and "://" not in opened_by_xarray else set()
+    return here | {_opened[name][0] for name in names if name in _opened}
+
+
 def put_json(url: str, name: str, value: Any) -> str:
     """Write a small JSON file beside a dataset (``x/a.zarr``, ``recipe`` -> ``x/a.recipe.json``); return its URL."""
     target = beside(url, f"{name}.json")

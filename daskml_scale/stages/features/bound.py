@@ -6,7 +6,7 @@ this process, chunk by chunk, with the same planner and kernels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,15 @@ class Bound:
         URLs of the other tables; empty for those in memory.
     data : object
         The rows as they were given.
+    reads : sequence of (argument, URL)
+        Everything in a store that the data comes from, changed since it was opened or not.
     """
 
     planner: RecipePlanner
     url: str
     tables: Mapping[str, str]
     data: Any
+    reads: Sequence[tuple[str, str]]
 
     @property
     def stored(self) -> bool:
@@ -72,14 +75,18 @@ def bind(program: Program, ds: Any, others: Mapping[str, Any] | None = None, whe
     """
     others = others or {}
     needed = {*program.row_columns, *program.event_columns, *program.scan_columns(where), program.target or ""}
-    urls, sources = {"": _url(ds, "ds")}, {}
+    urls: dict[str, str] = {}
+    sources: dict[str, Table] = {}
+    reads: list[tuple[str, str]] = []
     snapshots: dict[str, Snapshot] = {}
     wanted = {
         "": (ds, needed),
         **{name: (others[name], {*columns}) for name, columns in program.tables.items() if name in others},
     }
     for name, (data, columns) in wanted.items():
-        urls[name] = _url(data, f"tables[{name!r}]" if name else "ds")
+        argument = f"tables[{name!r}]" if name else "ds"
+        urls[name] = _url(data, argument)
+        reads += [(argument, url) for url in origins(data, urls[name])]
         if urls[name]:
             snapshots[name] = _look(urls[name])
         else:
@@ -87,7 +94,12 @@ def bind(program: Program, ds: Any, others: Mapping[str, Any] | None = None, whe
     rows = snapshots.pop("")
     planner = RecipePlanner(program, rows, snapshots, where, sources)
     planner.check()
-    return Bound(planner, urls.pop(""), urls, ds)
+    return Bound(planner, urls.pop(""), urls, ds, reads)
+
+
+def origins(data: Any, url: str) -> list[str]:
+    """Return the URLs that data is read from; of a changed dataset those of what it was computed from."""
+    return [url] if url else sorted(stores.origins(data))
 
 
 def _url(data: Any, argument: str) -> str:

@@ -18,6 +18,7 @@ from daskml_scale.errors import SpecError, UsageError
 from daskml_scale.plan.records import digest
 from daskml_scale.spec.expressions import names
 from daskml_scale.spec.steps import AsOf, Lookup, Step, Trailing
+from daskml_scale.stages.claim import claim
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 
@@ -152,11 +153,12 @@ class Recipe:
         self._program = bound.planner.program
         if out is not None and bound.stored:
             return self._run(bound, out)
-        ready = self._scanned(bound)
         if out is None:
-            return preview(bound, ready)
-        write(bound, ready, _zarr(out))
-        return stores.open_dataset(_zarr(out))
+            return preview(bound, self._scanned(bound))
+        url = _zarr(out)
+        with claim(url, "features", bound.reads):
+            write(bound, self._scanned(bound), url)
+        return stores.open_dataset(url)
 
     def _scanned(self, bound: Bound) -> Ready:
         """Run the fitting pass, and remember it within this process."""
@@ -169,7 +171,8 @@ class Recipe:
 
     def _run(self, bound: Bound, out: str | os.PathLike[str]) -> xr.Dataset:
         url = _zarr(out)
-        self._execute(self._stage(bound, stores.beside(url, "ledger"), Path(url).stem, write=True), bound)
+        with claim(url, "features", bound.reads):
+            self._execute(self._stage(bound, stores.beside(url, "ledger"), Path(url).stem, write=True), bound)
         return stores.open_dataset(url)
 
     @staticmethod
