@@ -28,10 +28,12 @@ KEY_PREFIX = "daskml-"
 """Keys of dispatch tasks: their units are reported by stage, so the tasks are not counted."""
 MAX_ROWS = 1000
 """Stages kept; the one reported longest ago is dropped first."""
+MAX_IDLE = 64
+"""Addresses of workers with a free slot that a dispatcher is told."""
 MAX_KEYS = 5000
 """Keys looked at for the unique bytes of one worker; beyond, all its bytes count."""
-REPORT_SECONDS = 0.5
-"""Shortest time between two reports of a stage."""
+HEARD_SECONDS = 10.0
+"""A worker not heard of for so long counts as busy: it would not start a task."""
 
 WAITING, READY, PROCESSING = range(3)
 _COLUMN = {"waiting": WAITING, "queued": READY, "no-worker": READY, "processing": PROCESSING}
@@ -46,7 +48,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
     Attributes
     ----------
     stages : dict
-        (client id, stage) -> row, see `BacklogReporter.report`; in order of the last report.
+        (client id, dispatcher id) -> row, see `reporter.BacklogReporter.report`; in order of the last report.
     counts : dict
         Bucket -> [waiting for other tasks, could run now, sent to a worker].
     idle : dict
@@ -62,16 +64,23 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         self.idle: dict[str, float] = {}
 
     async def start(self, scheduler: Any) -> None:
-        """Count what is there already and offer the two handlers."""
+        """Count what is there already and offer the handlers."""
         self.scheduler = scheduler
         self.stages.clear()
         self._recount()
-        scheduler.handlers["daskml_backlog"] = self.snapshot
-        scheduler.handlers["daskml_retire"] = self.retire
+        scheduler.handlers.update(self._handlers())
+
+    def _handlers(self) -> dict[str, Any]:
+        return {
+            "daskml_backlog": self.snapshot,
+            "daskml_retire": self.retire,
+            "daskml_report": self.report,
+            "daskml_flight": self.flight,
+        }
 
     async def close(self) -> None:
         """Withdraw the handlers."""
-        for handler in ("daskml_backlog", "daskml_retire"):
+        for handler in self._handlers():
             self.scheduler.handlers.pop(handler, None)
 
     def restart(self, scheduler: Any) -> None:
@@ -123,20 +132,62 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             del self.stages[row]
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Take the report of a dispatcher; anything malformed is ignored."""
-        if topic != TOPIC or not isinstance(msg, Mapping):
-            return
+        """Take a report as an event; anything malformed is ignored."""
+        if topic == TOPIC:
+            self._take(msg)
+
+    def report(self, message: Any) -> dict[str, Any]:
+        """Take the report of a dispatcher and tell it what it may use.
+
+        Returns
+        -------
+        dict
+            ``slots``: tasks with these resources that the cluster runs at a time; ``others``: weights of the
+            other stages that have work; ``idle``: addresses of workers with a free slot, at most `MAX_IDLE`.
+        """
+        key = self._take(message)
+        needs = dict((message.get("resources") if isinstance(message, Mapping) else None) or {})
+        slots = 0
+        idle: list[str] = []
+        now = time()
+        for worker in self.scheduler.running:
+            most = _slots(worker, needs)
+            slots += most
+            if len(idle) < MAX_IDLE and len(worker.processing) < most and now - worker.last_seen < HEARD_SECONDS:
+                idle.append(worker.address)
+        others = [row["weight"] for other, row in self.stages.items() if other != key and row["runnable"] > 0]
+        return {"slots": slots, "others": others, "idle": idle}
+
+    def _take(self, msg: Any) -> tuple[str, str] | None:
         try:
             row = _row(msg)
-        except (KeyError, TypeError, ValueError):
+            key = (row["client"], str(msg.get("id", row["stage"])))
+        except (AttributeError, KeyError, TypeError, ValueError):
             logger.debug("ignored a malformed backlog report: %r", msg)
-            return
-        key = (row["client"], row["stage"])
+            return None
         self.stages.pop(key, None)
         if row["units_left"] > 0 and not msg.get("closed"):
             self.stages[key] = row
             if len(self.stages) > MAX_ROWS:
                 del self.stages[next(iter(self.stages))]
+        return key
+
+    def flight(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Return where tasks are: state, worker's address and name, seconds since it was heard of."""
+        now = time()
+        rows = []
+        for key in keys:
+            task = self.scheduler.tasks.get(key)
+            worker = None if task is None else task.processing_on
+            rows.append(
+                {
+                    "state": "forgotten" if task is None else task.state,
+                    "worker": "" if worker is None else worker.address,
+                    "name": "" if worker is None else str(worker.name),
+                    "heard": 0.0 if worker is None else now - worker.last_seen,
+                }
+            )
+        return rows
 
     def snapshot(self) -> dict[str, Any]:
         """Return the backlog and the workers as plain data (see the module function `snapshot`)."""
@@ -226,7 +277,14 @@ def _row(msg: Mapping[str, Any]) -> dict[str, Any]:
         "in_flight": int(msg.get("in_flight", 0)),
         "seconds_per_unit": None if seconds is None else float(seconds),
         "resources": {str(name): float(amount) for name, amount in (msg.get("resources") or {}).items()},
+        "weight": float(msg.get("weight", 1.0)),
     }
+
+
+def _slots(worker: Any, needs: Mapping[str, float]) -> int:
+    """Return how many tasks with these resources a worker runs at a time."""
+    limits = [int(worker.resources.get(name, 0) // amount) for name, amount in needs.items() if amount]
+    return int(min([worker.nthreads, *limits]))
 
 
 def _unique_bytes(worker: Any) -> int:
@@ -260,81 +318,3 @@ def read_backlog(client: Any) -> dict[str, Any]:
 async def dask_setup(scheduler: Any) -> None:
     """Install the plugin (the preload hook); the scheduler starts it afterwards."""
     scheduler.add_plugin(BacklogPlugin(), name=NAME, idempotent=True)
-
-
-class BacklogReporter:
-    """Tells the scheduler what one stage of one driver has left.
-
-    A report that cannot be delivered is dropped: noticing a lost scheduler is the dispatcher's job.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    stage : str
-    resources : mapping, optional
-        Dask resources that a task of the stage needs.
-    """
-
-    def __init__(self, client: Any, stage: str, resources: Mapping[str, float] | None = None) -> None:
-        self.client, self.stage, self.resources = client, stage, dict(resources or {})
-        self._sent: float | None = None
-        self._listed = False
-
-    def report(
-        self,
-        *,
-        units_left: int,
-        runnable: int,
-        seconds_per_unit: float | None,
-        in_flight: int,
-        now: float,
-        force: bool = False,
-    ) -> bool:
-        """Send a report unless the last one is younger than half a second; the first and last always go.
-
-        Parameters
-        ----------
-        units_left : int
-            Not committed yet, those in flight included; 0 takes the stage off the backlog.
-        runnable : int
-            Could run now if there were workers, those in flight included.
-        seconds_per_unit : float or None
-            Measured; ``None`` when unknown.
-        in_flight : int
-            Sent to the cluster.
-        now : float
-            Any steady clock, seconds.
-
-        Returns
-        -------
-        bool
-            Whether it was sent.
-        """
-        last = units_left <= 0
-        if last and not self._listed:
-            return False
-        recent = self._listed and self._sent is not None and now - self._sent < REPORT_SECONDS
-        if recent and not (force or last):
-            return False
-        self._sent, self._listed = now, not last
-        return self._send(
-            units_left=units_left, runnable=runnable, seconds_per_unit=seconds_per_unit, in_flight=in_flight
-        )
-
-    def close(self) -> None:
-        """Drop the stage from the backlog. Calling it twice is fine."""
-        if self._listed:
-            self._listed = False
-            self._send(closed=True)
-
-    def _send(self, **values: Any) -> bool:
-        if self.client.status != "running":
-            return False
-        message = {"client": self.client.id, "stage": self.stage, "resources": self.resources, **values}
-        try:
-            # As ``client.log_event``, but a scheduler that just died may not block the driver for long.
-            self.client.sync(self.client.scheduler.log_event, topic=TOPIC, msg=message, callback_timeout=5)
-        except Exception:
-            logger.debug("could not report the backlog of %s", self.stage, exc_info=True)
-            return False
-        return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 from typing import Any
 
 from daskml_scale.errors import ClusterError
@@ -37,6 +39,18 @@ def workers(client: Any) -> dict[str, Any]:
             "run the same command again: committed work is kept"
         ) from error
     return found
+
+
+def reconnected(client: Any, seconds: float = 30.0) -> Any | None:
+    """Wait until a scheduler is back at the client's address, with workers; ``None`` when none comes."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and client.status != "closed":
+        if client.status == "running":
+            with contextlib.suppress(ClusterError):
+                if workers(client):
+                    return client
+        time.sleep(0.1)
+    return None
 
 
 def slots(client: Any, resources: dict[str, float] | None = None) -> int:

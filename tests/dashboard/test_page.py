@@ -15,6 +15,7 @@ from distributed import Client
 from daskml_scale import events
 from daskml_scale.dashboard import plugin
 from daskml_scale.engine import backlog
+from daskml_scale.engine.reporter import BacklogReporter
 
 HOSTILE = '<script>window.hacked=1</script><img src="x" onerror="window.hacked=1">$$x$$'
 
@@ -78,7 +79,7 @@ def test_the_json_tells_runs_stages_workers_scaling_and_backlog(cluster: tuple[C
     client.log_event(events.TOPIC, commit("json", 1).to_dict())
     assert fetch_json(url + "/workflow.json")["backlog"] is None
     client.register_plugin(backlog.BacklogPlugin(), name=backlog.NAME)
-    backlog.BacklogReporter(client, "features").report(
+    BacklogReporter(client, "features").report(
         units_left=4, runnable=4, seconds_per_unit=0.5, in_flight=0, now=1.0
     )
     data = fetch_json(url + "/workflow.json?run=json")

@@ -10,7 +10,8 @@ import pytest
 from dask.config import set as dask_config
 from distributed import Client, Event, LocalCluster, wait
 
-from daskml_scale.engine.backlog import MAX_ROWS, TOPIC, BacklogPlugin, BacklogReporter, read_backlog, snapshot
+from daskml_scale.engine.backlog import MAX_ROWS, TOPIC, BacklogPlugin, read_backlog, snapshot
+from daskml_scale.engine.reporter import BacklogReporter
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,7 @@ def test_a_report_is_listed_and_the_last_one_takes_it_off(client: Client):
             "in_flight": 2,
             "seconds_per_unit": 0.5,
             "resources": {"GPU": 1.0},
+            "weight": 1.0,
         }
     ]
     assert report(reporter, now=0.1, units=0)
