@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
+from operator import attrgetter
 from typing import Any
 
 from daskml_scale.errors import PlanError
@@ -21,6 +22,7 @@ MOST_BYTES = 8 << 20
 """Payload bytes kept ahead; one slab more at most."""
 SLAB_UNITS = 1024
 SLAB_BYTES = 256 << 10
+_WEIGHT = attrgetter("weight")
 
 
 @dataclass(slots=True)
@@ -76,21 +78,19 @@ class LookAhead:
             self._read_slab()
 
     def _read_slab(self) -> None:
-        units: list[Unit] = []
+        units: list[Any] = []
         try:
-            for unit in islice(self.source, self._next):
-                if unit is None:
-                    self.paused = True
-                    break
-                units.append(unit)
-            else:
-                self.exhausted = len(units) < self._next
-        except Exception as raised:
+            units.extend(islice(self.source, self._next))
+            self.exhausted = len(units) < self._next
+        except Exception as raised:  # what it gave before is in the list
             self.exhausted, self.broken = True, raised
+        if None in units:
+            self.paused = True
+            units = [unit for unit in units if unit is not None]
         if not units:
             return
         size = len(dumped([unit.payload for unit in units], units))
-        even = all(unit.weight == 1.0 for unit in units)
+        even = set(map(_WEIGHT, units)) == {1.0}
         weight = float(len(units)) if even else float(sum(unit.weight for unit in units))
         self._slabs.append(_Slab(units, -(-size // len(units)), even))
         self.waiting += len(units)
