@@ -28,7 +28,7 @@ HOUR = np.timedelta64(3600 * 10**9, "ns")
 @pytest.fixture(scope="module")
 def fitted(tables) -> Program:
     program, where = flights_program()
-    return learn(program, [scan(program, tables[0], ROWS, where)])
+    return learn(program, [scan(program, tables[0], ROWS, where)], ("late",))
 
 
 @pytest.fixture(scope="module")

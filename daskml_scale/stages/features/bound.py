@@ -7,7 +7,7 @@ this process, chunk by chunk, with the same planner and kernels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot, Variable
+from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.spec.workflow import ROWS_PER_CHUNK, MatrixOut
 from daskml_scale.stages.base import Ref
 from daskml_scale.storage import files, stores, tables
@@ -94,7 +95,38 @@ def bind(program: Program, ds: Any, others: Mapping[str, Any] | None = None, whe
     rows = snapshots.pop("")
     planner = RecipePlanner(program, rows, snapshots, where, sources)
     planner.check()
+    own = _own_in_memory(planner, {name: data for name, (data, _) in wanted.items()})
+    if own:
+        planner = replace(planner, own_in_memory=own)
+        planner.check()
     return Bound(planner, urls.pop(""), urls, ds, reads)
+
+
+def _own_in_memory(planner: RecipePlanner, given: Mapping[str, Any]) -> frozenset[str]:
+    """Return the tables that are the rows themselves, by what they hold, where one of the two is in memory."""
+    found, rows = set(), planner.rows
+    for name, columns in planner.program.tables.items():
+        alike = planner.tables[name].rows == rows.rows and all(column in rows.variables for column in columns)
+        here = planner.sources.keys() & {"", name}
+        if alike and here and not set(planner.withheld).isdisjoint(columns):
+            ours, theirs = (_columns(given[which], columns) for which in ("", name))
+            if all(_equal(ours[column], theirs[column]) for column in columns):
+                found.add(name)
+    return frozenset(found)
+
+
+def _columns(data: Any, names: Sequence[str]) -> dict[str, Values]:
+    if hasattr(data, "data_vars"):
+        return tables.from_dataset(data, names)
+    return tables.read_columns(files.normal(data), names)
+
+
+def _equal(one: Values, other: Values) -> bool:
+    if isinstance(one, Coded) and isinstance(other, Coded):
+        return one.labels == other.labels and bool(np.array_equal(one.codes, other.codes))
+    if isinstance(one, Coded) or isinstance(other, Coded):
+        return False
+    return bool(np.array_equal(one, other, equal_nan=True))
 
 
 def origins(data: Any, url: str) -> list[str]:
@@ -161,7 +193,7 @@ def preview(bound: Bound, ready: Ready) -> xr.Dataset:
     blocks = _Blocks(ready.transformer, ranges, [ready.halo(*rows) for rows in ranges], layout.dtype)
     # Equal names mean equal content: Dask takes a block that it holds already for a name it knows.
     versions = [ready.transformer.rows.version, *(table.version for table in ready.transformer.tables.values())]
-    name = f"recipe-{digest(ready.program.hash, bound.url, bound.planner.rows.ids, versions)}"
+    name = f"recipe-{digest(ready.program.hash, bound.url, bound.planner.rows.ids, versions, bound.planner.own)}"
     width = len(layout.features)
     matrix: Any = np.empty((0, width), dtype=layout.dtype)
     if ranges:

@@ -7,14 +7,14 @@ tables) was refused before by ``spec.recipe_checks``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from daskml_scale.errors import SpecError
 from daskml_scale.plan.units import Snapshot
 from daskml_scale.spec.explain import nearest
-from daskml_scale.spec.expressions import Coded, Values, evaluate
+from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.spec.steps import AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing
 from daskml_scale.storage.tables import kind_of
 
@@ -42,6 +42,51 @@ _REMEDY = {
 def kinds(snapshot: Snapshot) -> dict[str, str]:
     """Return the kinds of a table's columns."""
     return {name: kind_of(found) for name, found in snapshot.variables.items() if found.dims == (snapshot.dim,)}
+
+
+def withheld(target: str | None, known_at: str, derived_from: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the target, what it is computed from, and what is computed from those: none of it is known at the row.
+
+    Columns that ``known_at`` names, and what they are computed from, are known there and stay out of it.
+    """
+    if target is None:
+        return ()
+    exempt = _sources(names(known_at), derived_from)
+    found = _sources([target], derived_from) - exempt
+    while True:
+        more = {column for column, sources in derived_from.items() if found.intersection(sources)} - exempt - found
+        if not more:
+            return tuple(sorted(found))
+        found |= more
+
+
+def _sources(columns: Iterable[str], derived_from: Mapping[str, Sequence[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(columns)
+    while waiting:
+        column = waiting.pop()
+        if column not in found:
+            found.add(column)
+            waiting.extend(derived_from.get(column, ()))
+    return found
+
+
+def check_own_tables(steps: Sequence[Step], own: Collection[str], hidden: Collection[str]) -> None:
+    """Refuse a lookup that takes the target from the very table whose rows are predicted: keys know no time.
+
+    Raises
+    ------
+    SpecError
+    """
+    for position, step in enumerate(steps):
+        if isinstance(step, Lookup) and step.table in own:
+            for name in step.take:
+                if name in hidden:
+                    raise SpecError(
+                        f"{name!r} is the target or goes with it, and table {step.table!r} is the recipe's own: rows "
+                        "would find their own value; use trailing or as_of, which look at earlier rows",
+                        path=f"steps[{position}].lookup.take",
+                    )
 
 
 def check(program: Program, columns: Kinds, tables: Mapping[str, Kinds], where: str | None = None) -> None:

@@ -126,6 +126,12 @@ class Timeline:
         rank = np.searchsorted(self._distinct, _plain(instants), "right" if inclusive else "left")
         return np.searchsorted(self._keys, groups * (len(self._distinct) + 1) + rank, "right")
 
+    def places(self, events: int, rows: np.ndarray) -> np.ndarray:
+        """Return where ``rows`` of the events stand in the timeline, -1 for those left out; shape (rows,)."""
+        where = np.full(events + 1, -1)  # the last one is for rows that are no event
+        where[self.order] = np.arange(len(self.order))
+        return np.asarray(where[rows])
+
     @property
     def nbytes(self) -> int:
         return int(self.order.nbytes + self._keys.nbytes + self._distinct.nbytes)
@@ -191,8 +197,20 @@ def lookup(step: Lookup, join: Join, columns: Mapping[str, Values]) -> list[np.n
     return _take(join, join.rows[codes] if len(join.rows) else codes, codes >= 0)
 
 
-def as_of(step: AsOf, join: Join, columns: Mapping[str, Values], known_at: np.ndarray) -> list[np.ndarray]:
-    """Return the last values recorded at or before ``known_at``, NaN without a match; one array per name taken."""
+def as_of(
+    step: AsOf,
+    join: Join,
+    columns: Mapping[str, Values],
+    known_at: np.ndarray,
+    itself: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """Return the last values recorded at or before ``known_at``, NaN without a match; one array per name taken.
+
+    Parameters
+    ----------
+    itself : ndarray of int, shape (rows,), optional
+        The row of the other table that is the row itself: the one before it counts in its place.
+    """
     assert join.timeline is not None
     groups = join.keys.encode([columns[name] for name in step.match], len(known_at))
     stop = join.timeline.count(groups, known_at)
@@ -201,9 +219,13 @@ def as_of(step: AsOf, join: Join, columns: Mapping[str, Values], known_at: np.nd
     else:
         earliest = known_at - np.timedelta64(nanoseconds(step.tolerance), "ns")
         start = join.timeline.count(groups, earliest, inclusive=False)
-    found = stop > start
     order = join.timeline.order
-    return _take(join, order[np.where(found, stop - 1, 0)] if len(order) else stop, found)
+    if not len(order):
+        return _take(join, stop, np.zeros(len(stop), dtype=bool))
+    if itself is not None:
+        stop = stop - ((stop > start) & (order[np.maximum(stop - 1, 0)] == itself))
+    found = stop > start
+    return _take(join, order[np.where(found, stop - 1, 0)], found)
 
 
 def _take(join: Join, rows: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
@@ -214,7 +236,11 @@ def _take(join: Join, rows: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
 
 
 def trailing(
-    step: Trailing, columns: Mapping[str, Values], known_at: np.ndarray, events: Mapping[str, Values]
+    step: Trailing,
+    columns: Mapping[str, Values],
+    known_at: np.ndarray,
+    events: Mapping[str, Values],
+    itself: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Return a statistic of earlier rows over windows that end at ``known_at``; one array per window.
 
@@ -224,6 +250,8 @@ def trailing(
     known_at : ndarray of datetime64, shape (rows,)
     events : mapping of column to Values of shape (events,)
         The earlier rows, in table order: at least all whose ``at`` lies in a window.
+    itself : ndarray of int, shape (rows,), optional
+        Which event is the row itself, -1 for none: it is left out of its own window.
     """
     of, times = events[step.of], np.asarray(events[step.at])
     keys = Keys([events[name] for name in step.match], len(times))
@@ -232,15 +260,19 @@ def trailing(
     values = np.ones(len(times)) if step.stat == "count" else numbers(of)
     values = values[timeline.order]
     stop = timeline.count(groups, known_at)
+    place = np.full(len(known_at), -1) if itself is None else timeline.places(len(times), itself)
     features = []
     for window in step.windows:
         start = timeline.count(groups, known_at - np.timedelta64(nanoseconds(window), "ns"))
         start = np.minimum(start, stop)  # a window that begins before 1677 would wrap around
-        count = (stop - start).astype("float64")
+        inside = (place >= start) & (place < stop)
+        count = (stop - start - inside).astype("float64")
         if step.stat == "count":
             features.append(count)
             continue
-        total = window_sums(values, start, stop)
+        # What lies on either side of the row itself: its own value must not even round the sum.
+        total = window_sums(values, start, np.where(inside, place, stop))
+        total[inside] += window_sums(values, place[inside] + 1, stop[inside])
         if step.stat == "mean":
             with np.errstate(invalid="ignore", divide="ignore"):
                 total = total / count

@@ -22,7 +22,7 @@ from .program import Program, joined_columns
 from .statistics import Bounds, Ranges, learn
 from .transformer import RowTransformer, StoredTable, Table
 
-CODE = "features-1"
+CODE = "features-2"
 """Changes whenever a kernel's output changes for the same input."""
 
 
@@ -39,6 +39,8 @@ class RecipePlanner:
     where : str or None
     sources : mapping of name to Table
         Tables that do not lie in a store (of the Python API), ``""`` being the rows.
+    own_in_memory : frozenset of str
+        Tables that are the rows themselves, where one of the two is in memory.
     """
 
     program: Program
@@ -46,6 +48,7 @@ class RecipePlanner:
     tables: Mapping[str, Snapshot] = field(default_factory=dict)
     where: str | None = None
     sources: Mapping[str, Table] = field(default_factory=dict)
+    own_in_memory: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Refuse a recipe that does not fit its tables.
@@ -64,6 +67,27 @@ class RecipePlanner:
         )
         others = {name: checks.kinds(snapshot) for name, snapshot in self.tables.items()}
         checks.check(program, checks.kinds(self.rows), others, self.where)
+        checks.check_own_tables(program.steps, self.own, self.withheld)
+
+    @cached_property
+    def withheld(self) -> tuple[str, ...]:
+        """Columns whose value at the row itself never counts; those of ``fit`` for a fitted recipe."""
+        program = self.program
+        if program.categories is not None:
+            return program.withheld
+        return checks.withheld(program.target, program.known_at, self.rows.attrs.get("derived_from") or {})
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        """The joined tables that are the rows themselves: the same URL, or the same content in what is read."""
+        found = set(self.own_in_memory)
+        for name, columns in self.program.tables.items():
+            table = self.tables[name]
+            ids = [table.ids.get(column) for column in columns]
+            same = all(ids) and ids == [self.rows.ids.get(column) for column in columns]
+            if table.url and (table.url == self.rows.url or (same and table.rows == self.rows.rows)):
+                found.add(name)
+        return frozenset(found)
 
     @cached_property
     def chunks(self) -> list[tuple[int, int]]:
@@ -132,7 +156,7 @@ class RecipePlanner:
 
     def fold(self, scans: Sequence[Mapping[str, Any]]) -> Ready:
         """Return the fitted recipe and its bounds from the statistics of all chunks, in order."""
-        program = learn(self.program, scans)
+        program = learn(self.program, scans, self.withheld)
         bounds = Bounds.merge(program, self.chunks, scans) if program.trailing and self.chunks else None
         return Ready(program, self, bounds)
 
@@ -148,7 +172,8 @@ class RecipePlanner:
             return self.sources.get(name) or StoredTable(snapshot.url, digest(_all_ids(snapshot, columns)))
 
         tables = {name: table(name, self.tables[name], columns) for name, columns in program.tables.items()}
-        return RowTransformer(program, self.sources.get("") or StoredTable(self.rows.url), tables, self.where)
+        rows = self.sources.get("") or StoredTable(self.rows.url)
+        return RowTransformer(program, rows, tables, self.where, self.own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +212,7 @@ class Ready:
         halo, rows = self.halo(start, stop), self.planner.rows
         own = rows.row_ids((*self.program.row_columns, *also), start, stop)
         around = [rows.row_ids(self.program.event_columns, first, last) for first, last in halo]
-        return digest((start, stop), own, halo, around, self._joined_ids)
+        return digest((start, stop), own, halo, around, self._joined_ids, self.planner.own)
 
     @cached_property
     def _joined_ids(self) -> str:

@@ -36,12 +36,16 @@ class Program:
     target : str or None
     categories : mapping of column to tuple of str, or None
         Sorted labels seen in ``fit``, for every ordinal column; ``None`` before fitting.
+    withheld : tuple of str
+        Columns whose value at the row itself never counts in a window or a join of its own table: the
+        target and what goes with it, found in ``fit``. Prediction reads no target and still needs to know.
     """
 
     steps: tuple[Step, ...]
     known_at: str
     target: str | None = None
     categories: Mapping[str, tuple[str, ...]] | None = None
+    withheld: tuple[str, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -101,13 +105,14 @@ class Program:
             found.extend((*names(self.known_at), *self.windows))
         return _unique(found)
 
-    def fitted(self, categories: Mapping[str, Sequence[str]]) -> Program:
+    def fitted(self, categories: Mapping[str, Sequence[str]], withheld: Sequence[str] = ()) -> Program:
         """Return the same recipe with what fitting learnt."""
-        return replace(self, categories={name: tuple(labels) for name, labels in sorted(categories.items())})
+        learnt = {name: tuple(labels) for name, labels in sorted(categories.items())}
+        return replace(self, categories=learnt, withheld=tuple(withheld))
 
     def unfitted(self) -> Program:
         """Return the same recipe before fitting."""
-        return replace(self, categories=None)
+        return replace(self, categories=None, withheld=())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as a JSON dict; :meth:`from_dict` is the inverse."""
@@ -117,7 +122,7 @@ class Program:
             "steps": [dump_step(step) for step in self.steps],
             "known_at": self.known_at,
             "target": self.target,
-            "fitted": None if fitted is False else {"categories": fitted},
+            "fitted": None if fitted is False else {"categories": fitted, "withheld": list(self.withheld)},
         }
 
     @classmethod
@@ -135,7 +140,9 @@ class Program:
             )
         program = cls(parse_steps(value["steps"]), value["known_at"], value.get("target"))
         learnt = value.get("fitted")
-        return program if learnt is None else program.fitted(learnt["categories"])
+        if learnt is None:
+            return program
+        return program.fitted(learnt["categories"], learnt.get("withheld", [program.target] if program.target else []))
 
     @property
     def hash(self) -> str:

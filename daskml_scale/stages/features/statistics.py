@@ -70,8 +70,8 @@ def _ends(times: np.ndarray) -> list[int] | None:
     return [int(present.min()), int(present.max())] if len(present) else None
 
 
-def learn(program: Program, scans: Iterable[Mapping[str, Any]]) -> Program:
-    """Return the fitted recipe from the statistics of all chunks, in unit order."""
+def learn(program: Program, scans: Iterable[Mapping[str, Any]], withheld: Sequence[str] = ()) -> Program:
+    """Return the fitted recipe from the statistics of all chunks, in unit order, and what ``checks.withheld`` says."""
     if program.categories is not None:
         return program
     counts: dict[str, dict[str, int]] = {name: {} for name in program.ordinal}
@@ -79,7 +79,7 @@ def learn(program: Program, scans: Iterable[Mapping[str, Any]]) -> Program:
         for name, labels in found.get("categories", {}).items():
             for label, rows in labels.items():
                 counts[name][label] = counts[name].get(label, 0) + rows
-    return program.fitted({name: sorted(labels) for name, labels in counts.items()})
+    return program.fitted({name: sorted(labels) for name, labels in counts.items()}, withheld)
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,12 +96,15 @@ class RowTransformer:
         The other tables of lookup and as-of steps.
     where : str or None
         Rows that the fitting pass learns from.
+    own : frozenset of str
+        The other tables that are the rows themselves.
     """
 
     program: Program
     rows: Table
     tables: Mapping[str, Table]
     where: str | None = None
+    own: frozenset[str] = frozenset()
 
     def scan(self, start: int, stop: int) -> dict[str, Any]:
         """Return the statistics of rows [start, stop): a small JSON value."""
@@ -140,7 +143,8 @@ class RowTransformer:
         out = np.empty((stop - start, len(self.program.features)), dtype=dtype)
         for position, step in enumerate(self.program.steps):
             join = self.join(position, cache) if isinstance(step, (Lookup, AsOf)) else None
-            arrays = self._step(step, {**rows, **made} if _rowwise(step) else rows, known_at, join, events)
+            columns = {**rows, **made} if _rowwise(step) else rows
+            arrays = self._step(step, columns, known_at, join, events, self._itself(step, start, stop, halo))
             made.update(zip(step.outputs(), arrays, strict=True))
         with np.errstate(over="ignore", invalid="ignore"):
             for column, name in enumerate(self.program.features):
@@ -154,6 +158,7 @@ class RowTransformer:
         known_at: np.ndarray,
         join: joins.Join | None,
         events: Mapping[str, Values],
+        itself: np.ndarray | None,
     ) -> list[np.ndarray]:
         """Return the features of one step, float64, each of shape (rows,)."""
         match step:
@@ -174,9 +179,9 @@ class RowTransformer:
                 return joins.lookup(step, join, columns)
             case AsOf():
                 assert join is not None
-                return joins.as_of(step, join, columns, known_at)
+                return joins.as_of(step, join, columns, known_at, itself)
             case Trailing():
-                return joins.trailing(step, columns, known_at, events)
+                return joins.trailing(step, columns, known_at, events, itself)
         raise TypeError(f"{type(step).__name__} has no kernel")
 
     def join(self, position: int, cache: Cache = CACHE) -> joins.Join:
@@ -187,6 +192,15 @@ class RowTransformer:
         load: Callable[[], joins.Join] = lambda: joins.prepare(step, table.read(joined_columns(step)), position)  # noqa: E731
         key = ("join", getattr(table, "url", ""), table.version, step.model_dump_json())
         return cache.get(key, load, lambda join: join.nbytes)
+
+    def _itself(self, step: Step, start: int, stop: int, halo: Ranges) -> np.ndarray | None:
+        """Return where each row is among those that a step looks at, -1 where it is not; ``None`` if it may count."""
+        withheld = self.program.withheld
+        if isinstance(step, Trailing) and step.of in withheld:
+            return places(halo, start, stop)
+        if isinstance(step, AsOf) and step.table in self.own and not set(withheld).isdisjoint(step.take):
+            return np.arange(start, stop)
+        return None
 
     def _events(self, halo: Ranges) -> dict[str, Values]:
         names = self.program.event_columns
@@ -202,6 +216,18 @@ def _coded(column: Values) -> Coded:
     if not isinstance(column, Coded):
         raise TypeError(f"a column of {column.dtype} is not a category")
     return column
+
+
+def places(ranges: Ranges, start: int, stop: int) -> np.ndarray:
+    """Return the places of rows [start, stop) in the joined ``ranges``, -1 where a row is in none; shape (rows,)."""
+    found = np.full(stop - start, -1)
+    before = 0
+    for first, last in ranges:
+        low, high = max(first, start), min(last, stop)
+        if low < high:
+            found[low - start : high - start] = np.arange(before + low - first, before + high - first)
+        before += last - first
+    return found
 
 
 def concatenate(pieces: Sequence[Values]) -> Values:
