@@ -1,44 +1,183 @@
-"""Scripted faults: a stage whose kernel calls can be counted, slowed down, and made to kill their process.
+"""Scripted faults: what the calls of a stage's kernel do besides their work, and what they did.
 
-Faults are scripts, not chance: the same script fails at the same unit and attempt every time.
+A ``Script`` counts every call, tells a test that a moment is reached (and holds there), and makes chosen
+units kill, crash, raise, swell, dawdle or return too much. Moments are numbers of calls, never times, and
+the same script fails at the same unit and attempt every time. What was called and committed is appended
+to one file per process, so that the account of a killed process is complete. Not imported by the package.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.plan.records import Record
+from daskml_scale.plan.records import Record, Written
 from daskml_scale.plan.units import Outcome, Plan, Unit
 from daskml_scale.stages.base import Input, Ref, Stage, StageResult
 from daskml_scale.storage.ledger import Ledger
 
+ALWAYS = 1_000_000
+REACHED = "reached"
+"""Named pipe in a script's folder: one line ``<call> <pid> <unit>`` per moment."""
+STEP = 32 << 20
+"""Bytes that a swelling unit takes at a time."""
+PATIENCE = 30.0
+"""Seconds after which a swollen unit that nobody ended gives up."""
+
+
+class ScriptedError(Exception):
+    """What a unit raises that is told to."""
+
 
 @dataclass(frozen=True)
-class Counted:
-    """A stage that makes a file per kernel call and otherwise is the stage that it wraps.
+class Fault:
+    """What one unit does wrong.
 
     Attributes
     ----------
-    stage : Stage
-    folder : str
-        Gets ``<stage>:<unit>:<n>`` per call, n from 0; ``/`` in the unit becomes ``.``.
-    delay : float
-        Seconds that each call takes longer.
-    kills : tuple of (unit key, attempts)
-        The first ``attempts`` calls of that unit kill their process by SIGKILL, after the file was made.
+    unit : str
+        Its key.
+    does : str
+        ``kill`` (SIGKILL of its process), ``segfault``, ``raise``, ``swell`` (takes ``amount`` bytes and waits to be
+        ended), ``dawdle`` (``amount`` seconds more), ``large`` (returns a text of ``amount`` characters).
+    times : int
+        The first so many calls of the unit; all by default.
     """
 
-    stage: Any
+    unit: str
+    does: str
+    times: int = ALWAYS
+    amount: float = 0.0
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the kernel calls of a stage do besides their work.
+
+    Attributes
+    ----------
+    folder : str
+        Gets the accounts, and holds the named pipes when somebody listens.
+    delay : float
+        Seconds that each call takes longer.
+    faults : tuple of Fault
+    moments : tuple of int
+        The n-th call of the stage, over all processes and from 1, writes a line into the pipe ``reached`` and
+        waits for a byte in the pipe ``go.<n>``.
+    """
+
     folder: str
     delay: float = 0.0
-    kills: tuple[tuple[str, int], ...] = ()
+    faults: tuple[Fault, ...] = ()
+    moments: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Script:
+        """Rebuild a script; the inverse of ``to_dict``."""
+        faults = tuple(Fault(**fault) for fault in data["faults"])
+        return cls(**{**data, "faults": faults, "moments": tuple(data["moments"])})
+
+    def call(self, stage: str, unit: str, work: Callable[[], Any]) -> Any:
+        """Count a call of a unit, do what is scripted for it, and return what ``work`` returns.
+
+        Raises
+        ------
+        ScriptedError
+            When that is the script.
+        """
+        # The calling process's own file: whoever kills it can read later what it had begun.
+        _append(self._path(f"{os.getpid()}.calls"), f"{stage}\t{unit}\n")
+        number = _append(self._path(f"{stage}.ticks"), ".")
+        if number in self.moments:
+            self._hold(number, unit)
+        fault = next((fault for fault in self.faults if fault.unit == unit), None)
+        if fault is not None and _append(self._path(f"{stage}.{unit.replace('/', '.')}.attempts"), ".") > fault.times:
+            fault = None
+        if fault is not None and fault.does in _BEFORE:
+            _BEFORE[fault.does](unit, fault.amount)
+        time.sleep(self.delay)
+        value = work()
+        return _enlarged(value, int(fault.amount)) if fault is not None and fault.does == "large" else value
+
+    def committed(self, stage: str, records: Sequence[Record]) -> None:
+        """Note what a stage made durable."""
+        lines = "".join(f"{stage}\t{record.unit}\n" for record in records)
+        _append(self._path(f"{os.getpid()}.commits"), lines)
+
+    def _hold(self, number: int, unit: str) -> None:
+        _append(self._path(REACHED), f"{number} {os.getpid()} {unit}\n", flags=os.O_WRONLY)
+        gate = os.open(self._path(f"go.{number}"), os.O_RDONLY)
+        os.read(gate, 1)
+        os.close(gate)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+
+def _append(path: str, text: str, flags: int = os.O_WRONLY | os.O_APPEND | os.O_CREAT) -> int:
+    """Append in one system call; return the size of the file right after it, which no other writer can share."""
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        os.write(descriptor, text.encode())
+        return os.lseek(descriptor, 0, os.SEEK_CUR) if flags & os.O_APPEND else 0
+    finally:
+        os.close(descriptor)
+
+
+def _kill(unit: str, amount: float) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _segfault(unit: str, amount: float) -> None:
+    ctypes.string_at(0)
+
+
+def _raise(unit: str, amount: float) -> None:
+    raise ScriptedError(f"unit {unit} was told to raise")
+
+
+def _swell(unit: str, amount: float) -> None:
+    taken = [b"x" * STEP for _ in range(int(amount) // STEP)]
+    time.sleep(PATIENCE)
+    raise ScriptedError(f"unit {unit} held {len(taken) * STEP / 2**20:.0f} MiB for {PATIENCE:g} s and nobody ended it")
+
+
+def _dawdle(unit: str, amount: float) -> None:
+    time.sleep(amount)
+
+
+_BEFORE: dict[str, Callable[[str, float], None]] = {
+    "kill": _kill,
+    "segfault": _segfault,
+    "raise": _raise,
+    "swell": _swell,
+    "dawdle": _dawdle,
+}
+
+
+def _enlarged(value: Any, size: int) -> Any:
+    text = "x" * size
+    return replace(value, result=text) if isinstance(value, Written) else text
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A stage whose kernel calls and commits follow a script; otherwise the stage that it wraps."""
+
+    stage: Any
+    script: Script
 
     @property
     def name(self) -> str:
@@ -59,14 +198,12 @@ class Counted:
         return self._stage.plan(inputs, records)
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
-        attempt = self._mark(unit)
-        if attempt < dict(self.kills).get(unit.key, 0):
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.delay)
-        return self._stage.kernel(unit, worker)
+        return self.script.call(self.name, unit.key, lambda: self._stage.kernel(unit, worker))
 
     def commit(self, outcomes: Sequence[Outcome], plan: Plan, ledger: Ledger) -> list[Record]:
-        return self._stage.commit(outcomes, plan, ledger)
+        records = self._stage.commit(outcomes, plan, ledger)
+        self.script.committed(self.name, records)
+        return records
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         return self._stage.finish(inputs, records)
@@ -76,23 +213,32 @@ class Counted:
         found: Stage = self.stage
         return found
 
-    def _mark(self, unit: Unit) -> int:
-        attempt = 0
-        while True:
-            try:
-                path = Path(self.folder) / f"{self.name}:{unit.key.replace('/', '.')}:{attempt}"
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                attempt += 1
-            else:
-                return attempt
+
+class Noted(NamedTuple):
+    """One line of an account."""
+
+    pid: int
+    stage: str
+    unit: str
 
 
-def executions(folder: str | Path, stage: str) -> dict[str, int]:
-    """Return how often the kernel of each unit of a stage was called: unit key (``/`` as ``.``) -> calls."""
-    calls: dict[str, int] = {}
-    for path in Path(folder).iterdir():
-        name, unit, _ = path.name.split(":")
-        if name == stage:
-            calls[unit] = calls.get(unit, 0) + 1
-    return calls
+def calls(folder: str | Path, pids: Collection[int] | None = None) -> list[Noted]:
+    """Return the kernel calls noted in a script's folder, of these processes or all; in order within a process."""
+    return [noted for noted in _read(folder, "calls") if pids is None or noted.pid in pids]
+
+
+def commits(folder: str | Path) -> list[Noted]:
+    """Return the commits noted in a script's folder, in order within a process."""
+    return list(_read(folder, "commits"))
+
+
+def executions(folder: str | Path, stage: str) -> Counter[str]:
+    """Return how often the kernel of each unit of a stage was called."""
+    return Counter(noted.unit for noted in calls(folder) if noted.stage == stage)
+
+
+def _read(folder: str | Path, kind: str) -> Iterator[Noted]:
+    for path in sorted(Path(folder).glob(f"*.{kind}")):
+        for line in path.read_text().splitlines():
+            stage, unit = line.split("\t")
+            yield Noted(int(path.stem), stage, unit)

@@ -1,10 +1,16 @@
+"""Runs to strike: a small table for the engine's cases, and a whole workflow."""
+
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from harness import CLUSTER, Run
 
 WORKFLOW = """
 version: 1
@@ -39,6 +45,73 @@ stages:
   predictions: {{kind: predict, model: model, input: events, method: predict_proba, out: {{chunk: 50, shard: 50}}}}
 """
 ROWS = 3_000
+
+
+TABLE = """
+version: 1
+name: table
+store: ./runs
+cluster: none
+stages:
+  table: {{kind: ingest, source: {source}, row: {{dim: row, chunk: 10}}}}
+"""
+UNITS = 80
+"""Of the table, besides its scan."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the many random moments to whoever asks for them: ``-m faults_long``."""
+    if "faults_long" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("faults_long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("faults_long")]
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workflow of one stage, ``table``: a scan and 80 units that write a chunk each."""
+    folder = tmp_path_factory.mktemp("table")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": np.arange(10 * UNITS), "x": rng.normal(size=10 * UNITS)})
+    frame.to_csv(folder / "table.csv", index=False)
+    (folder / "table.yaml").write_text(TABLE.format(source=folder / "table.csv"))
+    return folder / "table.yaml"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The definition of a local cluster of two workers with one thread each."""
+    path = tmp_path_factory.mktemp("cluster") / "two.yaml"
+    path.write_text(CLUSTER)
+    return str(path)
+
+
+@pytest.fixture
+def start(tmp_path: Path, cluster: str) -> Iterator[Callable[..., Run]]:
+    """Start runs of a stage of a workflow into ``tmp_path / "store"``; what is left of them ends with the test."""
+    runs: list[Run] = []
+    numbers = itertools.count()
+
+    def begin(workflow: Path, stage: str, *, cluster: str = cluster, store: Path | None = None, **script: Any) -> Run:
+        run = Run(workflow, store or tmp_path / "store", tmp_path / f"run{next(numbers)}", stage, cluster, script)
+        runs.append(run)
+        return run
+
+    yield begin
+    for run in runs:
+        run.close()
+
+
+@pytest.fixture(scope="session")
+def whole(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run of the table that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = Run(table, folder / "store", folder / "run", "table", "none", {})
+    assert run.end().code == 0
+    run.close()
+    return folder / "store"
 
 
 @pytest.fixture(scope="module")

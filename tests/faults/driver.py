@@ -1,33 +1,34 @@
-"""Runs a workflow with counted (and slowed, and killing) stages; the tests kill this process.
+"""The command line with scripted stages: ``python driver.py SCRIPTS.json run WORKFLOW ...``; tests kill this process.
 
-python driver.py WORKFLOW STORE EXECUTIONS CLUSTER [STAGE DELAY [UNIT ATTEMPTS]]
+SCRIPTS.json maps the names of stages to scripts. SIGUSR1 writes where every thread is.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from daskml_scale import api
+from daskml_scale import cli
 from daskml_scale.stages.registry import Builder
-from daskml_scale.testing.faults import Counted
+from daskml_scale.testing.faults import Counted, Script
 
 
-def main(workflow: str, store: str, folder: str, cluster: str, *script: str) -> None:
-    slow, delay = (script[0], float(script[1])) if script else ("", 0.0)
-    kills = ((script[2], int(script[3])),) if len(script) > 2 else ()
+def main(scripts: str, *words: str) -> int:
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    found = {stage: Script.from_dict(data) for stage, data in json.loads(Path(scripts).read_text()).items()}
     build = Builder.build
 
-    def counted(self: Builder, name: str) -> Any:
-        mine = name == slow
-        return Counted(build(self, name), folder, delay if mine else 0.0, kills if mine else ())
+    def scripted(self: Builder, name: str) -> Any:
+        stage = build(self, name)
+        return Counted(stage, found[name]) if name in found else stage
 
-    Builder.build = counted  # type: ignore[method-assign]
-    summary = api.run(Path(workflow), store=store, cluster=cluster)
-    sys.stdout.write(json.dumps(summary.to_dict()))
+    Builder.build = scripted  # type: ignore[method-assign]
+    return cli.main(words)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))
