@@ -26,7 +26,8 @@ from daskml_scale.html import table
 from daskml_scale.storage import files
 
 from . import trust
-from .canonical import canonical
+from .savable import check_fitted, check_loads
+from .savable import dump as dump
 
 FORMAT = 1
 MODEL, MANIFEST = "model.skops", "bundle.json"
@@ -69,7 +70,7 @@ class Bundle:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """``features`` (names), ``classes`` (empty for a regressor), ``dtype`` of the matrix, ``target``."""
+        """``features``, ``classes`` (empty for a regressor; a list per output), ``dtype`` of the matrix, ``target``."""
         found: dict[str, Any] = self.manifest["schema"]
         return found
 
@@ -174,10 +175,13 @@ def save_model(
     Raises
     ------
     UsageError
-        When the estimator cannot be saved without pickle, or a folder lies there that is no bundle.
+        When it is not a fitted estimator, cannot be saved without pickle, or could not be loaded again;
+        when a folder lies there that is no bundle.
     """
     folder = files.normal(path)
+    check_fitted(estimator)
     data = dump(estimator)
+    own = check_loads(data, estimator)
     manifest = {
         "format": FORMAT,
         "estimator": trust.type_name(type(estimator)),
@@ -195,7 +199,7 @@ def save_model(
     for name, content in ((MODEL, data), (MANIFEST, text)):
         if files.read_bytes(files.join(folder, name)) != content:
             files.write_bytes(files.join(folder, name), content)
-    return Bundle(folder, manifest, tuple(trust.untrusted(data)))
+    return Bundle(folder, manifest, own)
 
 
 def load_model(path: str | os.PathLike[str], *, trusted: trust.Trusted = ()) -> Bundle:
@@ -253,23 +257,6 @@ def load_estimator(path: str, sha256: str, trusted: trust.Trusted = ()) -> Any:
     return trust.load(_checked_bytes(path, sha256), trusted, files.join(path, MODEL))
 
 
-def dump(estimator: Any) -> bytes:
-    """Return the canonical model file of an estimator.
-
-    Raises
-    ------
-    UsageError
-        When skops cannot save it.
-    """
-    try:
-        return canonical(trust.dumps(estimator))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{type(estimator).__name__} cannot be saved without pickle ({error}); "
-            "use estimators of scikit-learn, or classes whose attributes are numbers, text, lists, dicts and arrays"
-        ) from error
-
-
 def call(estimator: Any, method: str, matrix: np.ndarray, features: Sequence[str]) -> np.ndarray:
     """Call a method of an estimator on a feature matrix, named if the estimator was fitted on names.
 
@@ -302,13 +289,20 @@ def _schema(estimator: Any) -> dict[str, Any]:
     names = getattr(estimator, "feature_names_in_", None)
     if names is None:
         names = [f"x{number}" for number in range(int(getattr(estimator, "n_features_in_", 0)))]
-    classes = getattr(estimator, "classes_", ())
     return {
         "features": [str(name) for name in names],
-        "classes": classes.tolist() if hasattr(classes, "tolist") else list(classes),
+        "classes": _plain(getattr(estimator, "classes_", ())),
         "dtype": "float64",
         "target": "",
     }
+
+
+def _plain(classes: Any) -> list[Any]:
+    """Return class labels as JSON: one list, or one per output."""
+    if hasattr(classes, "tolist"):
+        found: list[Any] = classes.tolist()
+        return found
+    return [_plain(item) if hasattr(item, "tolist") and np.ndim(item) else item for item in classes]
 
 
 def _checked_bytes(folder: str, sha256: str) -> bytes:

@@ -46,9 +46,9 @@ def canonical(data: bytes) -> bytes:
         schema = json.loads(source.read(SCHEMA))
         contents = {name: _content(name, source.read(name)) for name in source.namelist() if name != SCHEMA}
     renamed = {name: _content_name(name, content) for name, content in contents.items()}
-    for node in _nodes(schema):
+    for node in nodes(schema):
         _settle(node, renamed)
-    for node in _nodes(schema):
+    for node in nodes(schema):
         if node["__loader__"] == "SetNode":
             node["content"].sort(key=_without_ids)
     _renumber(schema)
@@ -76,19 +76,19 @@ def _content_name(name: str, content: bytes) -> str:
     return f"{hashlib.sha256(content).hexdigest()[:32]}.{name.rpartition('.')[2]}"
 
 
-def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
     """Yield the nodes of a skops schema, depth first, in stored order.
 
     A dict is a node when its loader is text; in the mapping of a user's dict every value is a node.
     """
     if isinstance(value, list):
         for item in value:
-            yield from _nodes(item)
+            yield from nodes(item)
     elif isinstance(value, dict):
         if isinstance(value.get("__loader__"), str):
             yield value
         for item in value.values():
-            yield from _nodes(item)
+            yield from nodes(item)
 
 
 def _settle(node: dict[str, Any], renamed: dict[str, str]) -> None:
@@ -106,9 +106,9 @@ def _settle(node: dict[str, Any], renamed: dict[str, str]) -> None:
 
 def _renumber(schema: dict[str, Any]) -> None:
     """Number shared objects from 1 in stored order; an object met once needs no identifier."""
-    seen = Counter(node["__id__"] for node in _nodes(schema) if "__id__" in node)
+    seen = Counter(node["__id__"] for node in nodes(schema) if "__id__" in node)
     numbers: dict[int, int] = {}
-    for node in _nodes(schema):
+    for node in nodes(schema):
         old = node.pop("__id__", None)
         if old is not None and seen[old] > 1:
             node["__id__"] = numbers.setdefault(old, len(numbers) + 1)

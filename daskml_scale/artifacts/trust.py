@@ -1,55 +1,51 @@
-"""Which types a model file may hold: skops audits the file, this list says what else is let through.
+"""Which types a model file may hold: skops audits the file, ``harmless`` says what else is let through.
 
-skops knows scikit-learn's public estimators. The types below are internal parts of them that skops
-leaves to the reader, because it checks the type and not the content: a crafted tree can name a node
-that does not exist and crash ``predict``. They run no code on load, and they are let through only for
-a file whose hash is the one its bundle names, so what was saved here loads here. Everything else is
-refused until the caller names it. Nothing here ever unpickles. This is the only module that imports skops.
+skops knows scikit-learn's public estimators, and leaves their internal parts to the reader, because it
+checks the type and not the content: a crafted tree can name a node that does not exist and crash
+``predict``. They are let through here for a file whose hash is the one its bundle names, so what was
+saved here loads here. Everything else is refused until the caller names it. Nothing here ever
+unpickles. This is the only module that imports skops.
 """
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any, TypeAlias
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 from daskml_scale.errors import UntrustedError
+
+from .canonical import SCHEMA, nodes
+from .harmless import CLASSES, FUNCTIONS
 
 Trusted: TypeAlias = "Sequence[str | type]"
 """Types by full name, or the types themselves."""
 
-SKLEARN_PARTS = frozenset(
-    {
-        "sklearn._loss.loss.HalfTweedieLoss",
-        "sklearn._loss.loss.HalfTweedieLossIdentity",
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-        "sklearn.gaussian_process.kernels.ConstantKernel",
-        "sklearn.gaussian_process.kernels.Matern",
-        "sklearn.gaussian_process.kernels.Product",
-        "sklearn.gaussian_process.kernels.RBF",
-        "sklearn.gaussian_process.kernels.Sum",
-        "sklearn.gaussian_process.kernels.WhiteKernel",
-        "sklearn.metrics._dist_metrics.EuclideanDistance64",
-        "sklearn.metrics._dist_metrics.ManhattanDistance64",
-        "sklearn.metrics._dist_metrics.MinkowskiDistance64",
-        "sklearn.multiclass._ConstantPredictor",
-        "sklearn.neighbors._ball_tree.BallTree",
-        "sklearn.neighbors._kd_tree.KDTree",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-        "sklearn.tree._tree.Tree",
-        "sklearn.utils._bunch.Bunch",
-    }
-)
-"""Reviewed: each holds arrays and numbers, and none calls anything on load."""
+_REFERENCES = frozenset({"FunctionNode", "TypeNode"})
+"""Loaders of skops that look a name up and do not call it."""
 
 
 def type_name(kind: str | type) -> str:
     """Return the full name of a type, as skops writes it."""
     return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__name__}"
+
+
+def importable(name: str) -> bool:
+    """Return whether a full name, as skops writes it, can be looked up: ``module.Class`` or ``module.Class.method``."""
+    parts = name.split(".")
+    for cut in (-1, -2):
+        try:
+            found: Any = import_module(".".join(parts[:cut]))
+        except (ImportError, ValueError):
+            continue
+        for part in parts[cut:]:
+            found = getattr(found, part, None)
+        if found is not None:
+            return True
+    return False
 
 
 def dumps(value: object) -> bytes:
@@ -73,11 +69,21 @@ def untrusted(data: bytes, trusted: Trusted = (), source: str = "the file") -> l
     names = {type_name(kind) for kind in trusted}
     try:
         found = skops.io.get_untrusted_types(data=data)
-    except (BadZipFile, KeyError, ValueError, TypeError) as error:
+        refused = set(found) - CLASSES - names - (FUNCTIONS - _called(data) if FUNCTIONS.intersection(found) else set())
+    except (BadZipFile, KeyError, ValueError, TypeError, RecursionError) as error:
         raise UntrustedError(
             f"{source} is not a model file that this skops can read: {error}; save it again"
         ) from error
-    return [name for name in found if name not in SKLEARN_PARTS | names]
+    return sorted(refused)
+
+
+def _called(data: bytes) -> set[str]:
+    """Return the names in a skops file that loading it would call, with arguments of the file's choosing."""
+    with ZipFile(io.BytesIO(data)) as source:
+        schema = json.loads(source.read(SCHEMA))
+    return {
+        f"{node['__module__']}.{node['__class__']}" for node in nodes(schema) if node["__loader__"] not in _REFERENCES
+    }
 
 
 def audit(data: bytes, trusted: Trusted, source: str) -> None:
@@ -107,7 +113,7 @@ def load(data: bytes, trusted: Trusted, source: str) -> Any:
     import skops.io
 
     audit(data, trusted, source)
-    allowed = sorted(SKLEARN_PARTS | {type_name(kind) for kind in trusted})
+    allowed = sorted(CLASSES | FUNCTIONS | {type_name(kind) for kind in trusted})
     try:
         return skops.io.loads(data, trusted=allowed)
     except (ImportError, AttributeError) as error:

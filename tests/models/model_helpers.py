@@ -212,5 +212,8 @@ def fragile(
     write_table(f"{tmp_path}/trips.zarr", {"when": when, "score": score}, ["when"])
     estimator = (model or Fragile()).fit(np.zeros((2, 1)), [0.0, 1.0])
     name = f"model_helpers.{type(estimator).__name__}"
+    folder = getattr(estimator, "folder", "")
     save_model(estimator, tmp_path / "models" / "m", recipe=KEEP, schema={"features": ["score"], "dtype": "float64"})
+    for noted in Path(folder).iterdir() if folder else ():
+        noted.unlink()  # saving loads once, to prove that it can be loaded
     return stage_of(tmp_path, tables={}, trusted=(name,), **fields)
