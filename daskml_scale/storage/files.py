@@ -1,83 +1,55 @@
-"""Small objects by URL: read, write durably, list, remove. Local paths and ``memory://`` (this process).
+"""Small objects by URL: read, write durably, list, remove; on this machine, in memory, in a bucket, in Icechunk.
 
-Writes are atomic (temporary file, fsync, rename, fsync of the folder): a reader sees the old bytes or
-the new ones. Other schemes are refused by name.
+Writes are atomic and durable: a reader sees the old bytes or the new ones, also after a loss of power.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-from daskml_scale.errors import StoreError, UsageError
+from daskml_scale.errors import StoreError
 from daskml_scale.plan.units import FileId
 
-MEMORY: dict[str, bytes] = {}
-"""Objects of ``memory://`` URLs, by full URL."""
-_memory_lock = threading.Lock()
-SCHEMES = "a local path, or memory://NAME"
+from .backend import MEMORY as MEMORY
+from .backend import Backend, Known, Local, Memory
+from .backend import explained as explained
+from .backend import hash_bytes as hash_bytes
+from .urls import is_icechunk, is_local, is_memory, is_object
+from .urls import join as join
+from .urls import local_path as local_path
+from .urls import normal as normal
 
 
-def is_memory(url: str) -> bool:
-    """Return whether the URL names the process-global memory store."""
-    return url.startswith("memory://")
+def backend(url: str) -> Backend:
+    """Return what reads and writes at a URL."""
+    if is_local(url):
+        return _backend("local")
+    if is_memory(url):
+        return _backend("memory")
+    if is_object(url):
+        return _backend("object")
+    if is_icechunk(url):
+        return _backend("icechunk")
+    normal(url)  # refuses it
+    raise StoreError(f"{url} cannot be opened")
 
 
-def local_path(url: str) -> Path:
-    """Return the path of a local URL.
+@cache
+def _backend(kind: str) -> Backend:
+    if kind == "local":
+        return Local()
+    if kind == "memory":
+        return Memory()
+    if kind == "object":
+        from .buckets import Buckets
 
-    Raises
-    ------
-    UsageError
-        For a scheme that is not supported, with the supported ones.
-    """
-    if url.startswith("file://"):
-        url = url[len("file://") :]
-    if "://" in url:
-        raise UsageError(f"{url!r}: scheme {url.split('://')[0]!r} is not supported; use {SCHEMES}")
-    return Path(url)
+        return Buckets()
+    from .icechunk import Icechunk
 
-
-def normal(url: str | os.PathLike[str]) -> str:
-    """Return a URL in one form: local paths absolute, memory URLs without a trailing slash."""
-    text = os.fspath(url)
-    if is_memory(text):
-        if not text[len("memory://") :].strip("/"):
-            raise UsageError(f"{text!r} names no store; write memory://NAME")
-        return text.rstrip("/")
-    return str(local_path(text).expanduser().absolute())
-
-
-def join(url: str, *parts: str) -> str:
-    """Append path parts to a URL."""
-    return "/".join([url.rstrip("/"), *parts])
-
-
-@contextmanager
-def explained(url: str, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise StoreError(
-            f"no permission to {verb} {url} (running as uid {os.getuid()}); choose another store or change its mode"
-        ) from error
-    except OSError as error:
-        remedy = {
-            errno.ENOSPC: "; the disk is full: free some space and run the same command again, committed work is kept",
-            errno.EDQUOT: "; the quota is used up: free some space and run the same command again",
-            errno.EROFS: "; the file system is read-only: choose another store",
-            errno.ENOTDIR: "; a part of the path is a file, not a folder",
-        }.get(error.errno or 0, "")
-        raise StoreError(f"cannot {verb} {url}: {error.strerror or error}{remedy}") from error
+    return Icechunk()
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -88,46 +60,12 @@ def write_bytes(url: str, data: bytes) -> None:
     StoreError
         Without permission, on a full disk, and so on, with the remedy.
     """
-    if is_memory(url):
-        with _memory_lock:
-            MEMORY[url] = bytes(data)
-        return
-    path = local_path(url)
-    with explained(url, "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+    backend(url).write(url, data)
 
 
 def read_bytes(url: str) -> bytes | None:
     """Return an object's bytes, or ``None`` when there is none."""
-    if is_memory(url):
-        return MEMORY.get(url)
-    with explained(url, "read"):
-        try:
-            return local_path(url).read_bytes()
-        except FileNotFoundError:
-            return None
+    return backend(url).read(url)
 
 
 def write_json(url: str, value: Any) -> None:
@@ -153,58 +91,31 @@ def read_json(url: str) -> Any:
 
 
 def names(url: str) -> list[str]:
-    """Return the sorted names of the objects in a folder; empty when it does not exist."""
-    if is_memory(url):
-        prefix = url.rstrip("/") + "/"
-        return sorted({key[len(prefix) :].split("/")[0] for key in list(MEMORY) if key.startswith(prefix)})
-    with explained(url, "list"):
-        try:
-            return sorted(entry.name for entry in os.scandir(local_path(url)) if not entry.name.startswith("."))
-        except FileNotFoundError:
-            return []
+    """Return the sorted names of the objects in a folder, hidden ones left out; empty when it does not exist."""
+    return backend(url).names(url)
 
 
 def remove(url: str) -> None:
     """Remove an object or a folder with all it holds; nothing when absent."""
-    if is_memory(url):
-        with _memory_lock:
-            for key in [key for key in MEMORY if key == url or key.startswith(url + "/")]:
-                del MEMORY[key]
-        return
-    path = local_path(url)
-    with explained(url, "remove"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    backend(url).remove(url)
 
 
 def stat(url: str) -> tuple[int, int] | None:
-    """Return (size in bytes, mtime in ns), or ``None`` when absent; memory objects have mtime 0."""
-    if is_memory(url):
-        data = MEMORY.get(url)
-        return None if data is None else (len(data), 0)
-    with explained(url, "read"):
-        try:
-            found = os.stat(local_path(url))
-        except FileNotFoundError:
-            return None
-    return found.st_size, found.st_mtime_ns
+    """Return (size in bytes, stamp), or ``None`` when absent.
 
-
-def hash_bytes(data: bytes) -> str:
-    """Return the BLAKE2b hex digest (20 bytes) of ``data``."""
-    return hashlib.blake2b(data, digest_size=20).hexdigest()
+    The stamp is the mtime of a file in ns, a hash of an object's ETag, 0 in memory.
+    """
+    return backend(url).stat(url)
 
 
 def file_id(url: str, known: dict[str, tuple[int, int, str]] | None = None) -> FileId:
-    """Return the identity of a file: its content's digest.
+    """Return the identity of a file: its content's digest, or a bucket's word for it (ETag).
 
     Parameters
     ----------
     url : str
     known : dict, optional
-        URL -> (size, mtime in ns, digest): trusted while size and mtime are unchanged, and updated.
+        URL -> (size, stamp, digest): trusted while size and stamp are unchanged, and updated.
 
     Raises
     ------
@@ -217,13 +128,20 @@ def file_id(url: str, known: dict[str, tuple[int, int, str]] | None = None) -> F
     remembered = (known or {}).get(url)
     if remembered is not None and tuple(remembered[:2]) == found and found[1]:
         return FileId(url, remembered[2], found[0])
-    hasher = hashlib.blake2b(digest_size=20)
-    if is_memory(url):
-        hasher.update(MEMORY[url])
-    else:
+    if is_local(url):
+        hasher = hashlib.blake2b(digest_size=20)
         with explained(url, "read"), open(local_path(url), "rb") as file:
             while block := file.read(1 << 20):
                 hasher.update(block)
+        content = hasher.hexdigest()
+    else:
+        folder, _, name = url.rpartition("/")
+        content = backend(url).identity(folder, name, found)
     if known is not None:
-        known[url] = (*found, hasher.hexdigest())
-    return FileId(url, hasher.hexdigest(), found[0])
+        known[url] = (*found, content)
+    return FileId(url, content, found[0])
+
+
+def ids(url: str, keys: list[str], known: dict[str, Known]) -> dict[str, Known]:
+    """Return (identity, size, stamp) of the objects of a dataset; see :meth:`backend.Backend.ids`."""
+    return backend(url).ids(url, keys, known)

@@ -120,13 +120,11 @@ def read_columns(url: str, names: Sequence[str], start: int = 0, stop: int | Non
     -------
     dict of name to array of shape (stop - start,)
     """
-    group = stores.open_group(url, "r")
     columns: dict[str, Values] = {}
     for name in names:
-        if name not in group:
-            raise PlanError(f"{url} has no variable {name!r}; it has {', '.join(sorted(group.array_keys()))}")
-        array = group[name]
-        columns[name] = decode(np.asarray(array[start : array.shape[0] if stop is None else stop]), dict(array.attrs))
+        variable = stores.schema(url, name)
+        raw = stores.read_region(url, name, [(start, variable.shape[0] if stop is None else stop)])
+        columns[name] = decode(raw, variable.attrs)
     return columns
 
 

@@ -1,0 +1,291 @@
+"""Zarr arrays by URL: the store behind a URL, opened arrays, and values encoded into stored objects.
+
+An opened array is kept per process. What was opened within a *pass* (``pinned``: the units of one dispatch, in which
+no metadata changes) is not looked at again: a unit then needs one request per object that it touches. Elsewhere
+the array's ``zarr.json`` is compared before each use, so a dataset may be removed and made anew at any time.
+
+Values are encoded by Zarr into a store that only catches the objects; writing them is the backend's work, in one
+request each, and their digests cost no second look at what was written.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.abc.store
+import zarr.storage
+from zarr.core.buffer import default_buffer_prototype
+
+from daskml_scale.errors import StoreError
+from daskml_scale.plan.units import Variable
+
+from . import files
+from .backend import MEMORY
+from .urls import bucket, is_icechunk, is_memory, is_object, join, local_path
+
+CODEC_NAME = "zstd"
+_KEPT = 256
+"""Opened arrays per process."""
+_pass: ContextVar[str] = ContextVar("daskml_scale_pass", default="")
+_arrays: OrderedDict[tuple[str, str], tuple[Any, Opened]] = OrderedDict()
+_lock = threading.Lock()
+
+
+@contextmanager
+def pinned(token: str) -> Iterator[None]:
+    """Trust opened arrays while the block runs: of the pass ``token`` no metadata changes."""
+    before = _pass.set(token)
+    try:
+        yield
+    finally:
+        _pass.reset(before)
+
+
+def new_pass() -> str:
+    """Return a token for :func:`pinned`."""
+    return uuid.uuid4().hex
+
+
+class _Memory(MutableMapping[str, Any]):
+    """The objects of one ``memory://NAME`` as a Zarr memory store wants them."""
+
+    def __init__(self, root: str) -> None:
+        self.prefix = f"memory://{root}/"
+
+    def __getitem__(self, key: str) -> Any:
+        return default_buffer_prototype().buffer.from_bytes(MEMORY[self.prefix + key])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        MEMORY[self.prefix + key] = value.to_bytes()
+
+    def __delitem__(self, key: str) -> None:
+        del MEMORY[self.prefix + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key[len(self.prefix) :] for key in list(MEMORY) if key.startswith(self.prefix)])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def zarr_store(url: str, *, write: bool = False) -> tuple[Any, str]:
+    """Return a Zarr store and the path of the dataset's group in it.
+
+    Raises
+    ------
+    StoreError
+        When what the scheme needs is not installed, or there are no credentials.
+    """
+    if is_memory(url):
+        root, _, path = url[len("memory://") :].strip("/").partition("/")
+        return zarr.storage.MemoryStore(_Memory(root)), path
+    if is_object(url):
+        root, path = bucket(url)
+        return _bucket_store(root), path
+    if is_icechunk(url):
+        from . import repositories
+
+        return repositories.zarr_store(url, write=write)
+    return zarr.storage.LocalStore(local_path(url)), ""
+
+
+def _bucket_store(root: str) -> Any:
+    from .buckets import opened
+
+    class ByUrl(zarr.storage.ObjectStore):  # type: ignore[misc]
+        """A store that pickles as its URL: no credential travels with a lazy dataset."""
+
+        def __reduce__(self) -> Any:
+            return _bucket_store, (root,)
+
+    return ByUrl(opened(root))
+
+
+def open_group(url: str, mode: str = "r") -> Any:
+    """Open the Zarr group of a dataset.
+
+    Raises
+    ------
+    StoreError
+        When there is none, or this version of Zarr cannot read its metadata.
+    """
+    store, path = zarr_store(url, write=mode != "r")
+    try:
+        with readable(url), files.explained(url, "open" if mode == "r" else "write"):
+            return zarr.open_group(store, path=path, mode=mode, zarr_format=3, use_consolidated=False)
+    except FileNotFoundError:
+        raise StoreError(f"{url} is not a Zarr group; check the path, or run the stage that writes it") from None
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Say of metadata that Zarr cannot make sense of what is wrong, and what helps."""
+    try:
+        yield
+    except (FileNotFoundError, StoreError):
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise StoreError(
+            f"{url}: its metadata cannot be read by zarr {zarr.__version__} ({' '.join(text.split())[:300]}); a newer "
+            "zarr, or the package of its codec, may read it: install that here and on the workers"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One array, ready to be read and to encode what is written.
+
+    Attributes
+    ----------
+    array : zarr.Array
+    variable : Variable
+    encoder : zarr.Array
+        The same, upon a store that catches what is written.
+    caught : dict
+        Object key -> encoded bytes, ``None`` where an object holds only fill values; emptied by whoever encoded.
+    """
+
+    array: Any
+    variable: Variable
+    encoder: Any
+    caught: dict[str, Any]
+
+
+def opened(url: str, name: str) -> Opened:
+    """Return an array of a dataset.
+
+    Raises
+    ------
+    KeyError
+        When the dataset has no array of that name.
+    StoreError
+        When its metadata cannot be read.
+    """
+    key, now = (url, name), _identity(url, name)
+    with _lock:
+        found = _arrays.get(key)
+        if found is not None and now is not None and found[0] == now:
+            _arrays.move_to_end(key)
+            return found[1]
+    fresh = _open(url, name)
+    with _lock:
+        _arrays[key] = (now, fresh)
+        while len(_arrays) > _KEPT:
+            _arrays.popitem(last=False)
+    return fresh
+
+
+def _identity(url: str, name: str) -> Any:
+    """Return what tells that an array is the one that was opened; ``None`` where only opening it tells."""
+    if token := _pass.get():
+        return token
+    if is_memory(url):
+        return MEMORY.get(join(url, name, "zarr.json"))
+    if is_object(url) or is_icechunk(url):
+        return None
+    try:
+        found = os.stat(local_path(url) / name / "zarr.json")
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def forget(url: str) -> None:
+    """Forget the opened arrays of a dataset that this process changes."""
+    with _lock:
+        for key in [key for key in _arrays if key[0] == url]:
+            del _arrays[key]
+
+
+def _open(url: str, name: str) -> Opened:
+    store, path = zarr_store(url)
+    try:
+        with readable(join(url, name)), files.explained(url, "open"):
+            array = zarr.open_array(store, path=f"{path}/{name}".lstrip("/"), mode="r", zarr_format=3)
+    except FileNotFoundError:
+        raise KeyError(name) from None
+    content = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
+    catcher = Catcher(content)
+    encoder = zarr.open_array(catcher, mode="r+", zarr_format=3)
+    return Opened(array, variable_of(array), encoder, catcher.caught)
+
+
+def variable_of(array: Any) -> Variable:
+    """Return the schema of an array."""
+    kind = np.dtype(array.dtype)
+    dtype = str(kind.name) if kind.kind != "T" else "string"
+    dims = tuple(array.metadata.dimension_names or [f"dim_{axis}" for axis in range(array.ndim)])
+    return Variable(dtype, dims, array.shape, array.chunks, array.shards, dict(array.attrs), array.fill_value)
+
+
+def compressors(dtype: np.dtype[Any]) -> Any:
+    """Return how values are compressed; see docs/storage.md for what was measured."""
+    return None
+
+
+class Catcher(zarr.abc.store.Store):  # type: ignore[misc]
+    """A store with the metadata of one array that catches what is written and shows nothing of what lies stored.
+
+    So a ragged last shard is never completed from an older, or a torn, one.
+    """
+
+    supports_writes = True
+    supports_deletes = True
+    supports_partial_writes = False
+    supports_listing = False
+
+    def __init__(self, metadata: Any) -> None:
+        super().__init__(read_only=False)
+        self.metadata = metadata
+        self.caught: dict[str, Any] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        return self.metadata if key == "zarr.json" else None
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Iterable[Any]) -> list[Any]:
+        return [None for _ in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        return key == "zarr.json"
+
+    async def set(self, key: str, value: Any) -> None:
+        self.caught[key] = value
+
+    async def delete(self, key: str) -> None:
+        self.caught[key] = None
+
+    async def list(self) -> AsyncIterator[str]:
+        for key in ("zarr.json",):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        async for key in self.list():
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        async for key in self.list():
+            yield key
+
+
+def encoded(found: Opened, region: tuple[slice, ...], values: np.ndarray, keys: Iterable[str]) -> Mapping[str, Any]:
+    """Return the stored form of a region of whole objects: key -> bytes-like, ``None`` where it is all fill."""
+    found.encoder[region] = values
+    caught = {key: found.caught.pop(key, None) for key in keys}
+    return {key: None if buffer is None else buffer.as_numpy_array() for key, buffer in caught.items()}

@@ -1,0 +1,132 @@
+"""What lies in a dataset without its data: schema, and an identity of every stored object.
+
+Whether an object is the one that a unit wrote is told by its size and stamp (the mtime of a file, the ETag in a
+bucket), and where these differ by its bytes; in Icechunk by the commits since. Presence tells nothing: an
+object that holds only fill values is not stored at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
+
+from daskml_scale.errors import StoreError
+from daskml_scale.plan.grids import extents, object_identity, sizes_of
+from daskml_scale.plan.records import Record, digest
+from daskml_scale.plan.table import stored_objects
+from daskml_scale.plan.units import Snapshot, Variable
+
+from . import arrays, files
+from .backend import ABSENT, Known, Stat, hash_bytes
+from .urls import join, resolve
+
+MARK = "daskml_scale"
+"""Dataset attribute that says the dataset is ours to change."""
+
+
+def exists(url: str) -> bool:
+    """Return whether a Zarr group lies at the URL."""
+    return files.backend(url).read_object(url, "zarr.json") is not None
+
+
+def object_id(url: str, key: str) -> Known:
+    """Return (digest of the encoded bytes, size, stamp) of a stored object; ``-`` when it is not stored."""
+    backend = files.backend(url)
+    data = backend.read_object(url, key)
+    if data is None:
+        return ABSENT, 0, 0
+    return hash_bytes(data), *(backend.stats(url)(key) or (len(data), 0))
+
+
+def looks(url: str, keys: Sequence[str]) -> Iterator[Stat | None]:
+    """Yield size and stamp of stored objects, ``None`` for those that are not stored; a bucket is listed once."""
+    stats = files.backend(url).stats(url)
+    return map(stats, keys)
+
+
+def checker(url: str) -> Callable[[str, Known], bool]:
+    """Return a function (key, known) that tells whether a stored object still is what the ledger says."""
+    return files.backend(url).intact(url)
+
+
+def unchanged(url: str, key: str, known: Known) -> bool:
+    """Return whether a stored object still is what the ledger says: size and stamp are trusted, else its bytes."""
+    return checker(url)(key, known)
+
+
+def snapshot(
+    url: str, records: Mapping[str, Record] | None = None, known: dict[str, tuple[int, int, str]] | None = None
+) -> Snapshot | None:
+    """Return schema and object ids of a dataset, or ``None`` when there is none.
+
+    Parameters
+    ----------
+    url : str
+    records : mapping of unit to Record, optional
+        The ledger of the stage that wrote it: objects of unchanged size and stamp take their digest
+        from there, others are hashed, or known by their ETag.
+    known : dict of URL to (size, stamp, identity), optional
+        What an earlier look found at objects that no ledger knows; updated.
+
+    Raises
+    ------
+    StoreError
+        When it holds no arrays, or a newer version wrote it.
+    PlanError
+        When two of its variables disagree about the size of a dimension.
+    """
+    if not exists(url):
+        return None
+    group = arrays.open_group(url)
+    attrs = dict(group.attrs)
+    mark = attrs.pop(MARK, None)
+    with arrays.readable(url):
+        variables = {name: arrays.variable_of(array) for name, array in sorted(group.arrays())}
+    if not variables:
+        raise StoreError(f"{url} holds no arrays")
+    sizes_of(variables, f"{url}: ")
+    dim = attrs.get("row_dim") or max(variables.values(), key=lambda v: len(v.dims)).dims[0]
+    complete = mark is None or bool(mark.get("layout"))
+    wanted = {name: variable for name, variable in variables.items() if complete and variable.dims}
+    ids = _ids(url, wanted, dict(stored_objects(records or {})), known)
+    rows = next((v.shape[0] for v in variables.values() if v.dims[:1] == (dim,)), 0)
+    return Snapshot(url, dim, rows, variables, attrs, ids)
+
+
+def _ids(
+    url: str,
+    variables: Mapping[str, Variable],
+    written: dict[str, Known],
+    known: dict[str, tuple[int, int, str]] | None,
+) -> dict[str, tuple[str, ...]]:
+    keys = {name: keys_of(name, variable) for name, variable in variables.items()}
+    if known is not None:
+        prefix = len(url) + 1
+        earlier = {key[prefix:]: (seen[2], *seen[:2]) for key, seen in known.items() if key.startswith(f"{url}/")}
+        written = earlier | written
+    found = files.ids(url, [key for each in keys.values() for key in each], written)
+    if known is not None:
+        fresh = ((key, seen) for key, seen in found.items() if seen[2] and written.get(key) != seen)
+        known.update((join(url, key), (*seen[1:], seen[0])) for key, seen in fresh)
+    ids = {}
+    for name, variable in variables.items():
+        meaning = digest(variable.dtype, dict(variable.attrs), str(variable.fill))
+        stored = [found[key][0] for key in keys[name]]
+        ids[name] = tuple(map(object_identity, repeat(meaning), extents(variable), stored))
+    return ids
+
+
+def keys_of(name: str, variable: Variable) -> list[str]:
+    """Return the keys of all stored objects of a variable, in C order of their grid."""
+    counts = variable.objects
+    if len(counts) == 1:
+        return [f"{name}/c/{index}" for index in range(counts[0])]
+    keys = [f"{name}/c"]
+    for count in counts:
+        keys = [f"{key}/{index}" for key in keys for index in range(count)]
+    return keys
+
+
+def place_of(url: str, key: str) -> str:
+    """Return the URL of a stored object."""
+    return join(*resolve(url, key))

@@ -1,0 +1,125 @@
+"""All or nothing, where the store can: what is written within a transaction is seen at once, or never.
+
+In an Icechunk repository a transaction is one commit. Everywhere else the order of writes does the same work (data,
+then its ledger record), and a transaction is just the block that it surrounds.
+
+A *wave* is the group of finished units that is committed together: the driver opens a pass, units write into forks
+of the repository, and for every group the forks are merged and committed with the ledger records of their units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from daskml_scale.plan.units import Outcome, Unit
+
+from . import arrays
+from .urls import is_icechunk
+
+
+@contextmanager
+def transaction(url: str, message: str, **about: Any) -> Iterator[None]:
+    """Commit at the end of the block what is written into the store of ``url`` within it; nothing after an error.
+
+    Parameters
+    ----------
+    url : str
+        Of the store, or of anything in it.
+    message : str
+        Of the commit.
+    **about
+        Small JSON values kept with the commit: ``run``, ``stage``, counts.
+
+    Raises
+    ------
+    ConflictError
+        When somebody else committed meanwhile.
+    """
+    if not is_icechunk(url):
+        yield
+        return
+    from . import repositories
+
+    with repositories.transaction(url, message, about):
+        yield
+
+
+@dataclass(frozen=True)
+class InPass:
+    """A kernel as it runs on a worker within a pass: metadata is trusted, writes go into a fork.
+
+    Attributes
+    ----------
+    kernel : callable
+    token : str
+        Of the pass.
+    fork : bytes
+        Pickled fork of an Icechunk repository; empty for other stores.
+    root : str
+        URL of that repository.
+    """
+
+    kernel: Callable[[Unit, Any], Any]
+    token: str
+    fork: bytes = b""
+    root: str = ""
+
+    def __call__(self, unit: Unit, worker: Any) -> Any:
+        with arrays.pinned(self.token):
+            if not self.fork:
+                return self.kernel(unit, worker)
+            from . import repositories
+
+            with repositories.forked(self.root, self.fork) as changes:
+                value = self.kernel(unit, worker)
+                return Forked(value, changes())
+
+
+@dataclass(frozen=True)
+class Forked:
+    """What a kernel returned, and what it wrote into its fork."""
+
+    value: Any
+    changes: bytes
+
+
+class Pass:
+    """One pass of a stage over a store, on the driver.
+
+    Parameters
+    ----------
+    url : str
+        Dataset that the units write, or would write.
+    **about
+        Small JSON values kept with every commit.
+    """
+
+    def __init__(self, url: str, **about: Any) -> None:
+        self.url, self.about, self.token = url, about, arrays.new_pass()
+
+    def kernel(self, kernel: Callable[[Unit, Any], Any]) -> InPass:
+        """Return the kernel as it is to be sent to workers."""
+        if not is_icechunk(self.url):
+            return InPass(kernel, self.token)
+        from . import repositories
+
+        root = repositories.root_of(self.url)
+        return InPass(kernel, self.token, repositories.fork(root), root)
+
+    @contextmanager
+    def commit(self, outcomes: Sequence[Outcome]) -> Iterator[list[Outcome]]:
+        """Commit a group: its data with all that the block writes (ledger, quarantine); give the plain outcomes."""
+        plain = [
+            replace(outcome, value=outcome.value.value) if isinstance(outcome.value, Forked) else outcome
+            for outcome in outcomes
+        ]
+        with transaction(self.url, f"{len(plain)} units", kind="wave", **self.about) if plain else nullcontext():
+            changes = [outcome.value.changes for outcome in outcomes if isinstance(outcome.value, Forked)]
+            if changes:
+                from . import repositories
+
+                repositories.merge(self.url, changes)
+            yield plain
