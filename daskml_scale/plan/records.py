@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
-from .units import Outcome, Parts, Plan, Unit
+from .units import Outcome, Parts, Plan, Unit, Why
 
 FORMAT = 1
-"""Version of fingerprints and ledger segments."""
+"""Version of fingerprints."""
 OK, FAILED = "ok", "failed"
-MISSING = "missing"
-"""Status that planning gives to a record whose stored output is gone or was altered."""
+MISSING, TORN, ALTERED = "missing", "torn", "altered"
+"""Statuses of a record whose stored output is gone, cut short, or not the bytes that the unit wrote."""
+_REASONS = {OK: "", MISSING: "output missing or altered", TORN: "output torn", ALTERED: "output altered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ class Record:
     result : object
         Small JSON value: statistics, a score, metrics.
     chunks : mapping
-        Object key (``late/c/3``) -> (digest, size in bytes, mtime in ns) of what the unit wrote.
+        Object key (``late/c/3``) -> (digest, size in bytes, mtime in ns) of what the unit wrote. A key that
+        begins with ``../`` names an object of a dataset beside the stage's.
+    why : str
+        Why the unit ran: a reason of :func:`reason`.
     """
 
     unit: str
@@ -55,6 +59,7 @@ class Record:
     error: str = ""
     seconds: float = 0.0
     worker: str = ""
+    why: str = ""
 
     def identity(self) -> tuple[str, str, str, str]:
         """Return what must be equal between two equal runs."""
@@ -63,8 +68,7 @@ class Record:
 
 def digest(*values: Any) -> str:
     """Return the BLAKE2b hex digest (20 bytes) of the canonical JSON of ``values``."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+    return hashlib.blake2b(_CANONICAL.encode(values).encode(), digest_size=20).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -81,9 +85,29 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain)
+_quoted = json.encoder.encode_basestring_ascii
+
+
+@lru_cache(maxsize=256)
+def _head(parts: Parts) -> Any:
+    """Return a hash that has read what all units of a pass share."""
+    return hashlib.blake2b(_CANONICAL.encode([FORMAT, asdict(parts)])[:-1].encode(), digest_size=20)
+
+
 def fingerprint(parts: Parts, key: str, inputs: str) -> str:
-    """Return the fingerprint of a unit from the shared parts and the digest of what it reads."""
-    return digest(FORMAT, asdict(parts), key, inputs)
+    """Return the fingerprint of a unit from the shared parts and the digest of what it reads.
+
+    It is ``digest(FORMAT, parts, key, inputs)``; the shared part is hashed once.
+    """
+    return _fingerprint(_head(parts), key, inputs).hex()
+
+
+def _fingerprint(head: Any, key: str, inputs: str) -> bytes:
+    hasher = head.copy()
+    hasher.update(f",{_quoted(key)},{_quoted(inputs)}]".encode())
+    raw: bytes = hasher.digest()
+    return raw
 
 
 def reason(record: Record | None, parts: Parts, inputs: str, fingerprint_now: str) -> str:
@@ -91,7 +115,7 @@ def reason(record: Record | None, parts: Parts, inputs: str, fingerprint_now: st
     if record is None:
         return "new"
     if record.fingerprint == fingerprint_now:
-        return {OK: "", MISSING: "output missing or altered"}.get(record.status, "failed before")
+        return _REASONS.get(record.status, "failed before")
     for changed, name in (
         (record.parts.code != parts.code, "code changed"),
         (record.parts.parameters != parts.parameters, "parameters changed"),
@@ -102,6 +126,13 @@ def reason(record: Record | None, parts: Parts, inputs: str, fingerprint_now: st
         if changed:
             return name
     return "format changed"
+
+
+@runtime_checkable
+class _Holds(Protocol):
+    """Records that can be asked without being made."""
+
+    def holds(self, unit: str, fingerprint: bytes) -> bool: ...
 
 
 def select(
@@ -117,29 +148,32 @@ def select(
     units : iterable of (unit, digest of the input ids that it reads)
     parts : Parts
     records : mapping of unit key to its newest record
+        A ``plan.table.Records`` is compared without making its records.
     **plan
         The other fields of :class:`Plan`.
     """
     run: list[Unit] = []
-    prints: dict[str, str] = {}
     inputs: dict[str, str] = {}
-    reasons: Counter[str] = Counter()
+    because: dict[str, list[str]] = {}
     keys: list[str] = []
+    head, holds = _head(parts), records.holds if isinstance(records, _Holds) else None
     for unit, read in units:
-        keys.append(unit.key)
-        now = fingerprint(parts, unit.key, read)
-        why = reason(records.get(unit.key), parts, read, now)
-        if not why:
+        key = unit.key
+        keys.append(key)
+        now = _fingerprint(head, key, read)
+        if holds is not None and holds(key, now):
             continue
-        run.append(unit)
-        prints[unit.key], inputs[unit.key] = now, read
-        reasons[why] += 1
+        why = reason(records.get(key), parts, read, now.hex())
+        if why:
+            run.append(unit)
+            inputs[key] = read
+            because.setdefault(why, []).append(key)
     return Plan(
         units=tuple(run),
-        fingerprints=prints,
         inputs=inputs,
         reused=len(keys) - len(run),
-        reasons=dict(sorted(reasons.items())),
+        reasons={why: len(because[why]) for why in sorted(because)},
+        why=Why.of(because),
         parts=parts,
         keys=tuple(keys),
         **plan,
@@ -165,12 +199,13 @@ def to_record(outcome: Outcome, plan: Plan) -> Record:
     key = outcome.unit.key
     common: dict[str, Any] = {
         "unit": key,
-        "fingerprint": plan.fingerprints[key],
-        "inputs": plan.inputs.get(key, ""),
+        "fingerprint": fingerprint(plan.parts, key, plan.inputs[key]),
+        "inputs": plan.inputs[key],
         "attempt": outcome.attempt,
         "parts": plan.parts,
         "seconds": outcome.seconds,
         "worker": outcome.worker,
+        "why": plan.why.get(key),
     }
     if not outcome.ok:
         return Record(**common, digest="", status=FAILED, error=f"{outcome.error}\n{outcome.traceback}".strip())

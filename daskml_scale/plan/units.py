@@ -6,8 +6,9 @@ driver commits them as ledger **records** (``plan.records``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,8 +96,14 @@ class Variable:
         return self.shards or self.chunks
 
     @property
+    def objects(self) -> tuple[int, ...]:
+        """Stored objects per dimension."""
+        return tuple(-(-size // unit) for size, unit in zip(self.shape, self.write_unit, strict=True))
+
+    @property
     def itemsize(self) -> int:
-        return np.dtype(self.dtype).itemsize
+        """Bytes per element; a pointer and a short text where the texts have no fixed length."""
+        return 32 if self.dtype == "string" else np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +113,8 @@ class Snapshot:
     Attributes
     ----------
     ids : mapping
-        Variable -> one id per stored object along the first dimension, in order: a digest of the
-        encoded bytes and of the variable's dtype and attributes (what a code means is input too).
+        Variable -> one id per stored object, in C order of the grid of objects: a digest of the encoded
+        bytes and of the variable's dtype and attributes (what a code means is input too).
         Empty when the dataset is not written yet (a dry run): ``known`` is then False.
     """
 
@@ -123,14 +130,34 @@ class Snapshot:
     def known(self) -> bool:
         return bool(self.ids)
 
-    def row_ids(self, variables: tuple[str, ...], start: int, stop: int) -> tuple[str, ...]:
+    def row_ids(self, variables: Sequence[str], start: int, stop: int) -> tuple[str, ...]:
         """Return the ids of the objects of ``variables`` that hold rows [start, stop)."""
         found: list[str] = []
         for name in variables:
-            size = self.variables[name].write_unit[0]
+            variable = self.variables[name]
+            size, width = variable.write_unit[0], prod(variable.objects[1:])
             ids = self.ids.get(name, ())
-            found.extend(ids[start // size : -(-stop // size)])
+            found.extend(ids[start // size * width : -(-stop // size) * width])
         return tuple(found)
+
+    def region_ids(self, name: str, region: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+        """Return the ids of the objects of a variable that hold a region, in C order.
+
+        Parameters
+        ----------
+        region : mapping of dimension to (start, stop)
+            In elements; a dimension that it does not name is read whole.
+        """
+        variable, ids = self.variables[name], self.ids.get(name, ())
+        offsets: tuple[int, ...] = (0,)
+        for dim, size, unit, count in zip(
+            variable.dims, variable.shape, variable.write_unit, variable.objects, strict=True
+        ):
+            start, stop = region.get(dim, (0, size))
+            offsets = tuple(
+                before * count + at for before in offsets for at in range(start // unit, -(-stop // unit))
+            )  # fmt: skip
+        return tuple(ids[offset] for offset in offsets) if ids else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +202,32 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """Why units run: the most frequent reason once, the others by unit (a million new units need no million entries).
+
+    Attributes
+    ----------
+    usual : str
+        Of every unit that ``other`` does not name.
+    """
+
+    usual: str = ""
+    other: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, because: Mapping[str, Sequence[str]]) -> Why:
+        """Return the reasons from the units of each."""
+        if not because:
+            return cls()
+        usual = max(sorted(because), key=lambda why: len(because[why]))
+        return cls(usual, {key: why for why, keys in because.items() if why != usual for key in keys})
+
+    def get(self, key: str) -> str:
+        """Return the reason of a unit that runs."""
+        return self.other.get(key, self.usual)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One pass of a stage: what to run now, what is reused, and why.
 
@@ -182,14 +235,15 @@ class Plan:
     ----------
     units : tuple of Unit
         To run, in order.
-    fingerprints : mapping of key to str
-        Of every unit in ``units``.
     inputs : mapping of key to str
-        Digest of the inputs that each unit reads, kept in its record to explain later re-runs.
+        Digest of the inputs that each unit in ``units`` reads, kept in its record to explain later re-runs.
     reused : int
         Units whose committed record is still valid.
     reasons : mapping of str to int
-        Why units run: new, input changed, model changed, parameters changed, code changed, failed before.
+        Why units run -> how many: new, input changed, model changed, parameters changed, code changed, output schema
+        changed, output missing, output torn, output altered, failed before, format changed.
+    why : Why
+        Why each unit in ``units`` runs.
     later : int
         Units expected in later passes of the same stage (an estimate, 0 when this is the last).
     shared : object
@@ -209,10 +263,10 @@ class Plan:
     """
 
     units: tuple[Unit, ...] = ()
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     reused: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    why: Why = field(default_factory=Why)
     later: int = 0
     shared: Any = None
     template: Template | None = None

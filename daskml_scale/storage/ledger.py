@@ -1,28 +1,27 @@
 """The ledger of a stage: durable segments of unit records, beside the dataset that the units write.
 
-A segment is one immutable object, written whole by the driver (``00000007.json``); a later segment
-wins. ``compact`` writes one segment that says the same and then removes the older ones, so a crash
-between the two leaves duplicates, never a gap. Nothing is appended to, so object stores will do.
+A segment is one immutable object, written whole by the driver (``00000007.seg``); a later segment wins,
+by its number, never by a clock. ``compact`` writes one segment that says the same and then removes the
+older ones, so a crash between the two leaves duplicates, never a gap. Nothing is appended to, so object
+stores will do. What a segment looks like is ``ledger_segments``' business.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from daskml_scale.errors import StoreError
-from daskml_scale.plan.records import FORMAT, Record
-from daskml_scale.plan.units import Parts
+from daskml_scale.plan.records import Record
+from daskml_scale.plan.table import Block, Records
 
 from . import files
+from . import ledger_segments as segments
 
-_SEGMENT = 8
-_DEFAULTS: dict[str, tuple[Any, ...]] = {
-    "digest": ("",), "rows": (0,), "attempt": (1,), "inputs": ("",), "chunks": ({},), "error": ("",), "seconds": (0.0,),
-    "worker": ("",),
-}  # fmt: skip
+_NUMBER = 8
+SUFFIXES = ("json", "seg")
+"""Of segments of version 1, and of those that are written."""
 
 
 class Ledger:
@@ -32,41 +31,58 @@ class Ledger:
     ----------
     url : str
         Folder of the segments, ``<store>/<stage>.ledger``.
+
+    Attributes
+    ----------
+    torn : tuple of str
+        Names of segments that are cut short or altered, once the records were read: what they said is
+        not known, so their units run again, and the next compaction removes them.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._records: dict[str, Record] | None = None
+        self.torn: tuple[str, ...] = ()
+        self._records: Records | None = None
         self._segments: list[str] = []
 
-    def records(self) -> Mapping[str, Record]:
+    def records(self) -> Records:
         """Return the newest record of every unit.
 
         Raises
         ------
         StoreError
-            When a segment is not readable: names it and the remedy.
+            When a segment cannot be read, or a newer version wrote it.
         """
         if self._records is None:
-            self._records = {}
+            found = Records()
             self._segments = [name for name in files.names(self.url) if _is_segment(name)]
+            torn = []
             for name in self._segments:
-                for record in self._read(name):
-                    self._records[record.unit] = record
+                block = self._read(name)
+                if block is None:
+                    torn.append(name)
+                else:
+                    found.add(block)
+            self.torn, self._records = tuple(torn), found
         return self._records
 
     def append(self, records: Iterable[Record]) -> None:
         """Write one durable segment; nothing for no records."""
         fresh = list(records)
-        if not fresh:
-            return
-        known = dict(self.records())
-        number = int(self._segments[-1].split(".")[0]) + 1 if self._segments else 1
-        name = f"{number:0{_SEGMENT}d}.json"
-        files.write_bytes(files.join(self.url, name), _encode(fresh))
-        self._segments.append(name)
-        known.update((record.unit, record) for record in fresh)
-        self._records = known
+        if fresh:
+            self.append_block(Block.of(fresh))
+
+    def append_block(self, block: Block) -> None:
+        """Write one durable segment of records that are columns already."""
+        known = self.records()
+        if len(block):
+            self._write(segments.encode(block))
+            known.add(block)
+
+    def mark(self, statuses: Mapping[str, str]) -> None:
+        """Give units another status (``torn``), so that the next run repeats exactly these."""
+        known = self.records()
+        self.append(replace(known[unit], status=status) for unit, status in statuses.items())
 
     def compact(self, keep: Iterable[str] | None = None) -> None:
         """Replace all segments by one, in unit order.
@@ -76,17 +92,16 @@ class Ledger:
         keep : iterable of unit keys, optional
             Only these stay; all by default.
         """
-        records = self.records()
-        wanted = set(records if keep is None else keep)
-        kept = [records[unit] for unit in sorted(records) if unit in wanted]
-        if len(self._segments) <= 1 and len(kept) == len(records):
+        known = self.records()
+        kept = known if keep is None else known.only(keep)
+        if len(self._segments) <= 1 and len(kept) == len(known) and not self.torn:
             return
-        old = list(self._segments)
-        self.append(kept)
+        old, block = list(self._segments), kept.newest()
+        self._write(segments.encode(block))
         for name in old:
             files.remove(files.join(self.url, name))
         self._segments = self._segments[len(old) :]
-        self._records = {record.unit: record for record in kept}
+        self.torn, self._records = (), Records([block])
 
     def result(self) -> dict[str, Any] | None:
         """Return the result of the finished stage, or ``None``."""
@@ -98,50 +113,24 @@ class Ledger:
         if self.result() != value:
             files.write_json(files.join(self.url, "result.json"), dict(value))
 
-    def _read(self, name: str) -> list[Record]:
-        data = files.read_bytes(files.join(self.url, name))
+    def _write(self, data: bytes) -> None:
+        number = int(self._segments[-1].split(".")[0]) + 1 if self._segments else 1
+        name = f"{number:0{_NUMBER}d}.{SUFFIXES[-1]}"
+        files.write_bytes(files.join(self.url, name), data)
+        self._segments.append(name)
+
+    def _read(self, name: str) -> Block | None:
+        url = files.join(self.url, name)
+        if name.split(".")[1] not in SUFFIXES:
+            raise StoreError(f"{url} is no ledger segment that this version of daskml-scale knows; use a newer one")
         try:
-            return _decode(data or b"")
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise StoreError(
-                f"{files.join(self.url, name)} is not a ledger segment of format {FORMAT} ({error}); "
-                "remove that file: its units will run again"
-            ) from None
+            return segments.decode(files.read_bytes(url) or b"")
+        except segments.TornError:
+            return None
+        except segments.NewerError as error:
+            raise StoreError(f"{url} {error}") from None
 
 
 def _is_segment(name: str) -> bool:
     stem, _, suffix = name.partition(".")
-    return suffix == "json" and len(stem) == _SEGMENT and stem.isdigit()
-
-
-def _encode(records: list[Record]) -> bytes:
-    parts = sorted({tuple(asdict(record.parts).values()) for record in records})
-    rows = []
-    for record in records:
-        # Only what equals the field's default is left out; a result of 0 or False is a result.
-        row = {
-            key: value
-            for key, value in asdict(record).items()
-            if (key == "result" and value is not None) or (key != "result" and value not in _DEFAULTS.get(key, ()))
-        }
-        row["parts"] = parts.index(tuple(asdict(record.parts).values()))
-        rows.append(row)
-    return json.dumps({"format": FORMAT, "parts": parts, "records": rows}, separators=(",", ":")).encode()
-
-
-def _decode(data: bytes) -> list[Record]:
-    content = json.loads(data)
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}")
-    parts = [Parts(*values) for values in content["parts"]]
-    return [
-        Record(
-            **{
-                "digest": "",
-                **row,
-                "parts": parts[row["parts"]],
-                "chunks": {key: tuple(stored) for key, stored in row.get("chunks", {}).items()},
-            }
-        )
-        for row in content["records"]
-    ]
+    return bool(suffix) and len(stem) == _NUMBER and stem.isdigit()

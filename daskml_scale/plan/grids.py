@@ -1,0 +1,303 @@
+"""From grids of stored objects to units: which block of an N-dimensional space each unit writes, and what it reads.
+
+A unit may write only whole stored objects: two writers of one object lose data (zarr#3682, dask#12583).
+``common_grid`` finds the smallest blocks for which that holds, for variables of different chunks and
+dimensions; ``prove`` shows that it holds for a given grid, or refuses with both chunkings and the fix.
+Pure arithmetic: nothing here looks at data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from math import lcm, prod
+from typing import TypeAlias
+
+from daskml_scale.errors import PlanError
+
+from .units import Snapshot, Unit, Variable
+
+Region: TypeAlias = tuple[tuple[int, int], ...]
+"""(start, stop) per dimension, in elements."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Blocks of equal size that cover a space; the last one of a dimension may be smaller.
+
+    Attributes
+    ----------
+    dims : tuple of str
+    shape, blocks : tuple of int
+        Elements of the space, and of a block, per dimension.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    blocks: tuple[int, ...]
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks per dimension."""
+        return tuple(-(-size // block) for size, block in zip(self.shape, self.blocks, strict=True))
+
+    def __len__(self) -> int:
+        return prod(self.counts)
+
+    def indices(self) -> Iterator[tuple[int, ...]]:
+        """Yield the index of every block, in C order."""
+        return product(*map(range, self.counts))
+
+    def region(self, index: Sequence[int]) -> Region:
+        """Return the elements of a block."""
+        return tuple(
+            (at * block, min((at + 1) * block, size))
+            for at, block, size in zip(index, self.blocks, self.shape, strict=True)
+        )
+
+    def __str__(self) -> str:
+        count = len(self)
+        return f"{count:,} block{'s'[: count != 1]} of {shown(self.dims, self.blocks)}"
+
+
+def shown(dims: Sequence[str], sizes: Sequence[int]) -> str:
+    """Return ``(time 8,760, lat 10)``."""
+    return f"({', '.join(f'{dim} {size:,}' for dim, size in zip(dims, sizes, strict=True))})"
+
+
+def block_key(index: Sequence[int], prefix: str) -> str:
+    """Return the key of a unit: ``rows/00000003``; with more dimensions ``block/00000003.00000000``.
+
+    It depends on the block's place alone, so a space that grows keeps the keys of the blocks it had.
+    """
+    return f"{prefix}/{'.'.join([f'{at:08d}' for at in index])}"
+
+
+def sizes_of(variables: Mapping[str, Variable], where: str = "") -> dict[str, int]:
+    """Return dimension -> size.
+
+    Raises
+    ------
+    PlanError
+        When two variables disagree: names both.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for name, variable in variables.items():
+        for dim, size in zip(variable.dims, variable.shape, strict=True):
+            known, by = found.setdefault(dim, (size, name))
+            if known != size:
+                raise PlanError(
+                    f"{where}{by} has {known:,} elements along {dim}, {name} has {size:,}; "
+                    "a dimension must have one size: choose variables that belong together"
+                )
+    return {dim: size for dim, (size, _) in found.items()}
+
+
+def common_grid(outputs: Mapping[str, Variable], least: Mapping[str, int] | None = None) -> Grid:
+    """Return the smallest blocks that hold whole stored objects of every variable.
+
+    Along a dimension that all variables have, a block is a common multiple of their stored objects; a
+    dimension that one of them lacks is not split, since several blocks would write that one's object.
+
+    Parameters
+    ----------
+    outputs : mapping of name to Variable
+        At least one.
+    least : mapping of dimension to int, optional
+        Blocks are at least so long.
+
+    Raises
+    ------
+    PlanError
+        When the variables disagree about the size of a dimension.
+    """
+    sizes = sizes_of(outputs)
+    order = max(outputs.values(), key=lambda variable: len(variable.dims)).dims
+    dims = (*order, *(dim for dim in sizes if dim not in order))
+    blocks = []
+    for dim in dims:
+        units = [_unit(variable, dim) for variable in outputs.values()]
+        if 0 in units:
+            blocks.append(max(1, sizes[dim]))
+            continue
+        unit = lcm(*units)
+        wanted = max(1, -(-(least or {}).get(dim, 1) // unit)) * unit
+        blocks.append(min(wanted, max(1, sizes[dim])))
+    grid = Grid(dims, tuple(sizes[dim] for dim in dims), tuple(blocks))
+    prove(grid, outputs)
+    return grid
+
+
+def _unit(variable: Variable, dim: str) -> int:
+    """Return the length of a variable's stored objects along a dimension; 0 when it has no such dimension."""
+    return variable.write_unit[variable.dims.index(dim)] if dim in variable.dims else 0
+
+
+def prove(grid: Grid, outputs: Mapping[str, Variable]) -> None:
+    """Refuse a grid whose blocks do not write whole stored objects, each by one block.
+
+    Raises
+    ------
+    PlanError
+        Names both chunkings and a size that fits.
+    """
+    for name, variable in outputs.items():
+        unknown = [dim for dim in variable.dims if dim not in grid.dims]
+        if unknown:
+            raise PlanError(f"{name} has the dimension {unknown[0]}, the units have {', '.join(grid.dims)}; add it")
+        for dim, size, block, count in zip(grid.dims, grid.shape, grid.blocks, grid.counts, strict=True):
+            if dim not in variable.dims:
+                if count > 1:
+                    raise PlanError(
+                        f"{name} has no dimension {dim}, which units of {shown(grid.dims, grid.blocks)} split into "
+                        f"{count:,}: all of these would write the same object; use blocks of {size:,} along {dim}"
+                    )
+                continue
+            unit, own = _unit(variable, dim), variable.shape[variable.dims.index(dim)]
+            if own != size:
+                raise PlanError(
+                    f"{name} has {own:,} elements along {dim}, the units cover {size:,}; give both the same size"
+                )
+            if block % unit and block < size:
+                fitting = max(1, block // unit) * unit
+                raise PlanError(
+                    f"units of {shown(grid.dims, grid.blocks)} do not hold whole objects of {name}, "
+                    f"{shown(variable.dims, variable.write_unit)}: {block:,} is no multiple of {unit:,} along {dim}; "
+                    f"use blocks of {fitting:,} or {fitting + unit:,} along {dim}, or rechunk {name}"
+                )
+
+
+@dataclass(frozen=True)
+class Read:
+    """Variables that every unit reads: the part that its block covers, and a halo around it.
+
+    Attributes
+    ----------
+    halo : mapping of dimension to (before, after)
+        Elements beyond the block.
+    """
+
+    snapshot: Snapshot
+    variables: tuple[str, ...]
+    halo: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def region(self, grid: Grid, index: Sequence[int]) -> dict[str, tuple[int, int]]:
+        """Return what a unit reads along the dimensions of the grid; every other dimension is read whole."""
+        found = {}
+        for dim, size, (start, stop) in zip(grid.dims, grid.shape, grid.region(index), strict=True):
+            before, after = self.halo.get(dim, (0, 0))
+            found[dim] = max(0, start - before), min(size, stop + after)
+        return found
+
+    def check(self, grid: Grid) -> None:
+        """Refuse variables that are not there, and dimensions of another size.
+
+        Raises
+        ------
+        PlanError
+        """
+        for name in self.variables:
+            variable = self.snapshot.variables.get(name)
+            if variable is None:
+                have = ", ".join(self.snapshot.variables)
+                raise PlanError(f"{self.snapshot.url} has no variable {name!r}; it has {have}")
+            for dim, size in zip(variable.dims, variable.shape, strict=True):
+                wanted = dict(zip(grid.dims, grid.shape, strict=True)).get(dim, size)
+                if size != wanted:
+                    raise PlanError(
+                        f"{self.snapshot.url}: {name} has {size:,} elements along {dim}, the output has {wanted:,}; "
+                        f"select the same part of {dim} from both"
+                    )
+
+
+def grid_units(
+    grid: Grid, reads: Sequence[Read], prefix: str = "block", made_by: str = ""
+) -> Iterator[tuple[Unit, str]]:
+    """Yield every unit of a grid with the digest of what it reads; what ``records.select`` takes.
+
+    The payload of a unit is the index of its block, its weight the number of its elements. Cheap enough
+    for millions: the objects that a block reads are looked up per dimension, not per unit.
+
+    Parameters
+    ----------
+    made_by : str
+        Anything else that all units depend on.
+
+    Raises
+    ------
+    PlanError
+        When an input does not fit the grid.
+    """
+    for read in reads:
+        read.check(grid)
+    finders = [_finder(grid, read, name) for read in reads for name in read.variables]
+    hasher = hashlib.blake2b(made_by.encode(), digest_size=20)
+    extents_of = [[min(block, size - start) for start in range(0, size, block)] for size, block in _axes(grid)]
+    for index in grid.indices():
+        extent = [sizes[at] for sizes, at in zip(extents_of, index, strict=True)]
+        text = f"{index}{extent}"
+        for finder in finders:
+            text += finder(index)
+        own = hasher.copy()
+        own.update(text.encode())
+        yield Unit(block_key(index, prefix), index, prod(extent)), own.hexdigest()
+
+
+def _axes(grid: Grid) -> Iterator[tuple[int, int]]:
+    return zip(grid.shape, grid.blocks, strict=True)
+
+
+def _finder(grid: Grid, read: Read, name: str) -> Callable[[tuple[int, ...]], str]:
+    """Return a function from a block's index to the joined ids of the objects of a variable that it reads."""
+    variable, ids = read.snapshot.variables[name], read.snapshot.ids.get(name, ())
+    axes: list[tuple[int | None, list[tuple[int, ...]]]] = []
+    for position, (dim, size) in enumerate(zip(variable.dims, variable.shape, strict=True)):
+        stride, unit = prod(variable.objects[position + 1 :]), variable.write_unit[position]
+        if dim not in grid.dims:
+            axes.append((None, [tuple(at * stride for at in range(variable.objects[position]))]))
+            continue
+        place = grid.dims.index(dim)
+        before, after = read.halo.get(dim, (0, 0))
+        block, listed = grid.blocks[place], []
+        for start in range(0, size, block):
+            first, last = max(0, start - before), min(size, start + block + after)
+            listed.append(tuple(at * stride for at in range(first // unit, -(-last // unit))))
+        axes.append((place, listed))
+    if not ids:
+        return lambda index: ""
+    if len(axes) == 1:
+        ((only, rows),) = axes
+        return lambda index: "".join([ids[at] for at in rows[0 if only is None else index[only]]])
+
+    def find(index: tuple[int, ...]) -> str:
+        chosen = [listed[0 if place is None else index[place]] for place, listed in axes]
+        return "".join([ids[sum(offsets)] for offsets in product(*chosen)])
+
+    return find
+
+
+def extents(variable: Variable) -> Iterator[int | list[int]]:
+    """Yield how many elements each stored object of a variable really holds: the last ones are padded.
+
+    One number where only the first dimension is split, else one per dimension.
+    """
+    axes = [
+        [min(unit, size - start) for start in range(0, size, unit)]
+        for size, unit in zip(variable.shape, variable.write_unit, strict=True)
+    ]
+    if prod(variable.objects[1:]) == 1:
+        yield from axes[0] if axes else [1]
+        return
+    yield from map(list, product(*axes))
+
+
+def object_identity(meaning: str, extent: int | list[int], stored: str) -> str:
+    """Return the id of a stored object: what its values mean, how many it holds, the digest of its bytes.
+
+    It is ``digest(meaning, extent, [stored])``.
+    """
+    size = f"[{','.join(map(str, extent))}]" if isinstance(extent, list) else extent
+    return hashlib.blake2b(f'["{meaning}",{size},["{stored}"]]'.encode(), digest_size=20).hexdigest()
