@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from typing import Any, cast
 
+from daskml_scale.errors import ClusterError
 from daskml_scale.plan.batching import MAX_UNITS, Batching
 from daskml_scale.plan.units import Unit
 
-from .flight import FLUSH_SECONDS, Flight
+from .flight import FLUSH_SECONDS, WAITS_FOR_NOTHING, Flight
 from .lookahead import LookAhead
 from .outcomes import Finished, Outcomes
 from .task import Kernel, Limits, OnPayload, calls, run_units
@@ -86,7 +87,7 @@ def dispatch(
     if total is None and isinstance(units, Sized):
         total = len(units)
     if client is None:
-        yield from _in_process(kernel, shared, units, dict(retry or {}))
+        yield from _in_process(kernel, shared, units, name, dict(retry or {}))
         return
     flight = Flight(
         kernel,
@@ -108,20 +109,21 @@ def dispatch(
 
 
 def _in_process(
-    kernel: Kernel, shared: Any, units: Iterable[Unit | None], retry: Mapping[str, int]
+    kernel: Kernel, shared: Any, units: Iterable[Unit | None], name: str, retry: Mapping[str, int]
 ) -> Iterator[Outcomes]:
     context = WorkerContext(shared=shared, threads=len(os.sched_getaffinity(0)))
     group, flushed, slab = Outcomes(), time.monotonic(), 1
     again: deque[tuple[Unit, int]] = deque()
     source = iter(units)
-    exhausted = False
+    exhausted, broken = False, None
     while again or not exhausted:
         attempt = again[0][1] if again else 1
         batch: list[Unit] = []
         while again and again[0][1] == attempt and len(batch) < slab:
             batch.append(again.popleft()[0])
         asked = None if batch else _read(source, batch, slab)
-        exhausted = exhausted or asked is _END
+        exhausted = exhausted or asked is _END or isinstance(asked, Exception)
+        broken = asked if isinstance(asked, Exception) else broken
         if batch:
             started = time.monotonic()
             columns = [u.key for u in batch], [u.payload for u in batch], [u.weight for u in batch]
@@ -137,17 +139,24 @@ def _in_process(
         if group and (late or len(group) >= MAX_UNITS or asked is _PAUSED):
             yield group
             group, flushed = Outcomes(), time.monotonic()
+        elif asked is _PAUSED and not again:
+            raise ClusterError(f"{name}: {WAITS_FOR_NOTHING}")
     if group:
         yield group
+    if broken is not None:
+        raise broken
 
 
 def _read(source: Iterator[Unit | None], batch: list[Unit], most: int) -> object:
-    """Read units into ``batch``; return why it ended, if it ended before ``most``."""
-    for _ in range(most):
-        unit = next(source, _END)
-        if unit is _END:
-            return _END
-        if unit is None:
-            return _PAUSED
-        batch.append(cast("Unit", unit))
+    """Read units into ``batch``; return why it ended before ``most``, what the source raised included."""
+    try:
+        for _ in range(most):
+            unit = next(source, _END)
+            if unit is _END:
+                return _END
+            if unit is None:
+                return _PAUSED
+            batch.append(cast("Unit", unit))
+    except Exception as raised:
+        return raised
     return None

@@ -58,6 +58,7 @@ PATIENCE = 4.0
 STRAGGLER = 3.0
 """Times the usual duration after which a task is sent a second time to an idle slot."""
 STRAGGLER_SECONDS = 1.0
+WAITS_FOR_NOTHING = "the source of units waits for outcomes, and no unit is in flight"
 COPIES = 3
 """Most copies of a unit in flight."""
 
@@ -144,13 +145,14 @@ class Flight:
         group, finished, flushed = Outcomes(), list[Any](), time.monotonic()
         held = 0
         self._report(force=True)
-        while self._fill() or group:
+        self._fill(pushed=True)
+        while group or self._unfinished():
             for task, result in self._collect(self._wait(bool(group), flushed)):
                 part = self._settled(task, result)
                 finished.append(task.future)
                 group.add(part)
                 held += len(result[1]) if isinstance(result, tuple) else 0
-            self._fill()
+            self._fill(pushed=not group and not self.tasks)
             self._report()
             self._look_after()
             late = time.monotonic() - flushed >= FLUSH_SECONDS or held >= FLUSH_BYTES
@@ -160,7 +162,9 @@ class Flight:
                 for future in finished:
                     future.release()
                 group, finished, flushed, held = Outcomes(), [], time.monotonic(), 0
-                self.ahead.fill(pushed=True)
+                self._fill(pushed=True)
+            elif not group and not self.tasks and self.ahead.paused:
+                raise ClusterError(f"{self.name}: {WAITS_FOR_NOTHING}")
         if self.ahead.broken is not None:
             raise self.ahead.broken
 
@@ -172,9 +176,12 @@ class Flight:
     def _window(self) -> int:
         return window(self.reporter.slots, share=self.reporter.share)
 
-    def _fill(self) -> bool:
-        """Send tasks until the window is full; return whether anything is left to do."""
-        self.ahead.fill(pushed=not self.tasks)
+    def _unfinished(self) -> bool:
+        return bool(self.tasks or self.again or self.suspects or self.ahead.waiting or not self.ahead.exhausted)
+
+    def _fill(self, pushed: bool) -> None:
+        """Send tasks until the window is full; a source that waits for outcomes is asked again when ``pushed``."""
+        self.ahead.fill(pushed=pushed)
         most = self._window()
         while len(self.tasks) < most:
             if self.suspects:
@@ -186,12 +193,6 @@ class Flight:
                 self.ahead.fill(pushed=False)
             else:
                 break
-        return bool(self.tasks or self.again or self.suspects or self.ahead.waiting or not self._at_end())
-
-    def _at_end(self) -> bool:
-        if not self.ahead.exhausted and self.ahead.paused and not self.tasks:
-            raise ClusterError(f"{self.name}: the source of units waits for outcomes, and no unit is in flight")
-        return self.ahead.exhausted
 
     def _send(self, batch: Batch) -> None:
         if batch.race is not None:

@@ -6,10 +6,10 @@ configuration ``daskml-scale.stall-seconds``, 600 by default.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def described(rows: Sequence[Mapping[str, Any]], seconds: float) -> str:
 
 
 def unstick(client: Any, keys: list[str], seconds: float) -> str:
-    """Dump the cluster's state, restart silent workers, and return what was seen and done."""
+    """Write the cluster's state to a file, restart silent workers, and return what was seen and done."""
     silent = min(SILENT_SECONDS, max(1.0, seconds / 2))
     try:
         rows = client.sync(client.scheduler.daskml_flight, keys=keys, callback_timeout=10)
@@ -56,7 +56,7 @@ def unstick(client: Any, keys: list[str], seconds: float) -> str:
         return f"no unit finished for {seconds:.0f} s, and the scheduler does not say why ({raised!r})"
     text = described(rows, seconds)
     addresses = stuck(rows, silent)
-    dump = _dumped(client)
+    dump = _dumped(client, rows)
     if dump:
         text += f"; the state of the cluster is in {dump}"
     if not addresses:
@@ -68,11 +68,14 @@ def unstick(client: Any, keys: list[str], seconds: float) -> str:
     return f"{text}; restarted {', '.join(addresses)}, which did not answer: their tasks run again"
 
 
-def _dumped(client: Any) -> str:
-    path = os.path.join(tempfile.gettempdir(), f"daskml-stall-{os.getpid()}-{int(time.time())}")
+def _dumped(client: Any, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write tasks, workers and backlog as the scheduler knows them (Dask's own dump waits for the stuck worker)."""
     try:
-        client.dump_cluster_state(path, write_from_scheduler=False)
+        state = client.sync(client.scheduler.daskml_backlog, callback_timeout=10)
+        handle, path = tempfile.mkstemp(prefix="daskml-stall-", suffix=".json")
+        with os.fdopen(handle, "w") as file:
+            json.dump({"tasks": rows, **state}, file, indent=1, default=str)
     except Exception:
-        logger.debug("could not dump the state of the cluster", exc_info=True)
+        logger.debug("could not write down the state of the cluster", exc_info=True)
         return ""
-    return path + ".msgpack.gz"
+    return path
