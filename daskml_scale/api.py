@@ -51,13 +51,13 @@ def cluster(spec: Any = "local", **options: Any) -> Any:
 
 
 def ingest(
-    source: str,
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     dim: str = "row",
     chunk: int = ROWS_PER_CHUNK,
-    sort_by: Sequence[str] = (),
-    columns: Sequence[str] | None = None,
+    sort_by: str | Sequence[str] = (),
+    columns: str | Sequence[str] | None = None,
     derive: Mapping[str, str] | None = None,
     client: Any | None = None,
 ) -> xr.Dataset:
@@ -65,17 +65,18 @@ def ingest(
 
     Parameters
     ----------
-    source : str
-        A path, plain or compressed, or ``pkg://package/path``.
+    source : str, Path, or a list of them
+        A path, plain or compressed, or ``pkg://package/path``. Files in a list have the same columns;
+        their rows follow one another.
     out : str
         URL of the Zarr dataset; its ledger lies beside it, so a second call reuses what is there.
     dim : str
         Name of the row dimension.
     chunk : int
         Rows per chunk.
-    sort_by : sequence of str
+    sort_by : str or sequence of str
         Columns that order the rows.
-    columns : sequence of str, optional
+    columns : str or sequence of str, optional
         Columns to keep.
     derive : mapping of name to expression, optional
         ``{"sched": "time_hour + minutes(minute)"}``.
@@ -85,7 +86,15 @@ def ingest(
     Returns
     -------
     xarray.Dataset
+        Its variables in the order of the file, derived ones last.
+
+    Warns
+    -----
+    UserWarning
+        When a column became text although most of its values are numbers or times.
     """
+    import warnings
+
     from daskml_scale.engine.client import current_client
     from daskml_scale.spec.find import source_path
     from daskml_scale.spec.workflow import IngestSpec
@@ -96,24 +105,36 @@ def ingest(
     url = files.normal(out)
     if not url.endswith(".zarr"):
         raise UsageError(f"out={os.fspath(out)!r} does not end in .zarr, as the name of a dataset must")
+    given = [os.fspath(one) for one in ([source] if isinstance(source, (str, os.PathLike)) else source)]
+    if not given:
+        raise UsageError("source=[] names no file; name one or more")
     spec = IngestSpec(
-        source=source,
-        row=RowSpec(dim=dim, chunk=chunk, sort_by=list(sort_by)),
-        columns=None if columns is None else list(columns),
+        source=", ".join(given),
+        row=RowSpec(dim=dim, chunk=chunk, sort_by=_listed(sort_by)),
+        columns=None if columns is None else _listed(columns),
         derive=dict(derive or {}),
     )
+    paths = [str(source_path(one, Path.cwd())) for one in given]
     stage = IngestStage(
         name=Path(url).stem,
         ledger=stores.beside(url, "ledger"),
-        source=str(source_path(source, Path.cwd())),
-        origin=source,
+        source=paths[0],
+        origin=spec.source,
         row=spec.row,
         columns=None if spec.columns is None else tuple(spec.columns),
         derive=tuple(spec.derive.items()),
+        more=tuple(paths[1:]),
     )
-    with claim(url, "ingest", [("source", stage.source)]):
-        run_stage(stage, client=current_client() if client is None else client)
+    stage.check()
+    with claim(url, "ingest", [("source", path) for path in paths]):
+        result = run_stage(stage, client=current_client() if client is None else client)
+    for message in result.warnings:
+        warnings.warn(message, UserWarning, stacklevel=2)
     return stores.open_dataset(url)
+
+
+def _listed(columns: str | Sequence[str]) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns)
 
 
 def check(workflow: str | Path | Workflow, *, estimators: bool = True) -> Workflow:
@@ -258,7 +279,7 @@ def run(
                 raise UsageError(
                     f"{url} lives in this process and workers cannot reach it; use a local path or --cluster none"
                 )
-            source = _lazy_client(name, stack, publish, run_id)
+            source = _LazyClient(name, stack, publish, run_id)
         return execute.execute(found, url, base=Path.cwd(), client=source, sink=publish, run=run_id)
 
 
@@ -346,33 +367,46 @@ class _Publishing:
             self.sink(event)
             (self.kept.append if self.publisher is None else self.publisher)(event)
 
-    def to(self, client: Any) -> None:
-        """Start publishing through a client."""
+    def to(self, client: Any | None) -> None:
+        """Publish through a client from now on; with ``None`` events are kept for the next one."""
         from daskml_scale.dashboard.publish import publisher
 
         with self.lock:
-            self.publisher = publisher(client)
+            if self.publisher is not None:
+                self.publisher.close()
+            self.publisher = None if client is None else publisher(client)
+            if self.publisher is None:
+                return
             self.stack.callback(self.publisher.close)
             for event in self.kept:
                 self.publisher(event)
             self.kept.clear()
 
 
-def _lazy_client(name: str, stack: ExitStack, publish: _Publishing, run_id: str) -> Callable[[], Any]:
-    """Return a callable that starts the cluster on its first call: a run that reuses everything starts none."""
-    clients: list[Any] = []
+class _LazyClient:
+    """Gives the client of a cluster that starts on the first call: a run that reuses everything starts none."""
 
-    def get() -> Any:
-        if not clients:
-            started = stack.enter_context(cluster(name, sink=publish))
-            clients.append(stack.enter_context(started.get_client()))
+    def __init__(self, name: str, stack: ExitStack, publish: _Publishing, run_id: str) -> None:
+        self.name, self.publish, self.run_id = name, publish, run_id
+        self.client: Any | None = None
+        self.started = stack.enter_context(ExitStack())
+
+    def __call__(self) -> Any:
+        if self.client is None:
+            started = self.started.enter_context(cluster(self.name, sink=self.publish))
+            self.client = self.started.enter_context(started.get_client())
             page = (started.dashboard_link or "").removesuffix("status")
-            link = f"{page}workflow" + (f"?run={run_id}" if run_id else "") if page else ""
-            publish(events.ClusterStarted(time=time.time(), run=run_id, cluster=name, dashboard=link))
-            publish.to(clients[0])
-        return clients[0]
+            link = f"{page}workflow" + (f"?run={self.run_id}" if self.run_id else "") if page else ""
+            self.publish(events.ClusterStarted(time=time.time(), run=self.run_id, cluster=self.name, dashboard=link))
+            self.publish.to(self.client)
+        return self.client
 
-    return get
+    def restart(self) -> Any:
+        """Close what is left of the cluster, whose scheduler is gone, and start it anew."""
+        self.client = None
+        self.publish.to(None)
+        self.started.close()
+        return self()
 
 
 def last_run() -> StageRow | None:
