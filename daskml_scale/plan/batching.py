@@ -1,17 +1,22 @@
 """How many units go into the next Dask task, and how many tasks are in flight. Pure.
 
 Dask costs 1 to 2 ms of one scheduler core per task, so W slots share about 1/o tasks a second. A task
-should therefore last ``max(0.2 s, 2 o W)``: long enough that the scheduler is at most half busy. The
-first tasks of a stage are probes of one unit (a remembered duration skips them); after the first
-timing the size jumps to its target and follows an EWMA of seconds per unit weight. Towards the end
-tasks shrink to a share of what is left (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+therefore aims at ``max(0.2 s, 2.5 o W)``: the scheduler is then 40 % busy, and the filling of a large
+cluster still fits into the half that it may use. The first tasks of a stage are probes of one unit (a
+remembered duration skips them); then the size jumps, no further than the evidence carries.
+
+Units may differ a thousandfold, so the estimate is a mean over the last tasks that knows how much weight
+and how much spread stand behind it. Towards the end tasks shrink by the factoring rule (Hummel, Schonberg
+and Flynn, 1992): a share of what is left that becomes smaller with the spread, and no smaller than what
+dispatching costs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 MIN_SECONDS = 0.2
 """Shortest duration that a task aims at (joblib's MIN_IDEAL_BATCH_DURATION is the same)."""
@@ -19,6 +24,20 @@ MAX_UNITS = 16_384
 MAX_BYTES = 1 << 20
 TASKS_PER_SLOT = 2
 """Tasks in flight per slot: one runs, one waits on the worker, so that no slot idles for a round trip."""
+SCHEDULER_SHARE = 0.4
+"""Largest share of the scheduler's time that a cluster takes once it is filled, however coarse the units are."""
+EVIDENCE = 64
+"""A task holds at most this many times the weight that was measured so far: few probes do not tell the mean."""
+MEMORY = 8
+"""Tasks that the estimate remembers, and tasks' worth of seconds; a quarter of the slots where that is more."""
+SURPRISE = 2.0
+"""Factor between a task and the estimate, beyond four standard deviations, that is taken for a change."""
+FORGET = 4.0
+"""By what a change divides the weight of the past; where units are alike one task suffices and all is forgotten."""
+EVEN = 0.25
+"""Spread up to which units count as alike."""
+MIN_OVERHEAD, MAX_OVERHEAD = 2e-4, 2e-2
+"""Seconds per task that a measurement of the overhead is believed to be within."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,71 +47,229 @@ class Batching:
     Attributes
     ----------
     seconds_per_weight : float or None
-        EWMA; ``None`` until something was measured or remembered.
+        Mean of the last tasks; ``None`` until something was measured or remembered.
     overhead : float
-        Seconds of scheduler and client time per task.
+        Seconds of scheduler time per task on this cluster.
+    evidence : float
+        Weight behind the mean; 0 for a remembered one.
+    total : float
+        Weight of all that was measured.
+    spread : float
+        Variance of the seconds of a unit of weight 1, relative to the square of their mean.
     """
 
     seconds_per_weight: float | None = None
     overhead: float = 0.0017
-    smoothing: float = 0.3
+    evidence: float = 0.0
+    spread: float = 0.0
+    total: float = 0.0
 
-    def measured(self, seconds: float, weight: float) -> Batching:
-        """Return the state after a batch of ``weight`` took ``seconds`` of kernel time."""
+    def measured(self, seconds: float, weight: float, *, squares: float | None = None, slots: int = 1) -> Batching:
+        """Return the state after a task of ``weight`` took ``seconds`` of kernel time.
+
+        Parameters
+        ----------
+        squares : float, optional
+            Sum over its units of seconds squared by weight. Without it the task counts as units that are
+            all alike.
+        slots : int
+            Tasks that the cluster runs at a time.
+        """
         if weight <= 0:
             return self
-        fresh = max(seconds, 1e-9) / weight
-        if self.seconds_per_weight is None:
-            return replace(self, seconds_per_weight=fresh)
-        # A jump of an order of magnitude is believed at once: the EWMA would take dozens of batches.
-        if not 0.1 < fresh / self.seconds_per_weight < 10:
-            return replace(self, seconds_per_weight=fresh)
-        blended = self.smoothing * fresh + (1 - self.smoothing) * self.seconds_per_weight
-        return replace(self, seconds_per_weight=blended)
+        seconds = max(seconds, 1e-9)
+        fresh = seconds / weight
+        squares = seconds * fresh if squares is None else max(squares, seconds * fresh)
+        kept = self._kept(fresh, weight, squares / (seconds * fresh) - 1, slots)
+        mean = fresh if self.seconds_per_weight is None else self.seconds_per_weight
+        evidence = kept + weight
+        blended = (kept * mean + seconds) / evidence
+        second_moment = (kept * mean * mean * (1 + self.spread) + squares) / evidence
+        return replace(
+            self,
+            seconds_per_weight=blended,
+            evidence=evidence,
+            spread=max(0.0, second_moment / (blended * blended) - 1),
+            total=self.total + weight,
+        )
+
+    def _kept(self, fresh: float, weight: float, spread: float, slots: int) -> float:
+        """Return the weight of the past beside a task of ``fresh`` seconds per weight and its own spread."""
+        mean = self.seconds_per_weight
+        if mean is None:
+            return 0.0
+        memory = max(MEMORY, slots / 4)
+        limit = memory * self.target_seconds(slots) / mean
+        kept = min(self.evidence * (1 - 1 / memory), limit) if self.evidence else limit
+        # What spread explains is no change: a task of few uneven units may take many times the mean. Far less
+        # than the mean is common where the tail is heavy, so only even units are believed to have become quick.
+        spread = max(spread, self.spread)
+        noise = SURPRISE * (1 + 4 * math.sqrt(spread / weight))
+        if spread < EVEN:
+            return kept if mean / noise < fresh < mean * noise else 0.0
+        return kept if fresh < mean * noise else kept / FORGET
+
+    def overhead_measured(self, seconds_per_task: float) -> Batching:
+        """Return the state after tasks cost the scheduler so much each; outliers count a little only."""
+        if not seconds_per_task > 0:
+            return self
+        fresh = min(max(seconds_per_task, MIN_OVERHEAD), MAX_OVERHEAD, 4 * self.overhead)
+        return replace(self, overhead=self.overhead + 0.1 * (fresh - self.overhead))
+
+    @property
+    def per_slot(self) -> int:
+        """Tasks in flight per slot: one while they are probes, since a second one would tell nothing more."""
+        return 1 if self.seconds_per_weight is None else TASKS_PER_SLOT
 
     def target_seconds(self, slots: int) -> float:
         """Return how long a task should last with ``slots`` slots."""
-        return max(MIN_SECONDS, 2 * self.overhead * slots)
+        return max(MIN_SECONDS, self.overhead * slots / SCHEDULER_SHARE)
+
+    def bounds(self, left: float, slots: int, overtaken: float = 0.0) -> tuple[float, float]:
+        """Return the least and the most weight of the next task.
+
+        A task takes units up to the most; where that leaves it below the least (units are coarse), it takes
+        one more: the scheduler could not keep up with smaller ones.
+
+        Parameters
+        ----------
+        left : float
+            Weight of all units not sent yet; infinite while nobody knows.
+        overtaken : float
+            Seconds that probes are out which others overtook, see `Probes`.
+        """
+        if self.seconds_per_weight is None or left <= 0:
+            return 0.0, 0.0
+        slots = max(1, slots)
+        per_second = 1 / (self.seconds_per_weight + (overtaken / self.total if self.total else 0.0))
+        most = self.target_seconds(slots) * per_second
+        if self.evidence:
+            most = min(most, EVIDENCE * self.evidence)
+        least = self.overhead * slots / SCHEDULER_SHARE * per_second
+        # Factoring: half of what is left in a round over all slots; less where units are uneven, so that the
+        # longest task of a round (by the normal approximation) ends before what is left would. Below the time
+        # in which the scheduler sends a round, smaller tasks would end later, not sooner.
+        fair = left / slots
+        uneven = math.sqrt(2 * self.spread * math.log(slots)) if slots > 1 else 0.0
+        part = min(fair / 2, ((math.sqrt(uneven * uneven + 4 * fair) - uneven) / 2) ** 2)
+        part = max(part, self.overhead * max(slots, 4) * per_second)
+        return min(least, most, part), min(most, part)
+
+
+@dataclass(slots=True)
+class Probes:
+    """The probes of a dispatch, in the order in which they were sent.
+
+    Those that come back first are the short ones. Where units are uneven they tell a mean that is far too
+    small, and tasks of that size would last for ages. A probe that a later one overtook is known to be longer
+    than the time it is out; these times, added to what was measured, make the estimate right in order of
+    magnitude (exactly so for exponential durations), and change nothing where units are alike.
+    """
+
+    sums: list[float] = field(default_factory=lambda: [0.0])
+    """Of the times at which the probes were sent, up to each of them."""
+    reach: int = 0
+    """Largest number of a probe that ended."""
+    ended: int = 0
+    ended_sum: float = 0.0
+    """Of the times at which those that ended had been sent."""
+
+    def sent(self, now: float) -> int:
+        """Note that a probe goes out at ``now`` (seconds, any steady clock) and return its number."""
+        self.sums.append(self.sums[-1] + now)
+        return len(self.sums) - 1
+
+    def end(self, number: int) -> None:
+        """Note that a probe is done, or lost: nothing is to be learnt from it any more."""
+        self.reach = max(self.reach, number)
+        self.ended += 1
+        self.ended_sum += self.sums[number] - self.sums[number - 1]
+
+    def overtaken(self, now: float) -> float:
+        """Return the seconds since the overtaken probes were sent, all together."""
+        return max(0.0, (self.reach - self.ended) * now - (self.sums[self.reach] - self.ended_sum))
 
 
 def take(
     batching: Batching,
-    weights: Sequence[float],
+    weights: Iterable[float],
     *,
     left: float,
     slots: int,
-    sizes: Sequence[int] | None = None,
+    overtaken: float = 0.0,
+    sizes: Iterable[int] | None = None,
     max_units: int = MAX_UNITS,
     max_bytes: int = MAX_BYTES,
 ) -> int:
     """Return how many of the next units to send as one task, at least 1.
 
+    Reads no more of ``weights`` and ``sizes`` than it takes, and one. See `take_uniform` for units that are alike.
+
     Parameters
     ----------
-    weights : sequence of float
+    weights : iterable of float
         Of the units that wait, in order (a look-ahead is enough).
     left : float
-        Weight of all units not sent yet, these included.
+        Weight of all units not sent yet, these included; infinite while nobody knows.
     slots : int
-        Tasks that the cluster runs at a time.
-    sizes : sequence of int, optional
+        Tasks that the cluster runs at a time, for all runs together.
+    overtaken : float
+        See `Probes`.
+    sizes : iterable of int, optional
         Bytes of each payload.
     """
-    if batching.seconds_per_weight is None:
-        return 1
-    most = batching.target_seconds(slots) / batching.seconds_per_weight
-    # The last tasks take a share of what is left, so that all slots end together.
-    most = min(most, left / (2 * max(1, slots)))
+    least, most = batching.bounds(left, slots, overtaken)
     count, weight, size = 0, 0.0, 0
-    for position, unit_weight in enumerate(weights[:max_units]):
-        weight += unit_weight
-        size += sizes[position] if sizes is not None else 0
-        if count and (weight > most or size > max_bytes):
+    for unit_weight, unit_size in zip(weights, repeat(0) if sizes is None else sizes, strict=False):
+        size += unit_size
+        if count and (count >= max_units or size > max_bytes or (weight >= least and weight + unit_weight > most)):
             break
+        weight += unit_weight
         count += 1
     return max(1, count)
 
 
-def window(slots: int, per_slot: int = TASKS_PER_SLOT) -> int:
-    """Return how many tasks to keep in flight."""
-    return max(1, math.ceil(slots * per_slot))
+def take_uniform(
+    batching: Batching,
+    waiting: int,
+    *,
+    left: float,
+    slots: int,
+    overtaken: float = 0.0,
+    weight: float = 1.0,
+    size: int = 0,
+    max_units: int = MAX_UNITS,
+    max_bytes: int = MAX_BYTES,
+) -> int:
+    """Return what `take` does for ``waiting`` units of equal weight and size, without looking at each.
+
+    Parameters
+    ----------
+    weight : float
+        Of each unit, positive.
+    size : int
+        Bytes of each payload.
+    """
+    least, most = batching.bounds(left, slots, overtaken)
+    count = max(math.floor(most / weight), math.ceil(least / weight))
+    if size > 0:
+        count = min(count, max_bytes // size)
+    return max(1, min(count, waiting, max_units))
+
+
+def window(slots: int, per_slot: float = TASKS_PER_SLOT, share: float = 1.0) -> int:
+    """Return how many tasks to keep in flight, at least 1.
+
+    Parameters
+    ----------
+    share : float
+        Of the cluster that this run may have, see `share`. The scheduler serves tasks in the order in which
+        they arrive, so a run gets slots in proportion to what it has in flight.
+    """
+    return max(1, math.ceil(slots * per_slot * share - 1e-9))
+
+
+def share(weight: float, others: Iterable[float]) -> float:
+    """Return the share of a cluster that belongs to a run of ``weight`` beside active runs of weights ``others``."""
+    total = weight + sum(others)
+    return weight / total if total > 0 else 1.0
