@@ -19,6 +19,7 @@ _HOME = {
     "load_model": "artifacts",
     "map": "stages.map",
     "open_dataset": "storage.stores",
+    "open_results": "storage.results",
     "predict": "stages.predict",
     "run": "api",
     "save_model": "artifacts",
@@ -36,6 +37,7 @@ __all__ = [
     "load_model",
     "map",
     "open_dataset",
+    "open_results",
     "predict",
     "run",
     "save_model",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from .stages.features import Recipe
     from .stages.map import map
     from .stages.predict import predict
+    from .storage.results import open_results
     from .storage.stores import open_dataset
 
 
