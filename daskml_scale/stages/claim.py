@@ -61,23 +61,22 @@ def overlap(one: str, other: str) -> bool:
     if first[: len(second)] == second or second[: len(first)] == first:
         return True
     try:
-        return not (files.is_memory(one) or files.is_memory(other)) and os.path.samefile(
-            files.local_path(one), files.local_path(other)
-        )
+        here = files.is_local(one) and files.is_local(other)
+        return here and os.path.samefile(files.local_path(one), files.local_path(other))
     except OSError:
         return False  # at most one of them exists
 
 
 def _place(url: str) -> list[str]:
     """Return the steps of the way to a place: links followed, doubled and trailing slashes left out."""
-    path = url if files.is_memory(url) else os.path.realpath(files.local_path(url).expanduser())
+    path = os.path.realpath(files.local_path(url).expanduser()) if files.is_local(url) else url
     return [part for part in path.split("/") if part]
 
 
 def _locked(out: str) -> list[str]:
     """Return the folders to hold: the output's ledger, and the store of a workflow if it lies in one."""
     folder = out.rpartition("/")[0]
-    in_a_store = not files.is_memory(out) and (files.local_path(folder) / ".lock").exists()
+    in_a_store = not files.is_memory(out) and files.stat(files.join(folder, ".lock")) is not None
     return [*([folder] if in_a_store else []), stores.beside(out, "ledger")]
 
 

@@ -6,8 +6,9 @@ same with and without a Dask client.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +16,15 @@ from typing import Any
 from daskml_scale import events
 from daskml_scale.engine.client import workers
 from daskml_scale.engine.dispatch import dispatch
+from daskml_scale.engine.suspects import POISON
 from daskml_scale.errors import DaskMLError, PlanError, UnitsFailedError
-from daskml_scale.plan.records import MISSING, Record
-from daskml_scale.plan.units import Outcome, Plan
+from daskml_scale.plan.records import Record
+from daskml_scale.plan.table import Records
+from daskml_scale.plan.units import Outcome, Plan, Unit
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
+from daskml_scale.storage.transactions import Pass, transaction
+from daskml_scale.storage.verify import stale
 
 from .base import Input, Ref, Stage, StageResult
 
@@ -64,7 +69,7 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     before = dict(known)
     for name, ref in refs.items():
         if ref.kind == "dataset":
-            found[name] = stores.snapshot(ref.url, Ledger(stores.beside(ref.url, "ledger")).records())
+            found[name] = stores.snapshot(ref.url, Ledger(stores.beside(ref.url, "ledger")).records(), known)
         elif ref.kind == "file":
             found[name] = files.file_id(ref.url, known) if files.stat(ref.url) is not None else None
         elif ref.kind == "result":
@@ -77,14 +82,10 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     return found
 
 
-def checked_records(ledger: Ledger) -> dict[str, Record]:
-    """Return the ledger's records; those whose stored output is gone or altered are marked as missing."""
-    url = stores.dataset_of(ledger.url)
-    records = dict(ledger.records())
-    for unit, record in records.items():
-        if not all(stores.unchanged(url, key, stored) for key, stored in record.chunks.items()):
-            records[unit] = replace(record, status=MISSING)
-    return records
+def checked_records(ledger: Ledger) -> Records:
+    """Return the ledger's records; those whose stored output is gone, torn or altered are marked so."""
+    records = ledger.records()
+    return records.marked(stale(stores.dataset_of(ledger.url), records))
 
 
 def run_stage(
@@ -109,16 +110,15 @@ def run_stage(
     PlanError
         When an input is missing, or a unit needs more memory than a worker has.
     """
-    started = time.time()
-    sink(events.StageStarted(time=started, run=run, stage=stage.name, stage_kind=stage.kind))
+    sink(events.StageStarted(time=time.time(), run=run, stage=stage.name, stage_kind=stage.kind))
     loop = _Loop(stage, client, sink, run)
     try:
         result = loop.to_the_end()
     except BaseException as error:
         state = "failed" if isinstance(error, Exception) else "interrupted"
-        loop.finished(state, started, StageResult(), message=str(error) or type(error).__name__)
+        loop.finished(state, StageResult(), message=str(error) or type(error).__name__)
         raise
-    LAST.append(loop.finished("ok", started, result))
+    LAST.append(loop.finished("ok", result))
     del LAST[:-100]
     return result
 
@@ -130,29 +130,60 @@ class _Loop:
         self.stage, self.client, self.sink, self.run = stage, client, sink, run
         self.ledger = Ledger(stage.ledger)
         self.out = stores.dataset_of(stage.ledger)
+        self.starter: Any = None
         self.executed: set[str] = set()
+        self.set_aside: dict[str, int] = {}
+        self.told: set[str] = set()
         self.told_reused = 0
+        self.began = time.monotonic()
         self.keys: tuple[str, ...] = ()
 
     def to_the_end(self) -> StageResult:
         while True:
             inputs = gather(self.stage.reads(), self.stage.ledger)
             records = checked_records(self.ledger)
+            self._tell_torn()
             plan = self.stage.plan(inputs, records)
             self.keys = plan.keys
             self._planned(plan)
-            if not plan.units:
-                if plan.template is not None:
+            if self.set_aside.keys() >= {unit.key for unit in plan.units}:
+                if plan.template is not None and not self.set_aside:
                     stores.create(self.out, plan.template)  # fewer rows than before, or none, need no unit
                 break
             self._one_pass(plan)
-        result = self.stage.finish(inputs, {key: records[key] for key in plan.keys if key in records})
-        if self.executed or set(records) - set(plan.keys):
-            self.ledger.compact(keep=plan.keys)
-        self.ledger.put_result(result.result)
+        with transaction(self.out, f"end of {self.stage.name}", run=self.run, stage=self.stage.name, kind="files"):
+            mine = records.only(plan.keys)
+            result = self._finish(inputs, mine, plan)
+            if self.executed or len(mine) < len(records):
+                self.ledger.compact(keep=plan.keys)
+            self.ledger.put_result(result.result)
         for message in result.warnings:
-            self.sink(events.Warned(time=time.time(), run=self.run, stage=self.stage.name, message=message))
+            self._tell(message)
         return result
+
+    def _finish(self, inputs: Mapping[str, Input], records: Records, plan: Plan) -> StageResult:
+        if not self.set_aside:
+            return self.stage.finish(inputs, records)
+        done = records.only([key for key in plan.keys if key not in self.set_aside])
+        result = self.stage.finish(inputs, done)
+        missing = sum(self.set_aside.values())
+        message = (
+            f"{len(self.set_aside)} of {len(plan.keys)} units are set aside, because they ended their worker every time; "
+            f"{missing:,} rows are missing. First: {min(self.set_aside)}. They are tried again by the next run"
+        )
+        return replace(
+            result, bad_rows=result.bad_rows + missing, missing=missing, warnings=(*result.warnings, message)
+        )
+
+    def _tell(self, message: str) -> None:
+        self.sink(events.Warned(time=time.time(), run=self.run, stage=self.stage.name, message=message))
+
+    def _tell_torn(self) -> None:
+        for name in self.ledger.torn:
+            message = f"{files.join(self.ledger.url, name)} is torn: the units that only it named run again"
+            if message not in self.told:
+                self.told.add(message)
+                self._tell(message)
 
     def _planned(self, plan: Plan) -> None:
         reused = max(0, len(plan.keys) - len(plan.units) - len(self.executed))
@@ -165,21 +196,34 @@ class _Loop:
         )  # fmt: skip
 
     def _one_pass(self, plan: Plan) -> None:
-        again = self.executed.intersection(unit.key for unit in plan.units)
+        again = self.executed.intersection(unit.key for unit in plan.units) - self.set_aside.keys()
         if again:
             raise DaskMLError(
                 f"{self.stage.name}: unit {min(again)} was committed and is planned again: its inputs change while it "
                 "runs, or this is a defect; stop what writes to the inputs and run again"
             )
         if callable(self.client):
-            self.client = self.client()
+            self.starter, self.client = self.client, self.client()
         self._check_memory(plan)
         if plan.template is not None:
             stores.create(self.out, plan.template)
         failed: list[Record] = []
-        groups = dispatch(self.stage.kernel, plan.shared, plan.units, name=self.stage.name, client=self.client)
+        one = Pass(self.out, run=self.run, stage=self.stage.name)
+        kernel = one.kernel(self.stage.kernel)
+        groups = dispatch(
+            kernel, plan.shared, plan.units, name=self.stage.name, client=self.client,
+            reconnect=getattr(self.starter, "restart", None), tell=self._tell,
+        )  # fmt: skip
         with closing(groups):
-            self._commit(groups, plan, failed)
+            self._commit(groups, plan, failed, one)
+        poison = [record for record in failed if record.error.startswith(POISON)]
+        if len(poison) == len(failed) and plan.template is not None and not plan.later:
+            # What these units would have written is missing, and nothing else is wrong.
+            guilty = {record.unit for record in poison}
+            aside = {unit.key: _rows(unit) for unit in plan.units if unit.key in guilty}
+            if sum(aside.values()) <= getattr(self.stage, "max_bad", math.inf):
+                self.set_aside.update(aside)
+                return
         if failed:
             first = failed[0]
             raise UnitsFailedError(
@@ -187,9 +231,10 @@ class _Loop:
                 f"First: {first.unit}: {first.error}"
             )
 
-    def _commit(self, groups: Iterator[list[Outcome]], plan: Plan, failed: list[Record]) -> None:
-        for outcomes in groups:
-            records = self.stage.commit(outcomes, plan, self.ledger)
+    def _commit(self, groups: Iterable[Sequence[Outcome]], plan: Plan, failed: list[Record], one: Pass) -> None:
+        for group in groups:
+            with one.commit(group) as outcomes:
+                records = self.stage.commit(outcomes, plan, self.ledger)
             self.executed.update(record.unit for record in records)
             bad = [record for record in records if record.error]
             failed.extend(bad)
@@ -208,12 +253,12 @@ class _Loop:
                 f"{limit / 2**20:,.0f} MiB ({plan.grid}); use smaller chunks, or a cluster with more memory per worker"
             )
 
-    def finished(self, state: str, started: float, result: StageResult, message: str = "") -> StageRow:
+    def finished(self, state: str, result: StageResult, message: str = "") -> StageRow:
         """Emit the end of the stage and return its accounting."""
         now = time.time()
         row = StageRow(
             self.stage.name, self.stage.kind, len(self.keys), self.told_reused,
-            now - started, result.rows, result.bad_rows, result.warnings,
+            time.monotonic() - self.began, result.rows, result.bad_rows, result.warnings,
         )  # fmt: skip
         self.sink(
             events.StageFinished(
@@ -222,6 +267,13 @@ class _Loop:
             )
         )  # fmt: skip
         return row
+
+
+def _rows(unit: Unit) -> int:
+    """Return the rows of a unit whose payload says so, else 1."""
+    payload = unit.payload
+    known = isinstance(payload, (tuple, list)) and len(payload) >= 2 and all(isinstance(x, int) for x in payload[:2])
+    return int(payload[1] - payload[0]) if known else 1
 
 
 def memory_limit(client: Any | None) -> int:

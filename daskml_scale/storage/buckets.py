@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from daskml_scale.errors import StoreError
+from daskml_scale.errors import ConflictError, DaskMLError, StoreError
 
 from .backend import Backend, Stat
 from .urls import bucket, resolve
@@ -28,6 +28,8 @@ CONCURRENCY = 8
 """Objects that one unit writes at a time (docs/storage.md)."""
 _SINGLE_PUT = 256 * 2**20
 """Objects up to this size are written in one request; larger ones in parts."""
+LOST: dict[str, str] = {}
+"""Stores whose lock this process lost -> what to say: it writes nothing there any more."""
 _opened: dict[tuple[int, str], Any] = {}
 _lock = threading.Lock()
 
@@ -114,7 +116,7 @@ def explained(url: str, verb: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError) and why != "NoSuchBucket":
             raise
         kind = type(error).__name__
-        if kind in ("AlreadyExistsError", "PreconditionError") or isinstance(error, StoreError):
+        if kind in ("AlreadyExistsError", "PreconditionError") or isinstance(error, DaskMLError):
             raise
         if not type(error).__module__.startswith("obstore") and not isinstance(error, (OSError, ValueError)):
             raise
@@ -149,6 +151,9 @@ class Buckets(Backend):
     concurrency = CONCURRENCY
 
     def write(self, url: str, data: bytes, *, durable: bool = True) -> Stat:
+        for store, why in list(LOST.items()):
+            if url.startswith(f"{store}/"):
+                raise ConflictError(why)
         root, path = bucket(url)
         with explained(url, "write"):
             try:

@@ -17,7 +17,9 @@ from .backend import MEMORY as MEMORY
 from .backend import Backend, Known, Local, Memory
 from .backend import explained as explained
 from .backend import hash_bytes as hash_bytes
-from .urls import is_icechunk, is_local, is_memory, is_object
+from .urls import is_icechunk, is_object
+from .urls import is_local as is_local
+from .urls import is_memory as is_memory
 from .urls import join as join
 from .urls import local_path as local_path
 from .urls import normal as normal

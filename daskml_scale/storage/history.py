@@ -174,9 +174,13 @@ def last_of(url: str, run: str) -> Commit:
         When the repository knows no such run: names those that it knows.
     """
     listed = commits(url)
-    for commit in listed:
-        if commit.about.get("run") == run:
-            return commit
+    last, follows = None, False
+    for commit in reversed(listed):
+        # Small files without a run (its summary) belong to the run before them.
+        follows = commit.about.get("run") == run or (follows and "run" not in commit.about and not commit.strange)
+        last = commit if follows else last
+    if last is not None:
+        return last
     runs = list(dict.fromkeys(commit.about["run"] for commit in listed if commit.about.get("run")))
     raise UsageError(f"{url} has no commit of run {run!r}; its runs, newest first: {', '.join(runs) or 'none'}")
 

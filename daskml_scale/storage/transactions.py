@@ -10,7 +10,7 @@ of the repository, and for every group the forks are merged and committed with t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,16 +110,22 @@ class Pass:
         return InPass(kernel, self.token, repositories.fork(root), root)
 
     @contextmanager
-    def commit(self, outcomes: Sequence[Outcome]) -> Iterator[list[Outcome]]:
-        """Commit a group: its data with all that the block writes (ledger, quarantine); give the plain outcomes."""
-        plain = [
-            replace(outcome, value=outcome.value.value) if isinstance(outcome.value, Forked) else outcome
-            for outcome in outcomes
-        ]
-        with transaction(self.url, f"{len(plain)} units", kind="wave", **self.about) if plain else nullcontext():
-            changes = [outcome.value.changes for outcome in outcomes if isinstance(outcome.value, Forked)]
-            if changes:
-                from . import repositories
+    def commit(self, outcomes: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
+        """Commit a group: its data with all that the block writes (ledger, quarantine); give the plain outcomes.
 
-                repositories.merge(self.url, changes)
+        Where nothing was forked these are the given ones, and the order of writes is all there is to it.
+        """
+        if not is_icechunk(self.url):
+            yield outcomes
+            return
+        from . import repositories
+
+        changes, plain = [], []
+        for outcome in outcomes:
+            if isinstance(outcome.value, Forked):
+                changes.append(outcome.value.changes)
+                outcome = replace(outcome, value=outcome.value.value)
+            plain.append(outcome)
+        with transaction(self.url, f"{len(plain)} units", **self.about, kind=repositories.WAVE, units=len(plain)):
+            repositories.merge(self.url, changes)
             yield plain
