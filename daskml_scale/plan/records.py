@@ -40,7 +40,7 @@ class Record:
     result : object
         Small JSON value: statistics, a score, metrics.
     chunks : mapping
-        Object key (``late/c/3``) -> (digest, size in bytes, mtime in ns) of what the unit wrote. A key that
+        Object key (``late/c/3``) -> (digest, size in bytes, stamp) of what the unit wrote. A key that
         begins with ``../`` names an object of a dataset beside the stage's.
     why : str
         Why the unit ran: a reason of :func:`reason`.
@@ -209,10 +209,16 @@ def to_record(outcome: Outcome, plan: Plan) -> Record:
     }
     if not outcome.ok:
         return Record(**common, digest="", status=FAILED, error=f"{outcome.error}\n{outcome.traceback}".strip())
-    if isinstance(outcome.value, Written):
-        written = outcome.value
-        content = [sorted((name, stored[0]) for name, stored in written.chunks.items()), written.result]
-        return Record(
-            **common, digest=digest(content), status=OK, rows=written.rows, result=written.result, chunks=written.chunks
-        )
-    return Record(**common, digest=digest(outcome.value), status=OK, result=outcome.value)
+    value, chunks, rows = outcome.value, {}, 0
+    if isinstance(value, Written):
+        value, chunks, rows = value.result, value.chunks, value.rows
+    return Record(
+        **common, digest=output_digest(chunks, value), status=OK, rows=rows, result=value, chunks=chunks
+    )  # fmt: skip
+
+
+def output_digest(chunks: Mapping[str, tuple[str, int, int]], result: Any) -> str:
+    """Return the digest of what a unit made: of the objects that it wrote, if any, and of its result."""
+    if not chunks:
+        return digest(result)
+    return digest([sorted((name, stored[0]) for name, stored in chunks.items()), result])

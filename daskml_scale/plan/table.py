@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .units import Parts
 
 _NOTHING = ""
 """Text of a result of ``None``: no JSON text is empty."""
-_CHUNKS = ("chunk_key", "chunk_digest", "chunk_size", "chunk_mtime")
+_CHUNKS = ("chunk_key", "chunk_digest", "chunk_size", "chunk_stamp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Block:
     chunk_key: Texts
     chunk_digest: Digests
     chunk_size: np.ndarray
-    chunk_mtime: np.ndarray
+    chunk_stamp: np.ndarray
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Block:
@@ -79,7 +80,7 @@ class Block:
             chunk_key=Texts.of([row[0] for row in stored]),
             chunk_digest=Digests.of([row[1] for row in stored]),
             chunk_size=np.array([row[2] for row in stored], "<i8"),
-            chunk_mtime=np.array([row[3] for row in stored], "<i8"),
+            chunk_stamp=np.array([row[3] for row in stored], "<i8"),
         )
 
     @classmethod
@@ -135,8 +136,8 @@ class Block:
         )
 
     def stored(self, item: int) -> tuple[str, int, int]:
-        """Return (digest, size, mtime in ns) of a stored object."""
-        return self.chunk_digest[item], int(self.chunk_size[item]), int(self.chunk_mtime[item])
+        """Return (digest, size, stamp) of a stored object."""
+        return self.chunk_digest[item], int(self.chunk_size[item]), int(self.chunk_stamp[item])
 
 
 COLUMNS = tuple(field.name for field in fields(Block))
@@ -255,26 +256,36 @@ class Records(Mapping[str, Record]):
         values = np.concatenate([getattr(block, column) for block in self.blocks])
         return values[places].sum().item()  # type: ignore[no-any-return]
 
-    def chosen(self) -> Iterator[tuple[Block, Sequence[int]]]:
-        """Yield every block with the positions of those of its stored objects that belong to newest records."""
+    def objects(self) -> Iterator[tuple[str, str, tuple[str, int, int]]]:
+        """Yield (unit, object key, (digest, size, stamp)) of everything that the units wrote."""
         for number, block in enumerate(self.blocks):
-            start = self._starts[number]
-            ends, counts, place = block.chunk_ends.tolist(), block.chunks.tolist(), self._place
-            items: list[int] = []
-            for index, unit in enumerate(block.unit.list()):
-                if counts[index] and place[unit] == start + index:
-                    items.extend(range(ends[index] - counts[index], ends[index]))
-            yield block, items
+            if not len(block.chunk_size):
+                continue
+            start, place = self._starts[number], self._place
+            stored = zip(
+                block.chunk_key.list(),
+                zip(block.chunk_digest.list(), block.chunk_size.tolist(), block.chunk_stamp.tolist(), strict=True),
+                strict=True,
+            )
+            for index, (unit, count) in enumerate(zip(block.unit.list(), block.chunks.tolist(), strict=True)):
+                newest = place[unit] == start + index
+                for key, known in islice(stored, count):
+                    if newest:
+                        yield unit, key, known
 
 
 def stored_objects(records: Mapping[str, Record]) -> Iterator[tuple[str, tuple[str, int, int]]]:
-    """Yield (object key, (digest, size, mtime in ns)) of everything that units wrote."""
-    if not isinstance(records, Records):
+    """Yield (object key, (digest, size, stamp)) of everything that the units of any records wrote."""
+    if isinstance(records, Records):
+        for _, key, known in records.objects():
+            yield key, known
+    else:
         for record in records.values():
             yield from record.chunks.items()
-        return
-    for block, chosen in records.chosen():
-        keys, digests = block.chunk_key.list(), block.chunk_digest.list()
-        sizes, mtimes = block.chunk_size.tolist(), block.chunk_mtime.tolist()
-        for item in chosen:
-            yield keys[item], (digests[item], sizes[item], mtimes[item])
+
+
+def total_rows(records: Mapping[str, Record]) -> int:
+    """Return the rows of any records."""
+    if isinstance(records, Records):
+        return int(records.total("rows"))
+    return sum(record.rows for record in records.values())

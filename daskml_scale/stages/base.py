@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.plan.records import Record, to_record
+from daskml_scale.plan.table import total_rows
 from daskml_scale.plan.units import FileId, Outcome, Plan, Snapshot, Unit
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.stores import dataset_of
@@ -85,13 +86,16 @@ class StageResult:
         Rows of the stage, reused ones included.
     warnings : tuple of str
     bad_rows : int
-        Rows that are written as missing with a status.
+        Rows that are written as missing with a status, those of units set aside included.
+    missing : int
+        Rows of units that were set aside because they ended their worker every time: nothing is written for them.
     """
 
     result: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 0
     warnings: tuple[str, ...] = ()
     bad_rows: int = 0
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,4 +126,4 @@ class StageBase:
         return records
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
-        return StageResult(rows=sum(record.rows for record in records.values()))
+        return StageResult(rows=total_rows(records))

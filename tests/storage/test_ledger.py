@@ -68,14 +68,102 @@ def test_a_crash_between_compaction_and_clean_up_loses_and_doubles_nothing(url):
     assert sorted(Ledger(url).records()) == ["a", "b"]
 
 
-def test_a_damaged_segment_is_named_with_the_remedy(url):
+@pytest.mark.parametrize("damage", [slice(0, -20), slice(0, 30), slice(0, 0), slice(1, None)])
+def test_a_half_written_segment_is_left_out_and_named_until_compaction(url, damage):
+    for unit in "abc":
+        Ledger(url).append([record(unit)])
+    name = files.names(url)[1]
+    files.write_bytes(files.join(url, name), (files.read_bytes(files.join(url, name)) or b"")[damage])
+    ledger = Ledger(url)
+    assert sorted(ledger.records()) == ["a", "c"]
+    assert ledger.torn == (name,)
+    ledger.append([record("b")])
+    assert sorted(Ledger(url).records()) == ["a", "b", "c"]
+    ledger.compact()
+    again = Ledger(url)
+    assert (sorted(again.records()), again.torn) == (["a", "b", "c"], ())
+
+
+def test_a_flipped_bit_is_noticed(url):
+    Ledger(url).append([record("a", rows=1)])
+    (name,) = files.names(url)
+    whole = files.read_bytes(files.join(url, name)) or b""
+    for place in range(0, len(whole), 7):
+        if not 8 <= place < 12:  # the version
+            files.write_bytes(files.join(url, name), whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+            ledger = Ledger(url)
+            assert (len(ledger.records()), ledger.torn) == (0, (name,))
+
+
+VERSION_1 = (
+    '{"format":1,"parts":[["c","m","p","s"]],"records":['
+    '{"unit":"scan","fingerprint":"f1","digest":"d1","status":"ok","result":{"rows":3},"inputs":"i","seconds":0.5,"parts":0},'
+    '{"unit":"rows/00000000","fingerprint":"f2","digest":"d2","status":"ok","rows":3,"worker":"cpu-1","attempt":2,'
+    '"chunks":{"x/c/0":["d",10,123]},"parts":0},'
+    '{"unit":"rows/00000001","fingerprint":"f3","status":"failed","error":"Boom","parts":0}]}'
+)
+
+
+def test_segments_of_version_1_are_read_and_compacted_into_new_ones(url):
+    files.write_bytes(files.join(url, "00000001.json"), VERSION_1.encode())
+    ledger = Ledger(url)
+    parts = Parts("c", "m", "p", "s")
+    wanted = {
+        "scan": Record("scan", "f1", "d1", "ok", result={"rows": 3}, inputs="i", seconds=0.5, parts=parts),
+        "rows/00000000": Record(
+            "rows/00000000", "f2", "d2", "ok", 3, 2, "", parts, chunks={"x/c/0": ("d", 10, 123)}, worker="cpu-1"
+        ),
+        "rows/00000001": Record("rows/00000001", "f3", "", "failed", parts=parts, error="Boom"),
+    }
+    assert dict(ledger.records()) == wanted
+    ledger.append([record("new")])
+    ledger.compact()
+    assert files.names(url) == ["00000003.seg"]
+    assert dict(Ledger(url).records()) == {**wanted, "new": record("new")}
+
+
+def test_a_ledger_of_a_newer_version_is_refused_and_not_taken_for_torn(url):
     Ledger(url).append([record("a")])
-    name = files.names(url)[0]
-    files.write_bytes(files.join(url, name), files.read_bytes(files.join(url, name))[:-20])
-    with pytest.raises(
-        StoreError, match=rf"{name} is not a ledger segment.*remove that file: its units will run again"
+    (name,) = files.names(url)
+    whole = files.read_bytes(files.join(url, name)) or b""
+    for later, content in (
+        ("00000002.seg", whole[:8] + (3).to_bytes(4, "little") + whole[12:]),
+        ("00000002.json", b'{"format":3,"records":"elsewhere"}'),
     ):
+        files.write_bytes(files.join(url, later), content)
+        with pytest.raises(
+            StoreError, match=rf"{later} was written by a newer daskml-scale \(ledger version 3, this one"
+        ):
+            Ledger(url).records()
+        files.remove(files.join(url, later))
+    files.write_bytes(files.join(url, "00000002.parquet"), b"?")
+    with pytest.raises(StoreError, match=r"00000002.parquet is no ledger segment that this version"):
         Ledger(url).records()
+
+
+def test_the_order_of_segments_is_their_number_whatever_the_clock_says(tmp_path):
+    url = str(tmp_path / "a.ledger")
+    for number in range(12):
+        Ledger(url).append([record("a", rows=number)])
+    for number, path in enumerate(sorted(Path(url).iterdir())):
+        os.utime(path, (10_000 - number, 10_000 - number))
+    assert Ledger(url).records()["a"].rows == 11
+
+
+def test_marked_units_keep_what_they_were_but_for_their_status(url):
+    ledger = Ledger(url)
+    ledger.append([record("a", rows=3), record("b")])
+    ledger.mark({"a": "torn"})
+    found = Ledger(url).records()
+    assert (found["a"].status, found["a"].rows, found["b"].status) == ("torn", 3, "ok")
+
+
+def test_appending_does_not_read_the_ledger_again(url, monkeypatch):
+    ledger = Ledger(url)
+    ledger.append([record("a")])
+    monkeypatch.setattr(files, "read_bytes", None)
+    ledger.append([record("b")])
+    assert sorted(ledger.records()) == ["a", "b"]
 
 
 def test_results_are_kept_apart_from_the_segments(url):
