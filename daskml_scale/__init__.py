@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Recipe": "stages.features",
+    "backlog": "engine.backlog_view",
     "cluster": "api",
     "dry_run": "api",
     "ingest": "api",
@@ -30,6 +31,7 @@ _HOME = {
 __all__ = [
     "Recipe",
     "__version__",
+    "backlog",
     "cluster",
     "dry_run",
     "ingest",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from . import search, steps
     from .api import cluster, dry_run, ingest, last_run, run, submit
     from .artifacts import load_model, save_model
+    from .engine.backlog_view import backlog
     from .stages.features import Recipe
     from .stages.map import map
     from .stages.predict import predict
