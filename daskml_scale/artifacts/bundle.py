@@ -26,7 +26,7 @@ from daskml_scale.html import table
 from daskml_scale.storage import files
 
 from . import trust
-from .savable import check_fitted, check_loads
+from .savable import check_fitted, check_loads, check_trusted
 from .savable import dump as dump
 
 FORMAT = 1
@@ -151,6 +151,7 @@ def save_model(
     recipe: Any | None = None,
     schema: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    trusted: trust.Trusted | None = None,
 ) -> Bundle:
     """Save a fitted estimator as a bundle; writes nothing when the same bundle lies there.
 
@@ -166,6 +167,9 @@ def save_model(
         ``features``, ``classes``, ``dtype``, ``target``; what is absent is read off the estimator.
     training : mapping, optional
         JSON that says what the model was trained on.
+    trusted : sequence of str or type, optional
+        Types beyond scikit-learn's that the estimator may hold. By default any that can be imported;
+        who loads it must name them.
 
     Returns
     -------
@@ -177,10 +181,14 @@ def save_model(
     UsageError
         When it is not a fitted estimator, cannot be saved without pickle, or could not be loaded again;
         when a folder lies there that is no bundle.
+    UntrustedError
+        When it holds a type that is not among ``trusted``.
     """
     folder = files.normal(path)
     check_fitted(estimator)
     data = dump(estimator)
+    if trusted is not None:
+        check_trusted(data, trusted, type(estimator).__name__)
     own = check_loads(data, estimator)
     manifest = {
         "format": FORMAT,

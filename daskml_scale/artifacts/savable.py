@@ -62,6 +62,22 @@ def dump(estimator: Any) -> bytes:
     )
 
 
+def check_trusted(data: bytes, trusted: trust.Trusted, name: str) -> None:
+    """Refuse a model that readers who trust only these types could not load.
+
+    Raises
+    ------
+    UntrustedError
+        Naming the types and the remedy.
+    """
+    found = trust.untrusted(data, trusted)
+    if found:
+        raise UntrustedError(
+            f"{name}: the model holds types outside scikit-learn: {', '.join(found)}; "
+            f"if you know what they do, add trusted: [{', '.join(found)}] to the stage that names the estimator"
+        )
+
+
 def check_loads(data: bytes, estimator: Any) -> tuple[str, ...]:
     """Load a model file that was just made, and return the types in it that a reader must name as trusted.
 

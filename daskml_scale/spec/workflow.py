@@ -209,6 +209,10 @@ Estimator = Annotated[
 """One import path and its constructor parameters."""
 
 
+TypeName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")]
+"""Full name of a type outside scikit-learn that a saved model may hold: ``module.Class``."""
+
+
 def _one_of(value: Any, **models: type[Spec]) -> str | None:
     """Return the tag of a one-key mapping, or of an instance."""
     for tag, model in models.items():
@@ -301,6 +305,7 @@ class SearchSpec(StageSpec):
     sampler: AnySampler
     scoring: str
     split: AnySplit
+    trusted: list[TypeName] = Field(default_factory=list)
 
     def references(self) -> dict[str, str]:
         return {"input": self.input, **super().references()}
@@ -318,6 +323,7 @@ class TrainSpec(StageSpec):
     estimator: Estimator | None = None
     where: Expression | None = None
     save_as: Word | None = None
+    trusted: list[TypeName] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_source(self) -> TrainSpec:

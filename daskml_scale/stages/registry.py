@@ -57,6 +57,14 @@ class Builder:
         saved = spec.save_as if isinstance(spec, TrainSpec) else None
         return join(self.store, "models", saved or stage)
 
+    def trusted(self, stage: str) -> tuple[str, ...]:
+        """Return the types that a train stage, and the search that it follows, name as trusted."""
+        spec = self.workflow.stages[stage]
+        if not isinstance(spec, TrainSpec):
+            return ()
+        search = self.workflow.stages[spec.params_from] if spec.params_from else None
+        return (*spec.trusted, *(search.trusted if isinstance(search, SearchSpec) else ()))
+
     def _tables(self, tables: Mapping[str, str]) -> dict[str, str]:
         return {name: self.dataset(stage) for name, stage in tables.items()}
 
@@ -118,6 +126,7 @@ class Builder:
             params_from=self.ledger(spec.params_from) if spec.params_from else "",
             where=spec.where,
             seed=self.workflow.seed,
+            trusted=self.trusted(name),
         )
 
     def _evaluate(self, name: str, spec: EvaluateSpec) -> Stage:
@@ -130,6 +139,7 @@ class Builder:
             bundle=self.model(spec.model),
             metrics=tuple(spec.metrics),
             where=spec.where,
+            trusted=self.trusted(spec.model),
         )
 
     def _predict(self, name: str, spec: PredictSpec) -> Stage:
@@ -144,6 +154,7 @@ class Builder:
             method=spec.method,
             matrix=spec.out,
             max_bad=spec.max_bad,
+            trusted=self.trusted(spec.model),
         )
 
     def _tables_of(self, model: str) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from daskml_scale.artifacts.bundle import MANIFEST, MODEL, save_model
+from daskml_scale.artifacts.savable import check_trusted, dump
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import MISSING, Record, digest, select
@@ -46,6 +47,8 @@ class TrainStage(StageBase):
         Rows to train on; all rows that have a target by default.
     seed : int
         For every ``random_state`` that nothing else sets.
+    trusted : tuple of str
+        Types beyond scikit-learn's that the model may hold; the stages that load it trust them too.
     """
 
     input: str
@@ -54,6 +57,7 @@ class TrainStage(StageBase):
     params_from: str = ""
     where: str | None = None
     seed: int = 0
+    trusted: tuple[str, ...] = ()
     kind: str = "train"
 
     def reads(self) -> Mapping[str, Ref]:
@@ -112,6 +116,7 @@ class TrainStage(StageBase):
         relative = self._relative()
         X, y, columns = load_matrix(self.input, fit["ids"], self.where, worker)
         estimator = build_estimator(fit["estimator"], fit["params"], self.seed)
+        check_trusted(dump(estimator), self.trusted, self.name)  # before the time is spent
         with inner_threads(worker.threads):
             estimator.fit(private(X), private(y))
         training = {
@@ -127,6 +132,7 @@ class TrainStage(StageBase):
             recipe=fit["recipe"],
             schema={**fit["schema"], "features": list(columns)},
             training=training,
+            trusted=self.trusted,
         )
         return {
             "path": relative,

@@ -306,8 +306,9 @@ def test_an_estimator_that_changes_its_input_changes_nobody_elses(store: Path) -
     CACHE.clear()
     for number in range(2):
         estimator = {"model_helpers.InPlace": {"tag": number}}
+        trusted = ("model_helpers.InPlace",)
         places = {"ledger": f"{store}/m{number}.ledger", "bundle": f"{store}/models/{number}"}
-        run_stage(train_stage(store, estimator=estimator, **places))
+        run_stage(train_stage(store, estimator=estimator, trusted=trusted, **places))
         ids = matrix_inputs(stores.snapshot(f"{store}/features.zarr"))
         shared = load_rows(f"{store}/features.zarr", ids, None, WorkerContext())
         assert np.array_equal(shared.X, before.X, equal_nan=True)
@@ -350,3 +351,14 @@ def test_a_condition_without_rows_fails_and_says_what_there_is(store: Path, kind
     assert text in str(caught.value)
     assert (store / "models" / "m" / "bundle.json").read_bytes() == before
     assert Ledger(stage.ledger).result() is None or kind == "train"
+
+
+def test_a_type_outside_scikit_learn_is_refused_before_it_is_fitted_and_taken_when_it_is_named(store: Path) -> None:
+    estimator = {"model_helpers.Fragile": {"limit": 99.0}}
+    with pytest.raises(UnitsFailedError, match=r"add trusted: \[model_helpers\.Fragile\]"):
+        run_stage(train_stage(store, estimator=estimator))
+    assert not (store / "models").exists()
+    named = train_stage(store, estimator=estimator, trusted=("model_helpers.Fragile",))
+    run_stage(named)
+    assert plan_of(train_stage(store, estimator=estimator)).units == ()  # trust is no part of what is computed
+    assert run_stage(evaluate_stage(store, metrics=("accuracy",), trusted=named.trusted)).rows == 299

@@ -1,0 +1,82 @@
+"""What a workflow file says about models, from YAML to the predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import daskml_scale as dms
+from daskml_scale.api import check
+from daskml_scale.errors import SpecError, UnitsFailedError
+from daskml_scale.storage import stores
+
+WORKFLOW = """
+version: 1
+name: tiny
+store: {folder}/store
+cluster: none
+stages:
+  rows:
+    kind: ingest
+    source: {folder}/rows.csv
+    row: {{dim: row, chunk: 50, sort_by: [t]}}
+    derive: {{late: x > 0.5}}
+  features: {{kind: features, input: rows, known_at: t, target: late, steps: [{{keep: {{of: [z]}}}}]}}
+{stages}
+"""
+
+
+def write(folder: Path, stages: str) -> Path:
+    """Write 100 rows and a workflow that makes features of them, followed by ``stages``."""
+    rng = np.random.default_rng(1)
+    x = rng.random(100)
+    times = np.datetime64("2024-01-01T00:00:00") + np.arange(100) * np.timedelta64(1, "h")
+    lines = [f"{t}Z,{a:.4f},{b:.4f}" for t, a, b in zip(times, x, x + rng.normal(size=100) / 10, strict=True)]
+    (folder / "rows.csv").write_text("\n".join(["t,x,z", *lines]) + "\n")
+    path = folder / "tiny.yaml"
+    path.write_text(WORKFLOW.format(folder=folder, stages=stages))
+    return path
+
+
+TRAINED = """
+  model: {{kind: train, input: features, estimator: {{model_helpers.Fragile: {{limit: 99.0}}}}{trusted}}}
+  scores: {{kind: evaluate, model: model, input: features, metrics: [accuracy]}}
+  predictions: {{kind: predict, model: model, input: rows, method: predict_proba}}
+"""
+SEARCHED = """
+  search:
+    kind: search
+    input: features
+    estimator: model_helpers.Fragile
+    space: {{limit: [50.0, 99.0]}}
+    sampler: {{grid: {{}}}}
+    scoring: accuracy
+    split: {{kfold: {{folds: 2}}}}
+    {trusted}
+  model: {{kind: train, input: features, params_from: search}}
+  predictions: {{kind: predict, model: model, input: rows, method: predict_proba}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("stages", "trusted"),
+    [(TRAINED, ", trusted: [model_helpers.Fragile]"), (SEARCHED, "trusted: [model_helpers.Fragile]")],
+)
+def test_types_named_where_the_estimator_is_named_are_trusted_down_to_the_predictions(
+    tmp_path: Path, stages: str, trusted: str
+) -> None:
+    with pytest.raises(UnitsFailedError, match=r"outside scikit-learn: model_helpers\.Fragile; .*add trusted:"):
+        dms.run(write(tmp_path, stages.format(trusted="")))
+    summary = dms.run(write(tmp_path, stages.format(trusted=trusted)))
+    assert summary.state == "succeeded"
+    found = stores.open_dataset(f"{tmp_path}/store/predictions.zarr").load()
+    assert (found.status == 1).all()
+
+
+@pytest.mark.parametrize("name", ["Fragile", "a b.C", "os.system()", ".C", "a..C", 3])
+def test_what_is_no_full_name_of_a_type_is_refused(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(SpecError, match="trusted"):
+        check(write(tmp_path, TRAINED.format(trusted=f", trusted: ['{name}']" if name != 3 else ", trusted: [3]")))
