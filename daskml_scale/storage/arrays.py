@@ -31,7 +31,7 @@ from daskml_scale.plan.units import Variable
 
 from . import files
 from .backend import MEMORY
-from .urls import bucket, is_icechunk, is_memory, is_object, join, local_path
+from .urls import is_icechunk, is_memory, is_object, join, local_path
 
 CODEC_NAME = "zstd"
 _KEPT = 256
@@ -57,10 +57,10 @@ def new_pass() -> str:
 
 
 class _Memory(MutableMapping[str, Any]):
-    """The objects of one ``memory://NAME`` as a Zarr memory store wants them."""
+    """The objects below a ``memory://`` URL as a Zarr memory store wants them."""
 
-    def __init__(self, root: str) -> None:
-        self.prefix = f"memory://{root}/"
+    def __init__(self, url: str) -> None:
+        self.prefix = f"{url}/"
 
     def __getitem__(self, key: str) -> Any:
         return default_buffer_prototype().buffer.from_bytes(MEMORY[self.prefix + key])
@@ -86,12 +86,11 @@ def zarr_store(url: str, *, write: bool = False) -> tuple[Any, str]:
     StoreError
         When what the scheme needs is not installed, or there are no credentials.
     """
+    # Each dataset has a store of its own: in a common one, Zarr would write a group's metadata into every folder above.
     if is_memory(url):
-        root, _, path = url[len("memory://") :].strip("/").partition("/")
-        return zarr.storage.MemoryStore(_Memory(root)), path
+        return zarr.storage.MemoryStore(_Memory(url)), ""
     if is_object(url):
-        root, path = bucket(url)
-        return _bucket_store(root), path
+        return _bucket_store(url), ""
     if is_icechunk(url):
         from . import repositories
 
@@ -99,16 +98,16 @@ def zarr_store(url: str, *, write: bool = False) -> tuple[Any, str]:
     return zarr.storage.LocalStore(local_path(url)), ""
 
 
-def _bucket_store(root: str) -> Any:
-    from .buckets import opened
+def _bucket_store(url: str) -> Any:
+    from .buckets import opened as opened_prefix
 
     class ByUrl(zarr.storage.ObjectStore):  # type: ignore[misc]
         """A store that pickles as its URL: no credential travels with a lazy dataset."""
 
         def __reduce__(self) -> Any:
-            return _bucket_store, (root,)
+            return _bucket_store, (url,)
 
-    return ByUrl(opened(root))
+    return ByUrl(opened_prefix(url))
 
 
 def open_group(url: str, mode: str = "r") -> Any:

@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 
 def opened(root: str) -> Any:
-    """Return the obstore store of a bucket's URL; one per process.
+    """Return the obstore store of a bucket, or of a folder in one, by its URL; one per process.
 
     Raises
     ------
