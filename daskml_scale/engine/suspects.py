@@ -24,6 +24,8 @@ DEATHS = 3
 """Times that a process may die on a unit before the unit fails."""
 MEMORY_SHARE = 0.95
 """Of the worker's memory limit: a child above it is ended, as the worker itself would be."""
+POISON = "PoisonedUnit"
+"""First word of the error of a unit that ends its process every time."""
 POLL_SECONDS = 0.05
 _START = (
     "import sys, pickle; from multiprocessing.connection import Connection as C; pipe = C(int(sys.argv[1])); "
@@ -62,8 +64,8 @@ def run_suspects(blob: bytes, blob_digest: str, units: bytes, limits: Limits) ->
 
 def poisoned(reason: str) -> Rows:
     """Return the row of a unit that ended `DEATHS` processes, the last one for this reason."""
-    text = f"WorkerLost: {DEATHS} processes died while they ran this unit; the last one {reason}"
-    rows = Rows([None], {0: Failure(text, kinds=("WorkerLost",))})
+    text = f"{POISON}: {DEATHS} processes died while they ran this unit; the last one {reason}"
+    rows = Rows([None], {0: Failure(text, kinds=(POISON,))})
     rows.nanoseconds.append(0)
     return rows
 

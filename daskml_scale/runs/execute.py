@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from daskml_scale import events
-from daskml_scale.engine.dispatch import run_unit
-from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.errors import DaskMLError, Exit, PlanError, UnitsFailedError
 from daskml_scale.plan.dag import order
 from daskml_scale.plan.records import Record, to_record
-from daskml_scale.plan.units import Outcome, Plan, Snapshot
+from daskml_scale.plan.units import Plan, Snapshot
 from daskml_scale.spec.workflow import EvaluateSpec, PredictSpec, StageSpec, TrainSpec, Workflow
 from daskml_scale.stages.base import Input, Stage, StageResult
 from daskml_scale.stages.registry import Builder
@@ -165,6 +164,7 @@ def execute(
         )  # fmt: skip
         try:
             for stage in stages:
+                _refuse_incomplete(stage, {dataset_of(s.ledger): s.name for s in stages if _lacks_rows(results, s)})
                 results[stage.name] = run_stage(stage, client=client, sink=sink, run=run)
                 rows.append(LAST[-1])
             bad = sum(result.bad_rows for result in results.values())
@@ -187,6 +187,26 @@ def execute(
             raise
         sink(_finished(started, run, summary.state, Exit(summary.exit_code), f"{bad} bad rows" if bad else ""))
     return summary
+
+
+def _refuse_incomplete(stage: Stage, incomplete: Mapping[str, str]) -> None:
+    """Refuse to go on from a dataset that lacks rows.
+
+    Raises
+    ------
+    UnitsFailedError
+        Naming the stage that has units set aside.
+    """
+    for ref in stage.reads().values():
+        if ref.url in incomplete:
+            raise UnitsFailedError(
+                f"{stage.name}: it reads {incomplete[ref.url]}, of which rows are missing (units set aside because "
+                "they ended their worker every time); give its workers more memory or mend the input, and run again"
+            )
+
+
+def _lacks_rows(results: Mapping[str, StageResult], stage: Stage) -> bool:
+    return stage.name in results and results[stage.name].missing > 0
 
 
 def _finished(started: float, run: str, state: str, code: Exit, message: str) -> events.RunFinished:
@@ -278,7 +298,7 @@ def _dry(
 def _scan(stage: Stage, found: Plan) -> Record:
     """Run the scan of a source here, without committing it: a dry run needs its schema."""
     unit = found.units[0]
-    value, error, trace, seconds = run_unit(stage.kernel, unit, WorkerContext(shared=found.shared))
-    if error:
-        raise UnitsFailedError(f"{stage.name}: {unit.key}: {error}")
-    return to_record(Outcome(unit, value, error, trace, seconds), found)
+    ((outcome,),) = dispatch(stage.kernel, found.shared, [unit], name=stage.name)
+    if not outcome.ok:
+        raise UnitsFailedError(f"{stage.name}: {unit.key}: {outcome.error}")
+    return to_record(outcome, found)

@@ -168,7 +168,7 @@ def test_a_unit_that_kills_its_workers_is_given_up_and_the_others_finish(fragile
     found = run(die_always, items, client=fragile)
     failed = [o for o in found if not o.ok]
     assert [o.unit.payload[1] for o in failed] == [3]
-    assert failed[0].error.startswith(f"WorkerLost: {DEATHS} processes died")
+    assert failed[0].error.startswith(f"PoisonedUnit: {DEATHS} processes died")
     assert sorted(o.value for o in found if o.ok) == [0, 1, 2, 4, 5, 6, 7]
 
 

@@ -87,7 +87,7 @@ def test_rows_of_several_children_join_in_order():
     assert found.values == [1, None, None, 7]
     assert sorted(found.failures) == [1, 2]
     assert found.failures[2].error == (
-        "WorkerLost: 3 processes died while they ran this unit; the last one died of SIGSEGV"
+        "PoisonedUnit: 3 processes died while they ran this unit; the last one died of SIGSEGV"
     )
     assert len(found.nanoseconds) == 4
 
