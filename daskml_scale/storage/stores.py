@@ -141,7 +141,8 @@ def _follow(url: str, group: Any, template: Template, structure: str) -> None:
             small = np.asarray(template.small[name], dtype=None if variable.dtype == "string" else variable.dtype)
             if not np.array_equal(array[...], small):
                 array[...] = small
-    attrs = {**template.attrs, "row_dim": template.dim, MARK: {"format": FORMAT, "layout": structure}}
+    mark = {"format": FORMAT, "layout": structure, "order": list(template.variables)}
+    attrs = {**template.attrs, "row_dim": template.dim, MARK: mark}
     if dict(group.attrs) != attrs:
         group.attrs.put(attrs)
 
@@ -192,7 +193,8 @@ def _remove(url: str, group: Any) -> None:
 def open_dataset(url: str) -> Any:
     """Open a dataset lazily with xarray, decoded; ``source_of`` will recognise it.
 
-    The row dimension gets no index (a table may have 10**10 rows); other dimensions do.
+    The row dimension gets no index (a table may have 10**10 rows); other dimensions do. Variables come in
+    the order of their template.
     """
     import xarray as xr
 
@@ -204,7 +206,10 @@ def open_dataset(url: str) -> Any:
             store, group=path or None, consolidated=False, zarr_format=3, chunks={}, create_default_indexes=False
         )
     row_dim = ds.attrs.get("row_dim")
-    ds.attrs.pop(MARK, None)
+    mark = ds.attrs.pop(MARK, None)
+    order = mark.get("order", []) if isinstance(mark, dict) else []
+    # A folder lists its arrays in any order.
+    ds = ds[sorted(ds.data_vars, key=lambda name: (order.index(name) if name in order else len(order), str(name)))]
     for dim in ds.dims:
         if dim != row_dim and dim in ds.coords and ds.coords[dim].dims == (dim,):
             # Read here, not by Dask: on a worker a nested compute gives up the thread, which deadlocks under a lock.
