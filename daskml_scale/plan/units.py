@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .memory import Need
 
 
 class Unit(NamedTuple):
@@ -254,6 +257,10 @@ class Plan:
         For people: ``17 shards of 20,000 rows``.
     memory : int
         Projected peak bytes of one unit.
+    need : Need or None
+        What these bytes are made of, where the stage's units are blocks of a grid.
+    beside : mapping of str to Template
+        Datasets to create before the units run that the stage removes when it is finished, by URL.
     rows : int
         Rows covered by all units of the pass, reused ones included.
     parts : Parts
@@ -272,6 +279,8 @@ class Plan:
     template: Template | None = None
     grid: str = ""
     memory: int = 0
+    need: Need | None = None
+    beside: Mapping[str, Template] = field(default_factory=dict)
     rows: int = 0
     parts: Parts = field(default_factory=Parts)
     keys: tuple[str, ...] = ()

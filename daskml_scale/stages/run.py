@@ -168,7 +168,7 @@ class _Loop:
         result = self.stage.finish(inputs, done)
         missing = sum(self.set_aside.values())
         message = (
-            f"{len(self.set_aside)} of {len(plan.keys)} units are set aside, because they ended their worker every time; "
+            f"{len(self.set_aside)} of {len(plan.keys)} units are set aside: they ended their worker every time; "
             f"{missing:,} rows are missing. First: {min(self.set_aside)}. They are tried again by the next run"
         )
         return replace(
@@ -207,6 +207,8 @@ class _Loop:
         self._check_memory(plan)
         if plan.template is not None:
             stores.create(self.out, plan.template)
+        for url, template in plan.beside.items():
+            stores.create(url, template)
         failed: list[Record] = []
         one = Pass(self.out, run=self.run, stage=self.stage.name)
         kernel = one.kernel(self.stage.kernel)
@@ -248,6 +250,8 @@ class _Loop:
     def _check_memory(self, plan: Plan) -> None:
         limit = memory_limit(self.client)
         if limit and plan.memory > limit:
+            if plan.need is not None:
+                raise PlanError(f"{self.stage.name}: {plan.need.refusal(limit)}")
             raise PlanError(
                 f"{self.stage.name}: one unit needs about {plan.memory / 2**20:,.0f} MiB and a worker has "
                 f"{limit / 2**20:,.0f} MiB ({plan.grid}); use smaller chunks, or a cluster with more memory per worker"
