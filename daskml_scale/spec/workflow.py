@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from .base import Column, Spec, Version, Word
 from .expressions import Expression
+from .items import AnyItems, FunctionPath, MapFiles, MapRows
 from .space import AnyDistribution
 from .steps import AnyStep, Columns
 
@@ -68,7 +69,7 @@ class IngestSpec(StageSpec):
     derive: dict[Word, Expression] = Field(default_factory=dict)
 
 
-TABLES = ("ingest",)
+TABLES = ("ingest", "map")
 
 
 class Unique(Spec):
@@ -392,6 +393,40 @@ class PredictSpec(StageSpec):
         return {"model": ("train",), "input": TABLES, **{f"tables.{name}": TABLES for name in self.tables}}
 
 
+class MapSpec(StageSpec):
+    """Call a Python function for every item; what it returns becomes a row of a table.
+
+    Attributes
+    ----------
+    function : str
+        ``module:name``; the module lies beside the workflow, or is installed. It takes one item and returns a
+        number, text, a flat dict of them, or nothing.
+    chunk : int, optional
+        Items per unit: they are committed, and run again, together. 1 by default, 1,000 for rows.
+    retry : mapping of exception name to int
+        How often a unit that raises it is tried again.
+    """
+
+    kind: Literal["map"] = "map"
+    function: FunctionPath
+    over: AnyItems
+    chunk: Annotated[int, Field(gt=0)] | None = None
+    retry: dict[Word, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _files_one_by_one(self) -> MapSpec:
+        if isinstance(self.over, MapFiles) and self.chunk not in (None, 1):
+            raise PydanticCustomError("chunk", "files are units of their own; remove chunk:")
+        return self
+
+    def references(self) -> dict[str, str]:
+        rows = {"over.rows.of": self.over.rows.of} if isinstance(self.over, MapRows) else {}
+        return {**rows, **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"over.rows.of": (*TABLES, "predict")}
+
+
 KINDS: dict[str, type[StageSpec]] = {
     "ingest": IngestSpec,
     "validate": ValidateSpec,
@@ -400,6 +435,7 @@ KINDS: dict[str, type[StageSpec]] = {
     "train": TrainSpec,
     "evaluate": EvaluateSpec,
     "predict": PredictSpec,
+    "map": MapSpec,
 }
 
 AnyStage = Annotated[
@@ -409,7 +445,8 @@ AnyStage = Annotated[
     | Annotated[SearchSpec, Tag("search")]
     | Annotated[TrainSpec, Tag("train")]
     | Annotated[EvaluateSpec, Tag("evaluate")]
-    | Annotated[PredictSpec, Tag("predict")],
+    | Annotated[PredictSpec, Tag("predict")]
+    | Annotated[MapSpec, Tag("map")],
     Discriminator(
         lambda value: (
             kind
