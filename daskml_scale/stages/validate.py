@@ -54,6 +54,7 @@ class ValidateStage(StageBase):
                     f"it has {', '.join(table.variables)}"
                 )
             reads = digest(rule.params(), table.row_ids(columns, 0, table.rows))
+            _check_kinds(f"{self.name}: rules[{position}]", rule, table)
             units.append((Unit(f"rule/{position:04d}", position, table.rows * len(columns)), reads))
         widest = max(len(rule_columns(rule)) for rule in self.rules)
         return select(
@@ -90,6 +91,24 @@ class ValidateStage(StageBase):
             raise ValidationFailedError(f"{self.name}: " + "; ".join(broken) + "; mend the data, or say `else: warn`")
         rows = table.rows if isinstance(table, Snapshot) else 0
         return StageResult({"rules": len(records), "warnings": warnings}, rows=rows, warnings=tuple(warnings))
+
+
+def _check_kinds(place: str, rule: AnyRule, table: Snapshot) -> None:
+    """Refuse a rule on what is no column, or not of its kind.
+
+    Raises
+    ------
+    PlanError
+    """
+    place = f"{place}.{rule.rule}" if isinstance(rule, Unique) else f"{place}.{rule.rule}.of"
+    for name in rule_columns(rule):
+        found = table.variables[name]
+        if found.dims != (table.dim,):
+            columns = [column for column, variable in table.variables.items() if variable.dims == (table.dim,)]
+            raise PlanError(f"{place}: {name!r} holds not one value per row of {table.url}; name one of {columns}")
+        kind = tables.kind_of(found)
+        if isinstance(rule, Range) and kind != "number":
+            raise PlanError(f"{place}: column {name!r} is a {kind}, a number needed; use missing or unique for others")
 
 
 def rule_columns(rule: AnyRule) -> tuple[str, ...]:
@@ -135,8 +154,7 @@ def _range(url: str, rule: Range, rows: int) -> dict[str, Any]:
     count, worst = 0, None
     for start, stop in row_ranges(rows, _BLOCK):
         values = tables.read_columns(url, [options.of], start, stop)[options.of]
-        if isinstance(values, Coded) or values.dtype.kind not in "iuf":
-            raise PlanError(f"rule range: {options.of} is not a number")
+        assert not isinstance(values, Coded)
         low = values < (-np.inf if options.least is None else options.least)
         high = values > (np.inf if options.most is None else options.most)
         out = low | high

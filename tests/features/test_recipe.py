@@ -221,3 +221,14 @@ def test_lazy_blocks_are_named_by_what_they_are_computed_from(store):
     stores.write_region(f"{store}/sites.zarr", 0, {"size": raw + 1})
     rows, tables = opened(store)
     assert name(rows, tables["sites"]) != stored
+
+
+def test_a_condition_that_selects_no_row_is_refused(store):
+    rows, tables = opened(store)
+    never = "due > time('2099-01-01')"
+    for data, others in ((rows, tables), (rows.load(), {"sites": tables["sites"].load()})):
+        with pytest.raises(PlanError, match=r"none of the 60 rows.* is selected by .*2099.*widen the condition"):
+            recipe().fit(data, where=never, tables=others)
+        with pytest.raises(PlanError, match="none of the 60 rows"):
+            recipe().fit_transform(data, f"{store}/f.zarr", where=never, tables=others)
+    assert not stores.exists(f"{store}/f.zarr")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import daskml_scale as dms
@@ -9,6 +10,7 @@ from daskml_scale.errors import PlanError, ValidationFailedError
 from daskml_scale.spec.workflow import ValidateSpec
 from daskml_scale.stages.run import run_stage
 from daskml_scale.stages.validate import ValidateStage
+from daskml_scale.storage.ledger import Ledger
 
 
 @pytest.fixture
@@ -67,3 +69,17 @@ def test_only_rules_whose_columns_changed_run_again(table):
 def test_an_unknown_column_is_named_before_anything_runs(table):
     with pytest.raises(PlanError, match=r"rules\[0\].*no column 'z'; it has g, k, x"):
         check(table, {"unique": ["z"]})
+
+
+def test_a_rule_that_does_not_fit_its_column_is_refused_before_anything_runs(table):
+    ledger = Ledger(str(Path(table).parent / "check.ledger"))
+    with pytest.raises(PlanError, match=r"rules\[1\]\.range\.of: column 'g' is a category, a number needed"):
+        check(table, {"unique": ["k", "g"]}, {"range": {"of": "g", "least": 1}})
+    assert not ledger.records()
+    recipe = dms.Recipe([{"keep": {"of": ["k"]}}], known_at="w")
+    ds = dms.open_dataset(table).load().assign(w=("row", np.array(["2024-01-01"] * 4, dtype="datetime64[ns]")))
+    matrix = str(Path(table).parent / "f.zarr")
+    recipe.fit_transform(ds, matrix)
+    for column in ("features", "feature"):
+        with pytest.raises(PlanError, match=rf"rules\[0\]\.missing\.of: '{column}' holds not one value per row"):
+            check(matrix, {"missing": {"of": column}})

@@ -155,7 +155,19 @@ class RecipePlanner:
         return self.fold([records[key].result for key in keys])
 
     def fold(self, scans: Sequence[Mapping[str, Any]]) -> Ready:
-        """Return the fitted recipe and its bounds from the statistics of all chunks, in order."""
+        """Return the fitted recipe and its bounds from the statistics of all chunks, in order.
+
+        Raises
+        ------
+        PlanError
+            When there are rows and ``where`` selects none of them.
+        """
+        learns = self.program.categories is None and self.program.ordinal and self.where
+        if learns and self.rows.rows and not sum(found["learnt"] for found in scans):
+            raise PlanError(
+                f"none of the {self.rows.rows:,} rows{f' of {self.rows.url}' if self.rows.url else ''} is selected by "
+                f"{self.where!r}: the recipe has nothing to learn from; widen the condition"
+            )
         program = learn(self.program, scans, self.withheld)
         bounds = Bounds.merge(program, self.chunks, scans) if program.trailing and self.chunks else None
         return Ready(program, self, bounds)

@@ -42,8 +42,8 @@ def scan(program: Program, columns: Mapping[str, Values], rows: int, where: str 
     Returns
     -------
     dict
-        ``categories``: column -> label -> rows; ``known_at``: [first, last] in ns since 1970, or None;
-        ``at``: time column -> the same.
+        ``learnt``: rows of ``where``; ``categories``: column -> label -> rows; ``known_at``: [first, last] in ns
+        since 1970, or None; ``at``: time column -> the same.
     """
     found: dict[str, Any] = {"rows": rows}
     if program.categories is None and program.ordinal:
@@ -51,6 +51,7 @@ def scan(program: Program, columns: Mapping[str, Values], rows: int, where: str 
         if where:
             condition = np.asarray(evaluate(where, columns), dtype="float64")
             wanted = np.broadcast_to(np.nan_to_num(condition) != 0, (rows,))
+        found["learnt"] = int(wanted.sum())
         found["categories"] = {name: _counts(columns[name], wanted) for name in program.ordinal}
     if program.trailing:
         found["known_at"] = _ends(instants(program.known_at, columns, rows))
