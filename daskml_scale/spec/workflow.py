@@ -340,26 +340,43 @@ class TrainSpec(StageSpec):
         return {"input": ("features",), "params_from": ("search",)}
 
 
-METRICS = ("roc_auc", "average_precision", "log_loss", "brier", "accuracy", "calibration")
-
-
 class EvaluateSpec(StageSpec):
-    """Metrics of a trained model on the rows of ``where``."""
+    """Metrics of a trained model on the rows of ``where``.
+
+    Attributes
+    ----------
+    slices : list of str
+        Columns of the table's ``sort_by``, or the target: the metrics for each of their values too.
+    bootstrap : int
+        Resamples for 95 % intervals.
+    against : str, optional
+        A train stage whose model is compared on the same rows.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     model: Word
     input: Word
     where: Expression | None = None
     metrics: Annotated[
-        list[Literal["roc_auc", "average_precision", "log_loss", "brier", "accuracy", "calibration"]],
+        list[
+            Literal[
+                "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "balanced_accuracy", "f1",
+                "calibration", "r2", "mean_error", "mean_absolute_error", "median_absolute_error",
+                "root_mean_squared_error",
+            ]
+        ],
         Field(min_length=1),
-    ]
+    ]  # fmt: skip
+    slices: list[Column] = Field(default_factory=list)
+    bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 0
+    against: Word | None = None
 
     def references(self) -> dict[str, str]:
-        return {"model": self.model, "input": self.input, **super().references()}
+        against = {"against": self.against} if self.against else {}
+        return {"model": self.model, "input": self.input, **against, **super().references()}
 
     def resolves_to(self) -> dict[str, tuple[str, ...]]:
-        return {"model": ("train",), "input": ("features",)}
+        return {"model": ("train",), "against": ("train",), "input": ("features",)}
 
 
 class PredictSpec(StageSpec):

@@ -139,7 +139,11 @@ class Builder:
             bundle=self.model(spec.model),
             metrics=tuple(spec.metrics),
             where=spec.where,
-            trusted=self.trusted(spec.model),
+            trusted=(*self.trusted(spec.model), *(self.trusted(spec.against) if spec.against else ())),
+            slices=tuple(spec.slices),
+            bootstrap=spec.bootstrap,
+            against=self.model(spec.against) if spec.against else "",
+            seed=self.workflow.seed,
         )
 
     def _predict(self, name: str, spec: PredictSpec) -> Stage:

@@ -12,6 +12,7 @@ import daskml_scale as dms
 from daskml_scale.api import check
 from daskml_scale.errors import SpecError, UnitsFailedError
 from daskml_scale.storage import stores
+from daskml_scale.storage.ledger import Ledger
 
 WORKFLOW = """
 version: 1
@@ -80,3 +81,29 @@ def test_types_named_where_the_estimator_is_named_are_trusted_down_to_the_predic
 def test_what_is_no_full_name_of_a_type_is_refused(tmp_path: Path, name: Any) -> None:
     with pytest.raises(SpecError, match="trusted"):
         check(write(tmp_path, TRAINED.format(trusted=f", trusted: ['{name}']" if name != 3 else ", trusted: [3]")))
+
+
+COMPARED = """
+  model: {kind: train, input: features, estimator: sklearn.linear_model.LogisticRegression}
+  plain: {kind: train, input: features, estimator: sklearn.dummy.DummyClassifier}
+  scores:
+    kind: evaluate
+    model: model
+    against: plain
+    input: features
+    slices: [late, t]
+    bootstrap: 20
+    metrics: [roc_auc, balanced_accuracy]
+"""
+
+
+def test_an_evaluation_slices_compares_and_bounds(tmp_path: Path) -> None:
+    dms.run(write(tmp_path, COMPARED))
+    found = Ledger(f"{tmp_path}/store/scores.ledger").result()
+    assert found is not None
+    assert found["against"]["model"] == "plain"
+    assert found["against"]["metrics"]["roc_auc"] == 0.5
+    assert found["against"]["intervals"]["roc_auc"][0] > 0.2
+    assert [entry["value"] for entry in found["slices"]["t"]] == ["2024-01"]
+    with pytest.raises(SpecError, match="against"):
+        check(write(tmp_path, COMPARED.replace("against: plain", "against: features")))

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from daskml_scale.artifacts.bundle import load_model, save_model
 from daskml_scale.engine.worker import CACHE, WorkerContext
-from daskml_scale.errors import PlanError, UnitsFailedError
+from daskml_scale.errors import PlanError, UnitsFailedError, UsageError
 from daskml_scale.plan.units import Plan
 from daskml_scale.stages.base import Stage, StageResult
 from daskml_scale.stages.evaluate import EvaluateStage
@@ -253,7 +253,7 @@ def test_a_regressor_and_an_unknown_class_are_refused(store: Path) -> None:
 
     X, y = matrix()
     X = np.nan_to_num(X)
-    with pytest.raises(UnitsFailedError, match="metrics are of classifiers"):
+    with pytest.raises(UsageError, match="accuracy is a metric of classifiers, m is a regressor; use r2"):
         evaluated(store, X, y, Ridge().fit(X, y), metrics=("accuracy",))
     with pytest.raises(UnitsFailedError, match=r"value .*2\.0.*classes \[0\.0, 1\.0\]"):
         evaluated(store, X, 2 * y, LogisticRegression().fit(X, y), metrics=("accuracy",))
