@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from daskml_scale.errors import StoreError
+
 from .backend import Backend, Known, Stat, hash_bytes
 from .history import ids, intact
 from .repositories import FILES, explained, root_of, stamp_of, transaction, zarr_store
@@ -61,6 +63,11 @@ class Icechunk(Backend):
         import numpy as np
         import zarr
 
+        if not root_of(url):
+            raise StoreError(
+                f"{url}: there is no Icechunk repository at or above it; give its folder as the store of a run, or "
+                "write a dataset (NAME.zarr) there first"
+            )
         with transaction(url, f"write {url.rpartition('/')[2]}", {"kind": FILES}):
             store, path = zarr_store(url, write=True)
             with explained(url, "write"):

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from daskml_scale.errors import UsageError
 from daskml_scale.plan.units import Outcome, Unit
 
 from . import arrays
+from .lock import hold
 from .urls import is_icechunk
 
 
@@ -129,3 +131,45 @@ class Pass:
         with transaction(self.url, f"{len(plain)} units", **self.about, kind=repositories.WAVE, units=len(plain)):
             repositories.merge(self.url, changes)
             yield plain
+
+
+def runs(store: str) -> list[tuple[str, float]]:
+    """Return the runs that a repository knows, newest first, each with the time of its last commit (seconds).
+
+    Raises
+    ------
+    UsageError
+        When the store is no Icechunk repository.
+    """
+    _needs_icechunk(store)
+    from .history import commits
+
+    found: dict[str, float] = {}
+    for commit in commits(store):
+        if commit.about.get("run"):
+            found.setdefault(commit.about["run"], commit.at)
+    return list(found.items())
+
+
+def rollback(store: str, run: str) -> None:
+    """Bring a store back to the end of an earlier run: data, ledgers, models and small files, in one step.
+
+    Later commits are no longer reached; Icechunk keeps them until its garbage is collected.
+
+    Raises
+    ------
+    UsageError
+        When the store is no Icechunk repository, or knows no such run.
+    ConflictError
+        When a run holds the store.
+    """
+    _needs_icechunk(store)
+    from .history import last_of, reset
+
+    with hold(store, f"rollback to {run}"):
+        reset(store, last_of(store, run))
+
+
+def _needs_icechunk(store: str) -> None:
+    if not is_icechunk(store):
+        raise UsageError(f"{store}: only Icechunk repositories can be rolled back; write into icechunk+file://FOLDER")
