@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from typing import Any, cast
 
-from daskml_scale.errors import ClusterError
+from daskml_scale.errors import ClusterError, UsageError
 from daskml_scale.plan.batching import MAX_UNITS, Batching
 from daskml_scale.plan.units import Unit
 
@@ -45,7 +45,7 @@ def dispatch(
     total: int | None = None,
     seconds_per_weight: float | None = None,
     retry: Mapping[str, int] | None = None,
-    weight: float = 1.0,
+    weight: float | None = None,
     reconnect: Callable[[], Any] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Generator[Outcomes, None, None]:
@@ -72,8 +72,9 @@ def dispatch(
         Remembered duration; skips the probing tasks.
     retry : mapping of exception class name to int, optional
         How often a unit that raises this, or a class below it, is sent again. Others fail at once.
-    weight : float
-        Share of the cluster beside other runs, relative to theirs.
+    weight : float, optional
+        Share of the cluster beside other runs, relative to theirs; by default Dask configuration
+        ``daskml-scale.weight`` (``DASK_DASKML_SCALE__WEIGHT`` in the environment), else 1.
     reconnect : callable, optional
         Gives a new client when the scheduler is gone for good.
     tell : callable, optional
@@ -98,7 +99,7 @@ def dispatch(
         resources=dict(resources or {}),
         batching=Batching(seconds_per_weight),
         retry=dict(retry or {}),
-        weight=weight,
+        weight=own_weight() if weight is None else weight,
         reconnect=reconnect,
         tell=tell,
     )
@@ -106,6 +107,22 @@ def dispatch(
         yield from flight.groups()
     finally:
         flight.close()
+
+
+def own_weight() -> float:
+    """Return the configured weight of this process's runs.
+
+    Raises
+    ------
+    UsageError
+        When it is no positive number.
+    """
+    import dask.config
+
+    found = dask.config.get("daskml-scale.weight", 1.0)
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 < found < float("inf"):
+        raise UsageError(f"Dask configuration daskml-scale.weight is {found!r}; give a positive number, 1 is usual")
+    return float(found)
 
 
 def _in_process(

@@ -19,7 +19,7 @@ from typing import Any
 
 from daskml_scale.plan.units import Unit
 
-from .worker import CACHE, WorkerContext
+from .worker import CACHE, WorkerContext, measured
 
 Kernel = Callable[[Unit, WorkerContext], Any]
 
@@ -182,7 +182,7 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
     import threadpoolctl
     from distributed import get_worker
 
-    worker = get_worker()
+    worker = measured(get_worker())
     kernel, shared = loaded(blob, blob_digest)
     context = WorkerContext(shared=shared, threads=1, name=str(worker.name))
     with threadpoolctl.threadpool_limits(limits=context.threads):

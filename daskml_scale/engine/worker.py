@@ -26,10 +26,13 @@ class Cache:
         Bytes kept; the newest value is kept even when it alone is larger.
     loads : int
         Number of loads so far.
+    hits : int
+        Number of times that a value was there.
     """
 
     limit: int = 2 * 2**30
     loads: int = 0
+    hits: int = 0
     _values: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
     _locks: dict[Hashable, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -47,6 +50,7 @@ class Cache:
         """
         with self._lock:
             if key in self._values:
+                self.hits += 1
                 self._values.move_to_end(key)
                 found: T = self._values[key][0]
                 return found
@@ -70,6 +74,12 @@ class Cache:
             _, (_, size) = self._values.popitem(last=False)
             total -= size
 
+    def counts(self) -> dict[str, int]:
+        """Return objects and bytes held, loads and hits: what a worker sends with its heartbeat."""
+        with self._lock:
+            held = sum(size for _, size in self._values.values())
+            return {"objects": len(self._values), "bytes": held, "loads": self.loads, "hits": self.hits}
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
@@ -78,6 +88,18 @@ class Cache:
 
 CACHE = Cache()
 """The cache of this process."""
+METRIC = "daskml-cache"
+"""Name of its counts in the metrics of a Dask worker."""
+
+
+def measured(worker: Any) -> Any:
+    """Have a Dask worker send the counts of the cache with its heartbeat; return the worker."""
+    worker.metrics.setdefault(METRIC, _counts)
+    return worker
+
+
+def _counts(worker: Any) -> dict[str, int]:
+    return CACHE.counts()
 
 
 @dataclass(frozen=True, slots=True)

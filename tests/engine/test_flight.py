@@ -1,4 +1,4 @@
-"""What may happen to tasks in flight: retries, drift, stragglers, pauses, other runs, silent workers. Counts, no times."""
+"""What may happen to tasks in flight: retries, drift, stragglers, pauses, other runs, silent workers. No times."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from distributed import Client, LocalCluster
 from daskml_scale.engine import flight, watchdog
 from daskml_scale.engine.dispatch import OnPayload, dispatch
 from daskml_scale.engine.reporter import BacklogReporter
+from daskml_scale.engine.worker import METRIC
+from daskml_scale.errors import UsageError
 from daskml_scale.plan.units import Unit
 
 PLACES = ["in process", "on a cluster"]
@@ -35,6 +37,11 @@ def mark(folder: str, index: int) -> int:
             continue
         return number
     raise AssertionError
+
+
+def drain(groups, found: list) -> None:
+    for group in groups:
+        found.extend(outcome.value for outcome in group)
 
 
 def flaky(item):
@@ -131,11 +138,9 @@ def test_what_a_source_gave_before_it_broke_is_done(place, client):
         raise RuntimeError("no more units")
 
     found = []
+    groups = dispatch(OnPayload(abs), None, source(), name="breaks", client=client if place == "on a cluster" else None)
     with pytest.raises(RuntimeError, match="no more units"):
-        for group in dispatch(
-            OnPayload(abs), None, source(), name="breaks", client=client if place == "on a cluster" else None
-        ):
-            found.extend(outcome.value for outcome in group)
+        drain(groups, found)
     assert sorted(found) == list(range(50))
 
 
@@ -188,6 +193,23 @@ def test_windows_are_proportional_to_weights(client):
     one.report(**values, now=2.0)
     assert one.share == 1.0
     one.close()
+
+
+@pytest.mark.parametrize("weight", [0, -1, "much", True])
+def test_a_weight_that_is_none_is_refused(client, weight):
+    with dask.config.set({"daskml-scale.weight": weight}), pytest.raises(UsageError, match=r"daskml-scale\.weight"):
+        run(OnPayload(abs), [1], client=client)
+
+
+def test_workers_tell_what_their_cache_holds(client):
+    run(OnPayload(abs), [-1] * 100, client=client)
+    deadline = time.monotonic() + 10
+    while not (found := [w["metrics"].get(METRIC) for w in client.scheduler_info()["workers"].values()]) or not all(
+        found
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert all(counts["loads"] >= 1 and counts["bytes"] > 0 for counts in found)
 
 
 def stops_its_worker_once(item):
