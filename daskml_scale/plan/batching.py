@@ -1,9 +1,9 @@
 """How many units go into the next Dask task, and how many tasks are in flight. Pure.
 
 Dask costs 1 to 2 ms of one scheduler core per task, so W slots share about 1/o tasks a second. A task
-therefore aims at ``max(0.2 s, 2.5 o W)``: the scheduler is then 40 % busy, and the filling of a large
-cluster still fits into the half that it may use. The first tasks of a stage are probes of one unit (a
-remembered duration skips them); then the size jumps, no further than the evidence carries.
+therefore aims at ``max(0.2 s, o W / 0.35)``: a full cluster then keeps its scheduler busy for a third of the
+time, which leaves room for heartbeats and for filling it (`scaling.simulate`). The first tasks of a stage are
+probes of one unit (a remembered duration skips them); then the size jumps, no further than the evidence carries.
 
 Units may differ a thousandfold, so the estimate is a mean over the last tasks that knows how much weight
 and how much spread stand behind it. Towards the end tasks shrink by the factoring rule (Hummel, Schonberg
@@ -24,7 +24,7 @@ MAX_UNITS = 16_384
 MAX_BYTES = 1 << 20
 TASKS_PER_SLOT = 2
 """Tasks in flight per slot: one runs, one waits on the worker, so that no slot idles for a round trip."""
-SCHEDULER_SHARE = 0.4
+SCHEDULER_SHARE = 0.35
 """Largest share of the scheduler's time that a cluster takes once it is filled, however coarse the units are."""
 EVIDENCE = 64
 """A task holds at most this many times the weight that was measured so far: few probes do not tell the mean."""

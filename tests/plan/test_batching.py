@@ -12,6 +12,7 @@ from daskml_scale.plan.batching import (
     MAX_OVERHEAD,
     MIN_OVERHEAD,
     MIN_SECONDS,
+    SCHEDULER_SHARE,
     TASKS_PER_SLOT,
     Batching,
     Probes,
@@ -187,9 +188,9 @@ def test_one_slow_task_of_a_large_cluster_does_not_erase_what_thousands_told():
 def test_large_clusters_get_longer_tasks():
     small, large = Batching(0.001).target_seconds(2), Batching(0.001).target_seconds(1000)
     assert small == MIN_SECONDS
-    assert large == 0.0017 * 1000 / 0.4
+    assert large == 0.0017 * 1000 / SCHEDULER_SHARE
     assert (
-        take_uniform(Batching(18.0), 100, left=math.inf, slots=8000) == 2
+        take_uniform(Batching(25.0), 100, left=math.inf, slots=8000) == 2
     )  # 34 s: one of 18 s would be too many tasks
 
 
