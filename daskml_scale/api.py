@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from daskml_scale.runs.execute import RunSummary, StagePlanRow
     from daskml_scale.runs.records import Registry
     from daskml_scale.runs.state import RunRecord
+    from daskml_scale.runs.where import Definition
+    from daskml_scale.spec.load import Loaded
     from daskml_scale.stages.run import StageRow
 
 PRELOADS = ("daskml_scale.dashboard.preload",)
 """Scheduler modules of the clusters that we start; the backlog plugin is always there."""
-NO_CLUSTER = "none"
 
 
 def cluster(spec: Any = "local", **options: Any) -> Any:
@@ -88,6 +89,11 @@ def ingest(
     xarray.Dataset
         Its variables in the order of the file, derived ones last.
 
+    Raises
+    ------
+    SpecError
+        When an argument is wrong, or names a column that the file does not have. Nothing was written.
+
     Warns
     -----
     UserWarning
@@ -95,7 +101,7 @@ def ingest(
     """
     import warnings
 
-    from daskml_scale.engine.client import current_client
+    from daskml_scale.runs.where import check_reach, resolve
     from daskml_scale.spec.find import source_path
     from daskml_scale.spec.workflow import IngestSpec
     from daskml_scale.stages.claim import claim
@@ -126,8 +132,12 @@ def ingest(
         more=tuple(paths[1:]),
     )
     stage.check()
-    with claim(url, "ingest", [("source", path) for path in paths]):
-        result = run_stage(stage, client=current_client() if client is None else client)
+    with ExitStack() as stack:
+        if client is not None or not files.is_memory(url):  # as with recipes: what lies in memory is worked on here
+            client, _ = resolve(client, None, stack)
+            check_reach([url], client, "leave out client=")
+        stack.enter_context(claim(url, "ingest", [("source", path) for path in paths]))
+        result = run_stage(stage, client=client)
     for message in result.warnings:
         warnings.warn(message, UserWarning, stacklevel=2)
     return stores.open_dataset(url)
@@ -137,12 +147,20 @@ def _listed(columns: str | Sequence[str]) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns)
 
 
-def check(workflow: str | Path | Workflow, *, estimators: bool = True) -> Workflow:
+def check(
+    workflow: str | Path | Workflow,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
+    estimators: bool = True,
+) -> Workflow:
     """Load a workflow and check all that can be checked before its data is read.
 
     Parameters
     ----------
     workflow : str, Path or Workflow
+    store, cluster : str, optional
+        Instead of the workflow's own, which are not looked at then.
     estimators : bool
         Also import the estimators and check their parameters (a second or two).
 
@@ -151,52 +169,9 @@ def check(workflow: str | Path | Workflow, *, estimators: bool = True) -> Workfl
     SpecError
         One error: file, line, key path, value found, and the nearest valid name or the remedy.
     """
-    from daskml_scale.spec.find import check_sources, find_workflow
-    from daskml_scale.spec.load import Loaded, read_workflow
-    from daskml_scale.spec.workflow import IngestSpec, SearchSpec
+    from daskml_scale.runs.check import checked
 
-    if isinstance(workflow, Workflow):
-        loaded: Loaded[Workflow] = Loaded(workflow, {})
-    else:
-        loaded = read_workflow(find_workflow(os.fspath(workflow)))
-    found = loaded.model
-    check_sources(found, loaded.file)
-    for name, spec in found.stages.items():
-        if isinstance(spec, IngestSpec):
-            _check_columns(loaded, name, spec)
-        elif isinstance(spec, SearchSpec) and estimators:
-            from daskml_scale.stages.search import stage as search_stage
-
-            try:
-                search_stage.check(spec)
-            except SpecError as error:
-                raise loaded.error(".".join(filter(None, ("stages", name, error.path))), error.message) from None
-    return found
-
-
-def _check_columns(loaded: Any, name: str, spec: Any) -> None:
-    """Check that the columns that an ingest names are in the file's header."""
-    from daskml_scale.spec.explain import unknown
-    from daskml_scale.spec.expressions import names
-    from daskml_scale.spec.find import source_path
-    from daskml_scale.stages.ingest import header
-
-    try:
-        have = list(header(str(source_path(spec.source, Path.cwd()))))
-    except PlanError as error:
-        raise loaded.error(f"stages.{name}.source", str(error)) from None
-    for position, column in enumerate(spec.columns or ()):
-        if column not in have:
-            raise loaded.error(f"stages.{name}.columns[{position}]", unknown("column", column, have))
-    known = list(spec.columns or have)
-    for derived, text in spec.derive.items():
-        for column in names(text):
-            if column not in known:
-                raise loaded.error(f"stages.{name}.derive.{derived}", unknown("column", column, known))
-        known.append(derived)
-    for position, column in enumerate(spec.row.sort_by):
-        if column not in known:
-            raise loaded.error(f"stages.{name}.row.sort_by[{position}]", unknown("column", column, known))
+    return checked(workflow, store=store, cluster=cluster, estimators=estimators).model
 
 
 def dry_run(
@@ -215,10 +190,11 @@ def dry_run(
         In the order in which the stages would run.
     """
     from daskml_scale.runs import execute
+    from daskml_scale.runs.check import checked
 
-    found = check(workflow)
-    check_cluster(cluster or found.cluster)
-    return execute.plan(found, os.fspath(store or found.store), base=Path.cwd())
+    loaded = checked(workflow, store=store, cluster=cluster)
+    with _placed(loaded):
+        return execute.plan(loaded.model, os.fspath(store or loaded.model.store), base=Path.cwd())
 
 
 def run(
@@ -238,11 +214,12 @@ def run(
         A name (``./workflows/NAME.yaml``, then the packaged ones), a path, or a loaded workflow.
     store : str, optional
         URL of the store; the workflow's own by default.
-    cluster : str, optional
-        Name or path of a cluster definition, ``none`` for this process. By default the process's Dask
-        client is used if there is one, else the workflow's cluster, started when the first unit must run.
+    cluster : str, mapping, ClusterSpec or cluster object, optional
+        Name or path of a cluster definition, or the definition itself: started when the first unit must
+        run. ``none`` is this process. A running cluster (any with ``get_client``) is used. By default the
+        process's Dask client is used if there is one, else the workflow's cluster.
     client : distributed.Client, optional
-        Use this cluster.
+        Use this client; a cluster object will do.
     sink : callable, optional
         Receives the events.
     run_id : str, optional
@@ -256,31 +233,40 @@ def run(
     DaskMLError
         What was committed stays; the same call goes on from there.
     """
-    from daskml_scale.engine.client import current_client
     from daskml_scale.runs import execute
+    from daskml_scale.runs.check import NO_CLUSTER, checked
+    from daskml_scale.runs.where import check_reach, resolve
 
-    found = check(workflow)
-    url = files.normal(store or found.store)
-    if client is None and cluster is None:
-        client = current_client()
-    name = found.cluster if cluster is None else cluster
     with ExitStack() as stack:
+        client, asked = resolve(client, cluster, stack)
+        looked_up = asked if asked is None or isinstance(asked, str) else NO_CLUSTER
+        loaded = checked(workflow, store=store, cluster=looked_up if client is None else NO_CLUSTER)
+        found = loaded.model
+        url = files.normal(store or found.store)
         source: Callable[[], Any] | None = None
         publish = _Publishing(sink, stack)
+        wanted = found.cluster if asked is None else asked
         if client is not None:
             from daskml_scale.dashboard.plugin import install
 
+            check_reach([url], client, "cluster='none'")
             install(client)
             publish.to(client)
             source = lambda: client  # noqa: E731
-        elif name != NO_CLUSTER:
-            check_cluster(name)
-            if files.is_memory(url):
-                raise UsageError(
-                    f"{url} lives in this process and workers cannot reach it; use a local path or --cluster none"
-                )
-            source = _LazyClient(name, stack, publish, run_id)
-        return execute.execute(found, url, base=Path.cwd(), client=source, sink=publish, run=run_id)
+        elif wanted != NO_CLUSTER:
+            check_reach([url], None, "--cluster none")
+            source = _LazyClient(wanted, stack, publish, run_id)
+        with _placed(loaded):
+            return execute.execute(found, url, base=Path.cwd(), client=source, sink=publish, run=run_id)
+
+
+@contextmanager
+def _placed(loaded: Loaded[Workflow]) -> Iterator[None]:
+    """Name file and line of what only planning or running shows to be wrong."""
+    try:
+        yield
+    except (PlanError, SpecError) as error:
+        raise loaded.place(error) from error.__cause__
 
 
 def submit(
@@ -305,8 +291,13 @@ def submit(
     from daskml_scale.runs.lease import spawn
     from daskml_scale.runs.records import Registry
 
+    for name, value in (("workflow", workflow), ("cluster", cluster)):
+        if value is not None and not isinstance(value, (str, os.PathLike)):
+            kind = type(value).__name__
+            raise UsageError(f"{name} is a {kind}; submit starts a process that reads files: give a name or a path")
     registry = Registry()
-    entered = register(registry, "submit", os.fspath(workflow), store, cluster, detached=True)
+    named = os.fspath(cluster) if cluster else None
+    entered = register(registry, "submit", os.fspath(workflow), store, named, detached=True)
     spawn(registry, entered)
     return entered
 
@@ -323,8 +314,8 @@ def register(
     """Check what can be checked, then enter a run into the registry as queued (``run`` and ``submit`` of the CLI)."""
     from daskml_scale.spec.find import find_workflow
 
-    spec = check(workflow, estimators=not detached)  # importing them is left to the detached process
-    check_cluster(cluster or spec.cluster)
+    # Importing estimators is left to the detached process.
+    spec = check(workflow, store=store, cluster=cluster, estimators=not detached)
     url = files.normal(store or spec.store)
     if detached and files.is_memory(url):
         raise UsageError(f"{url} would end with the detached process; choose a local path with --store")
@@ -339,15 +330,6 @@ def register(
         now=time.time(),
         detached=detached,
     )
-
-
-def check_cluster(name: str) -> None:
-    """Check the definition that a cluster's name leads to; ``none`` needs none."""
-    from daskml_scale.spec.find import find_cluster
-    from daskml_scale.spec.load import load_cluster
-
-    if name != NO_CLUSTER:
-        load_cluster(find_cluster(name))
 
 
 class _Publishing:
@@ -386,18 +368,19 @@ class _Publishing:
 class _LazyClient:
     """Gives the client of a cluster that starts on the first call: a run that reuses everything starts none."""
 
-    def __init__(self, name: str, stack: ExitStack, publish: _Publishing, run_id: str) -> None:
-        self.name, self.publish, self.run_id = name, publish, run_id
+    def __init__(self, definition: Definition, stack: ExitStack, publish: _Publishing, run_id: str) -> None:
+        self.definition, self.publish, self.run_id = definition, publish, run_id
         self.client: Any | None = None
         self.started = stack.enter_context(ExitStack())
 
     def __call__(self) -> Any:
         if self.client is None:
-            started = self.started.enter_context(cluster(self.name, sink=self.publish))
+            started = self.started.enter_context(cluster(self.definition, sink=self.publish))
             self.client = self.started.enter_context(started.get_client())
             page = (started.dashboard_link or "").removesuffix("status")
             link = f"{page}workflow" + (f"?run={self.run_id}" if self.run_id else "") if page else ""
-            self.publish(events.ClusterStarted(time=time.time(), run=self.run_id, cluster=self.name, dashboard=link))
+            name = self.definition if isinstance(self.definition, str) else started.spec.name
+            self.publish(events.ClusterStarted(time=time.time(), run=self.run_id, cluster=name, dashboard=link))
             self.publish.to(self.client)
         return self.client
 

@@ -74,6 +74,11 @@ class SpecError(DaskMLError, ValueError):
         """Return the same error with the missing parts of its position filled in."""
         return SpecError(self.message, file=self.file or file, line=self.line or line, path=self.path or path)
 
+    def below(self, path: str) -> SpecError:
+        """Return the same error with its key path below another one."""
+        inner = f".{self.path}" if self.path and not self.path.startswith("[") else self.path or ""
+        return SpecError(self.message, file=self.file, line=self.line, path=path + inner)
+
 
 def _rebuild_spec_error(message: str, file: str | None, line: int | None, path: str | None) -> SpecError:
     return SpecError(message, file=file, line=line, path=path)

@@ -11,7 +11,7 @@ import pytest
 
 import daskml_scale as dms
 from daskml_scale import api, events
-from daskml_scale.errors import SpecError, UsageError, ValidationFailedError
+from daskml_scale.errors import PlanError, SpecError, UnitsFailedError, UsageError, ValidationFailedError
 from daskml_scale.storage import stores
 
 WORKFLOW = """
@@ -133,13 +133,13 @@ def test_the_default_client_is_used_and_shown_on_its_dashboard(workflow, client,
         shown = json.load(answer)
     (run,) = [run for run in shown["runs"] if run["workflow"] == "tiny"]
     assert {stage["name"]: stage["done"] for stage in run["stages"]}["predictions"] > 0
-    assert {record.worker for record in ledger_of(tmp_path, "features")} <= {"0", "1"}
+    assert {record.worker for record in ledger_of(tmp_path / "store", "features")} <= {"0", "1"}
 
 
-def ledger_of(tmp_path: Path, stage: str) -> list:
+def ledger_of(store: Path, stage: str) -> list:
     from daskml_scale.storage.ledger import Ledger
 
-    return list(Ledger(str(tmp_path / "store" / f"{stage}.ledger")).records().values())
+    return list(Ledger(str(store / f"{stage}.ledger")).records().values())
 
 
 def test_a_broken_rule_stops_the_run_and_keeps_what_is_done(workflow, tmp_path):
@@ -158,6 +158,16 @@ def test_a_broken_rule_stops_the_run_and_keeps_what_is_done(workflow, tmp_path):
         ("late: x > 0.5", "late: y > 0.5", ("stages.rows.derive.late", "unknown column 'y'")),
         ("rows.csv", "rovs.csv", ("stages.rows.source", "rovs.csv")),
         ("input: rows,", "input: row,", ("stages.check.input", "did you mean 'rows'?")),
+        ("{range: {of: x,", "{range: {of: xx,", ("stages.check.rules[0].range.of", "unknown column 'xx'")),
+        ("known_at: t", "known_at: tt", ("stages.features.known_at", "unknown column 'tt'; did you mean 't'?")),
+        ("target: late", "target: lat", ("stages.features.target", "unknown column 'lat'; did you mean 'late'?")),
+        ("keep: {of: [z]}", "keep: {of: [zz]}", ("stages.features.steps[0].keep.of", "unknown column 'zz'")),
+        (
+            "linear_model.LogisticRegression",
+            "linear_model.LogistcRegression",
+            ("stages.model.estimator", "did you mean"),
+        ),
+        ("store: /", "store: s4://", ("store", "scheme 's4' is not supported", "memory://")),
     ],
 )
 def test_mistakes_that_only_the_data_shows_are_placed_in_the_file(workflow, tmp_path, old, new, parts):
@@ -172,6 +182,95 @@ def test_mistakes_that_only_the_data_shows_are_placed_in_the_file(workflow, tmp_
     with pytest.raises(SpecError):
         dms.run(workflow)
     assert not (tmp_path / "store").exists()
+
+
+def test_the_cluster_and_store_of_the_file_do_not_matter_when_others_are_asked_for(workflow, tmp_path):
+    text = workflow.read_text().replace("cluster: none", "cluster: cern").replace("store: /", "store: s4://")
+    workflow.write_text(text)
+    assert dms.dry_run(workflow, store=tmp_path / "s", cluster="none")
+    with pytest.raises(SpecError, match=r"tiny.yaml:4: store"):
+        dms.dry_run(workflow, cluster="none")
+    with pytest.raises(SpecError, match=r"tiny.yaml:5: cluster: unknown cluster 'cern'; known: "):
+        dms.dry_run(workflow, store=tmp_path / "s")
+    workflow.write_text(text.replace("cluster: cern", "cluster: ./no.yaml"))
+    with pytest.raises(SpecError, match=r"tiny.yaml:5: cluster: './no.yaml': no such file"):
+        api.check(workflow, store=tmp_path / "s")
+
+
+def test_mistakes_that_only_the_kinds_of_columns_show_are_placed_in_the_file(workflow, tmp_path):
+    """Planning finds them, before a unit of that stage runs."""
+    workflow.write_text(workflow.read_text().replace("date_parts: {of: t,", "date_parts: {of: z,"))
+    line = next(n for n, content in enumerate(workflow.read_text().splitlines(), 1) if "date_parts" in content)
+    for call in (dms.dry_run, dms.run):
+        with pytest.raises(SpecError) as caught:
+            call(workflow)
+        assert str(caught.value).startswith(f"{workflow}:{line}: stages.features.steps[1].date_parts.of: column 'z'")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("late: x > 0.5", "late: x > t", "stages.rows.derive.late: 'x > t' does not fit its columns {"),
+        (
+            "late: x > 0.5",
+            "late: x > 'a'",
+            "stages.rows.derive.late: \"x > 'a'\" does not fit its columns {'x': 'number'}",
+        ),
+        (
+            "LogisticRegression}",
+            "LogisticRegression, where: t > 3}",
+            "stages.model.where: 't > 3' does not fit its columns",
+        ),
+    ],
+)
+def test_mistakes_that_only_the_values_show_are_placed_in_the_file_without_a_traceback(workflow, old, new, says):
+    """A worker finds them: here the rows of a table, in a dry run those of its scan."""
+    workflow.write_text(workflow.read_text().replace(old, new))
+    line = next(n for n, content in enumerate(workflow.read_text().splitlines(), 1) if new in content)
+    with pytest.raises(SpecError) as caught:
+        dms.run(workflow)
+    key, _, text = says.partition(": ")
+    assert str(caught.value).startswith(f"{workflow}:{line}: {key}: ")
+    assert text in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    if "derive" in says:
+        with pytest.raises(SpecError) as dry:
+            dms.dry_run(workflow)
+        assert str(dry.value) == str(caught.value)
+
+
+def test_what_a_worker_refuses_is_the_same_error_on_a_cluster(tmp_path, client):
+    (tmp_path / "a.csv").write_text("key,x\n1,2\n2,a,b\n")
+    with pytest.raises(PlanError, match=r"^a: .*a\.csv is not a readable CSV file: ParserError: ") as caught:
+        dms.ingest(tmp_path / "a.csv", tmp_path / "a.zarr", client=client)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_the_fault_of_an_estimator_keeps_its_traceback(workflow, tmp_path):
+    text = workflow.read_text().replace("LogisticRegression}", "LogisticRegression: {C: -1}}}")
+    workflow.write_text(text.replace("estimator: sklearn", "estimator: {sklearn"))
+    with pytest.raises(UnitsFailedError, match=r"(?s)^model: 1 of 1 units failed.*Traceback"):
+        dms.run(workflow)
+
+
+def test_remembered_ids_of_a_strange_shape_are_written_anew(workflow, tmp_path):
+    dms.run(workflow)
+    ids = tmp_path / "store" / "rows.ledger" / "ids.json"
+    good = ids.read_text()
+    for strange in ("[1, 2]", '{"a": 3}', '{"a": [1, "b", 3]}', "{", ""):
+        ids.write_text(strange)
+        assert dms.run(workflow).stages[0].reused == 11
+        assert ids.read_text() == good
+
+
+def test_a_workflow_made_in_python_is_checked_like_a_file(workflow, tmp_path):
+    from daskml_scale.spec.load import load_workflow
+
+    made = load_workflow(workflow)
+    stages = {**made.stages, "check": made.stages["check"].model_copy(update={"input": "row"})}
+    with pytest.raises(SpecError, match=r"^stages.check.input: there is no stage 'row'"):
+        dms.run(made.model_copy(update={"stages": stages}))
+    assert dms.run(made).state == "succeeded"
 
 
 def test_an_edited_estimator_is_trained_again(workflow, tmp_path, monkeypatch):
@@ -233,3 +332,73 @@ def test_tables_are_recognised_across_calls(workflow, tmp_path):
     dms.run(workflow)
     url = str(tmp_path / "store" / "rows.zarr")
     assert stores.source_of(dms.open_dataset(url)) == url
+
+
+def test_a_cluster_object_or_a_client_may_say_where_to_work(workflow, client, tmp_path):
+    workflow.write_text(workflow.read_text().replace("cluster: none", "cluster: not-here"))
+    for place in ({"cluster": client.cluster}, {"client": client.cluster}, {"cluster": client}, {"client": client}):
+        name = f"{next(iter(place))}-{type(next(iter(place.values()))).__name__}"
+        assert dms.run(workflow, store=tmp_path / name, **place).state == "succeeded"
+        (record,) = ledger_of(tmp_path / name, "model")
+        assert record.worker in {"0", "1"}
+    assert client.status == "running"
+
+
+def test_a_definition_may_be_given_as_a_mapping(workflow, tmp_path):
+    spec = {"version": 1, "name": "own", "backend": "local", "classes": {"cpu": {"workers": {"max": 1}}},
+            "dashboard": {"listen": "127.0.0.1:0"}}  # fmt: skip
+    seen: list[events.Event] = []
+    dms.run(workflow, cluster=spec, sink=seen.append)
+    assert [event.cluster for event in seen if isinstance(event, events.ClusterStarted)] == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ({"cluster": 3}, "cluster is a int; give a distributed Client, a cluster object, or for cluster= the name"),
+        ({"client": "local"}, "client is a str; give a distributed Client"),
+        ({"client": "local", "cluster": "none"}, "client= and cluster= both say where to work"),
+    ],
+)
+def test_anything_else_is_refused_before_work_begins(workflow, tmp_path, place, says):
+    with pytest.raises(UsageError, match=says):
+        dms.run(workflow, **place)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_closed_client_is_refused(workflow, client, tmp_path):
+    from distributed import Client
+
+    closed = Client(client.scheduler.address, set_as_default=False)
+    closed.close()
+    with pytest.raises(UsageError, match="client is a Client that is closed"):
+        dms.run(workflow, client=closed)
+
+
+def test_memory_of_this_process_is_out_of_reach_of_a_client(workflow, client, tmp_path):
+    for call in (
+        lambda: dms.run(workflow, store="memory://far/run"),
+        lambda: dms.run(workflow, store="memory://far/run", client=client),
+        lambda: dms.ingest(tmp_path / "rows.csv", "memory://far/rows.zarr", client=client),
+    ):
+        with pytest.raises(UsageError, match=r"memory://far.* lives in this process and workers cannot reach it"):
+            call()
+    assert dms.ingest(tmp_path / "rows.csv", "memory://far/rows.zarr").sizes["row"] == 95  # here
+
+
+def test_memory_of_this_process_is_in_reach_of_a_client_in_it(workflow):
+    from distributed import Client
+
+    with Client(processes=False, n_workers=1, dashboard_address=None, set_as_default=False) as inside:
+        assert dms.run(workflow, store="memory://near/run", client=inside).rows_predicted == 95
+
+
+def test_what_another_process_cannot_read_is_not_submitted(workflow, client):
+    from daskml_scale.spec.load import load_workflow
+
+    with pytest.raises(UsageError, match="workflow is a Workflow; submit starts a process that reads files"):
+        dms.submit(load_workflow(workflow))
+    with pytest.raises(UsageError, match="cluster is a Client; submit"):
+        dms.submit(workflow, cluster=client)
+    with pytest.raises(UsageError, match="a workflow is a name, a path or a Workflow, not a dict"):
+        dms.run({"version": 1})

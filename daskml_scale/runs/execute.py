@@ -9,7 +9,8 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any
 
 from daskml_scale import events
 from daskml_scale.engine.dispatch import dispatch
-from daskml_scale.errors import DaskMLError, Exit, PlanError, UnitsFailedError
+from daskml_scale.errors import DaskMLError, Exit, PlanError, SpecError, UnitsFailedError
 from daskml_scale.plan.dag import order
 from daskml_scale.plan.records import Record, to_record
 from daskml_scale.plan.units import Plan, Snapshot
 from daskml_scale.spec.workflow import EvaluateSpec, PredictSpec, StageSpec, TrainSpec, Workflow
 from daskml_scale.stages.base import Input, Stage, StageResult
+from daskml_scale.stages.failures import failure
 from daskml_scale.stages.registry import Builder
 from daskml_scale.stages.run import LAST, StageRow, checked_records, gather, run_stage
 from daskml_scale.storage import files
@@ -119,6 +121,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+@contextmanager
+def _of_stage(name: str) -> Iterator[None]:
+    """Say of which stage a specification is wrong, where only its own keys are known."""
+    try:
+        yield
+    except SpecError as error:
+        raise error.below(f"stages.{name}") from error.__cause__
+
+
 def execute(
     workflow: Workflow,
     store: str,
@@ -164,8 +175,9 @@ def execute(
         )  # fmt: skip
         try:
             for stage in stages:
-                _refuse_incomplete(stage, {dataset_of(s.ledger): s.name for s in stages if _lacks_rows(results, s)})
-                results[stage.name] = run_stage(stage, client=client, sink=sink, run=run)
+                with _of_stage(stage.name):
+                    _refuse_incomplete(stage, {dataset_of(s.ledger): s.name for s in stages if _lacks_rows(results, s)})
+                    results[stage.name] = run_stage(stage, client=client, sink=sink, run=run)
                 rows.append(LAST[-1])
             bad = sum(result.bad_rows for result in results.values())
             summary = RunSummary(
@@ -237,7 +249,8 @@ def plan(workflow: Workflow, store: str, *, base: Path) -> list[StagePlanRow]:
     rows = []
     for name in order(workflow):
         stage, spec = builder.build(name), workflow.stages[name]
-        row, snapshot = _dry(stage, spec, expected, running, stale)
+        with _of_stage(name):
+            row, snapshot = _dry(stage, spec, expected, running, stale)
         if row.units or row.later:
             running.add(name)
             stale += [builder.dataset(name), builder.ledger(name)]
@@ -297,8 +310,8 @@ def _dry(
 
 def _scan(stage: Stage, found: Plan) -> Record:
     """Run the scan of a source here, without committing it: a dry run needs its schema."""
-    unit = found.units[0]
-    ((outcome,),) = dispatch(stage.kernel, found.shared, [unit], name=stage.name)
-    if not outcome.ok:
-        raise UnitsFailedError(f"{stage.name}: {unit.key}: {outcome.error}")
-    return to_record(outcome, found)
+    ((outcome,),) = dispatch(stage.kernel, found.shared, found.units, name=stage.name)
+    record = to_record(outcome, found)
+    if record.error:
+        raise failure(stage.name, [record], 1)
+    return record

@@ -25,6 +25,8 @@ import numpy as np
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from daskml_scale.errors import SpecError
+
 NS = np.timedelta64(1, "ns")
 
 
@@ -148,18 +150,18 @@ def parse(text: str) -> ast.expr:
 
     Raises
     ------
-    ValueError
+    SpecError
         Naming the part that the grammar does not know, and what it knows.
     """
     if len(text) > _MAX_LENGTH:
-        raise ValueError(f"expression of {len(text)} characters; at most {_MAX_LENGTH}")
+        raise SpecError(f"expression of {len(text)} characters; at most {_MAX_LENGTH}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{text!r} is not an expression: {getattr(error, 'msg', error)}") from None
+        raise SpecError(f"{text!r} is not an expression: {getattr(error, 'msg', error)}") from None
     nodes = sum(1 for _ in ast.walk(tree))
     if nodes > _MAX_NODES:
-        raise ValueError(f"expression of {nodes} parts; at most {_MAX_NODES}")
+        raise SpecError(f"expression of {nodes} parts; at most {_MAX_NODES}")
     _check(tree)
     return tree
 
@@ -169,7 +171,7 @@ def _check(node: ast.expr) -> None:
         case ast.Name():
             return
         case ast.Constant(value=int() as number) if not -(2**63) <= number < 2**63:
-            raise ValueError(f"{ast.unparse(node)[:40]} does not fit into 64 bits")
+            raise SpecError(f"{ast.unparse(node)[:40]} does not fit into 64 bits")
         case ast.Constant(value=bool() | int() | float() | str()):
             return
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not()):
@@ -183,32 +185,32 @@ def _check(node: ast.expr) -> None:
         case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[ast.List() | ast.Tuple() as items]):
             _check(node.left)
             if not items.elts or not all(_is_literal(item) for item in items.elts):
-                raise ValueError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
+                raise SpecError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
             for item in items.elts:
                 _check(item)
         case ast.Compare(ops=[op], comparators=[right]) if type(op) in _COMPARE:
             _check(node.left)
             _check(right)
         case ast.Compare(ops=[ast.Is() | ast.IsNot()]):
-            raise ValueError("'is' is not known here; for missing values write missing(x) or not missing(x)")
+            raise SpecError("'is' is not known here; for missing values write missing(x) or not missing(x)")
         case ast.Compare(ops=[_]):
-            raise ValueError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
+            raise SpecError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
         case ast.Compare():
-            raise ValueError("write one comparison at a time and join them by 'and': a < b and b < c")
+            raise SpecError("write one comparison at a time and join them by 'and': a < b and b < c")
         case ast.Call(func=ast.Name(id="time"), args=[ast.Constant(value=str() as text)], keywords=[]):
             _time(text)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
             wanted = FUNCTIONS[name][0]
             if len(args) != wanted:
-                raise ValueError(f"{name}() takes {wanted} argument{'s'[: wanted != 1]}, not {len(args)}")
+                raise SpecError(f"{name}() takes {wanted} argument{'s'[: wanted != 1]}, not {len(args)}")
             for argument in args:
                 _check(argument)
         case ast.Call(func=ast.Name(id=name)):
             close = difflib.get_close_matches(name[:80], [*FUNCTIONS, "time"], n=1)
             guess = f"did you mean {close[0]}()? " if close else ""
-            raise ValueError(f"unknown function {name}(); {guess}known: time('...'), {', '.join(sorted(FUNCTIONS))}")
+            raise SpecError(f"unknown function {name}(); {guess}known: time('...'), {', '.join(sorted(FUNCTIONS))}")
         case _:
-            raise ValueError(
+            raise SpecError(
                 f"{ast.unparse(node)!r} is not allowed here; use column names, numbers, text, + - * / // % **, "
                 "comparisons, and/or/not, in [...], and the known functions"
             )
@@ -234,11 +236,11 @@ def _time(text: str) -> np.datetime64:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
+        raise SpecError(
             f"time({text!r}): write an ISO 8601 instant such as '2013-10-01' or '2013-10-01T06:00'"
         ) from None
     if not 1678 <= instant.year <= 2261:
-        raise ValueError(f"time({text!r}): times lie between the years 1678 and 2261")
+        raise SpecError(f"time({text!r}): times lie between the years 1678 and 2261")
     if instant.tzinfo is not None:
         instant = instant.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(instant, "ns")
@@ -259,7 +261,7 @@ def evaluate(text: str, columns: Mapping[str, Values]) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    SpecError
         If a column is unknown, or an operation does not fit its operands' kinds.
     """
     try:
@@ -267,9 +269,9 @@ def evaluate(text: str, columns: Mapping[str, Values]) -> np.ndarray:
             value = _evaluate(parse(text), columns)
     except (TypeError, np.exceptions.DTypePromotionError) as error:
         kinds = {name: _kind(columns[name]) for name in names(text) if name in columns}
-        raise ValueError(f"{text!r} does not fit its columns {kinds}: {error}") from None
+        raise SpecError(f"{text!r} does not fit its columns {kinds}: {error}") from None
     if isinstance(value, (Coded, str)):
-        raise ValueError(
+        raise SpecError(
             f"{text!r} gives text; compare it with something, or name the column where a column is asked for"
         )
     return np.asarray(value)
@@ -279,7 +281,7 @@ def mask(text: str, columns: Mapping[str, Values]) -> np.ndarray:
     """Evaluate a condition as a boolean mask of shape (rows,); missing is False."""
     value = evaluate(text, columns)
     if value.dtype.kind in "mM":
-        raise ValueError(f"{text!r} is a time, not a condition; compare it with something")
+        raise SpecError(f"{text!r} is a time, not a condition; compare it with something")
     rows = max((len(column) for column in columns.values()), default=0)
     return np.broadcast_to(np.nan_to_num(value.astype("float64")) != 0, value.shape or (rows,))
 
@@ -296,7 +298,7 @@ def _evaluate(node: ast.expr, columns: Mapping[str, Values]) -> Any:
     match node:
         case ast.Name(id=name):
             if name not in columns:
-                raise ValueError(f"unknown column {name!r}; known: {', '.join(sorted(columns))}")
+                raise SpecError(f"unknown column {name!r}; known: {', '.join(sorted(columns))}")
             value = columns[name]
             if isinstance(value, np.ndarray) and value.dtype.kind in "mM":
                 return value.astype(f"{value.dtype.kind}8[ns]")

@@ -8,21 +8,21 @@ source is opened (``spec.find.check_sources`` does that).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from daskml_scale.errors import SpecError
+from daskml_scale.errors import PlanError, SpecError
 
 from .base import Spec
 from .cluster import ClusterSpec
 from .explain import Problem, explain
 from .recipe_checks import workflow_problems
 from .references import reference_problems
-from .workflow import Workflow
+from .workflow import IngestSpec, Workflow
 from .yaml_text import dotted, line_of, read_text, read_yaml, show
 
 M = TypeVar("M", bound=Spec)
@@ -47,6 +47,39 @@ class Loaded(Generic[M]):
     def error(self, path: str | Sequence[str | int], message: str) -> SpecError:
         """Return an error at a key path: keys and list positions, or their dotted text."""
         return _error(Problem(path if isinstance(path, str) else dotted(path), message), self.lines, self.file)
+
+    def place(self, error: SpecError | PlanError) -> SpecError | PlanError:
+        """Return a late error (planning, running) with file and line.
+
+        The path of a ``SpecError``, or the first word of a ``PlanError``, names the stage. A key path
+        within it among the first words of the message, or one of its expressions, tells the rest.
+        """
+        if isinstance(error, SpecError):
+            path, parts = error.path or "", error.message.split(": ")
+        else:
+            stage, *parts = str(error).split(": ")
+            path = f"stages.{stage}"
+        known = path in self.lines or (isinstance(error, SpecError) and error.line is None and bool(self.lines))
+        if not known:
+            return error
+        for position, part in enumerate(parts[:-1][:3]):
+            if f"{path}.{part}" in self.lines:
+                return self.error(f"{path}.{part}", ": ".join(parts[:position] + parts[position + 1 :]))
+        message = ": ".join(parts)
+        said = next((key for key, text in self._expressions(path) if message.startswith(repr(text))), "")
+        if not said and isinstance(error, PlanError):
+            return error
+        return self.error(f"{path}.{said}" if said else path, message)
+
+    def _expressions(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yield (key, text) of the expressions of the stage at a path such as ``stages.flights``."""
+        stages = self.model.stages if isinstance(self.model, Workflow) else {}
+        stage = stages.get(path.removeprefix("stages."))
+        if isinstance(stage, IngestSpec):
+            yield from ((f"derive.{name}", text) for name, text in stage.derive.items())
+        for key in ("known_at", "fit_where", "where"):
+            if text := getattr(stage, key, None):
+                yield key, text
 
 
 def load(model: type[M], text: str, file: str | None = None) -> Loaded[M]:
@@ -73,7 +106,15 @@ def load(model: type[M], text: str, file: str | None = None) -> Loaded[M]:
 
 def read_workflow(path_or_text: str | Path, *, name: str | None = None) -> Loaded[Workflow]:
     """Read and check a workflow; see :func:`load_workflow`. The result knows its lines."""
-    loaded = load(Workflow, *_text_and_file(path_or_text, name))
+    return _sound(load(Workflow, *_text_and_file(path_or_text, name)))
+
+
+def check_workflow(workflow: Workflow) -> Loaded[Workflow]:
+    """Check a workflow that was made in Python as :func:`read_workflow` does; it has no lines."""
+    return _sound(Loaded(workflow, {}))
+
+
+def _sound(loaded: Loaded[Workflow]) -> Loaded[Workflow]:
     problems = [*reference_problems(loaded.model), *workflow_problems(loaded.model)]
     if problems:
         raise first_error(problems, loaded.lines, loaded.file)

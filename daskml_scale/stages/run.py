@@ -17,7 +17,7 @@ from daskml_scale import events
 from daskml_scale.engine.client import workers
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
-from daskml_scale.errors import DaskMLError, PlanError, UnitsFailedError
+from daskml_scale.errors import DaskMLError, PlanError, StoreError
 from daskml_scale.plan.records import Record
 from daskml_scale.plan.table import Records
 from daskml_scale.plan.units import Outcome, Plan, Unit
@@ -26,6 +26,7 @@ from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import Pass, transaction
 from daskml_scale.storage.verify import stale
 
+from . import failures
 from .base import Input, Ref, Stage, StageResult
 
 
@@ -61,11 +62,7 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     """Look at the inputs of a stage: schemas, identities, small results. ``None`` where there is none yet."""
     found: dict[str, Input] = {}
     ids_url = files.join(ledger_url, "ids.json") if ledger_url else ""
-    known = (
-        {url: (int(s), int(m), str(d)) for url, (s, m, d) in (files.read_json(ids_url) or {}).items()}
-        if ids_url
-        else {}
-    )
+    known = _known_ids(ids_url) if ids_url else {}
     before = dict(known)
     for name, ref in refs.items():
         if ref.kind == "dataset":
@@ -80,6 +77,14 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     if ids_url and known != before and files.names(ledger_url):
         files.write_json(ids_url, known)
     return found
+
+
+def _known_ids(url: str) -> dict[str, tuple[int, int, str]]:
+    """Return the remembered identities of files; none from a file that says something else: it is written anew."""
+    try:
+        return {name: (int(size), int(time), str(known)) for name, (size, time, known) in files.read_json(url).items()}
+    except (AttributeError, TypeError, ValueError, StoreError):
+        return {}
 
 
 def checked_records(ledger: Ledger) -> Records:
@@ -106,7 +111,7 @@ def run_stage(
     Raises
     ------
     UnitsFailedError
-        When units failed; all others were committed.
+        When units failed; all others were committed. What our own code refused is raised as that error.
     PlanError
         When an input is missing, or a unit needs more memory than a worker has.
     """
@@ -227,11 +232,7 @@ class _Loop:
                 self.set_aside.update(aside)
                 return
         if failed:
-            first = failed[0]
-            raise UnitsFailedError(
-                f"{self.stage.name}: {len(failed)} of {len(plan.units)} units failed; the rest is committed. "
-                f"First: {first.unit}: {first.error}"
-            )
+            raise failures.failure(self.stage.name, failed, len(plan.units))
 
     def _commit(self, groups: Iterable[Sequence[Outcome]], plan: Plan, failed: list[Record], one: Pass) -> None:
         for group in groups:

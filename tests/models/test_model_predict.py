@@ -120,7 +120,7 @@ def test_a_model_without_a_recipe_predicts_from_a_feature_matrix(tmp_path: Path)
     assert np.array_equal(opened(stage).prediction, estimator.predict(X))
     write_matrix(f"{tmp_path}/features.zarr", X, y, names=("b", "a", "c", "d"))
     fresh = replace(stage, ledger=f"{tmp_path}/q.ledger")
-    with pytest.raises(UnitsFailedError, match=r"has features \['b', 'a', 'c', 'd'\], the model was trained on"):
+    with pytest.raises(PlanError, match=r"has features \['b', 'a', 'c', 'd'\], the model was trained on"):
         run_stage(fresh)
 
 
@@ -162,7 +162,7 @@ def test_decision_values_are_one_per_row_or_one_per_class(tmp_path: Path, classe
 
 def test_a_method_that_the_model_lacks_fails_every_unit_by_name(tmp_path: Path) -> None:
     X, y = np.nan_to_num(matrix()[0]), matrix()[1]
-    with pytest.raises(UnitsFailedError, match="SVC has no method 'predict_proba'"):
+    with pytest.raises(UsageError, match="SVC has no method 'predict_proba'"):
         run_stage(plain(tmp_path, SVC().fit(X, y), method="predict_proba"))
 
 
@@ -203,7 +203,7 @@ def test_more_bad_rows_than_max_bad_fail_the_stage_and_the_rest_is_kept(tmp_path
 
 def test_a_model_that_refuses_every_row_fails_its_units_soon(tmp_path: Path) -> None:
     stage = fragile(tmp_path, dict.fromkeys(range(300), 5.0), matrix=MatrixOut(chunk=150))
-    with pytest.raises(UnitsFailedError, match=r"2 of 2 units failed.*more than 100 rows of one batch"):
+    with pytest.raises(UnitsFailedError, match=r"^p: more than 100 rows of one batch"):
         run_stage(stage)
 
 
@@ -365,7 +365,7 @@ def test_a_dry_run_before_training_names_units_grid_and_memory(root: Path) -> No
     assert [unit.key for unit in plan.units] == [f"rows/{number:08d}" for number in range(4)]
     assert plan.grid == "4 shards of 100 rows"
     assert plan.memory > 0
-    with pytest.raises(UnitsFailedError, match="train the model first"):
+    with pytest.raises(PlanError, match="train the model first"):
         run_stage(stage_of(root))
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daskml_scale.errors import SpecError
 from daskml_scale.spec.expressions import Coded, evaluate, mask, names, parse
 
 X, Y, N = np.array([1.5, -2.0, 0.0, 40.0]), np.array([3.0, 7.0, -1.25, 0.5]), np.array([1, 2, 3, 60])
@@ -39,7 +40,7 @@ NAN = np.nan
 def test_what_the_grammar_does_not_know_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse(text)
-    assert type(caught.value) is ValueError
+    assert type(caught.value) is SpecError
     assert "\n" not in str(caught.value)
 
 

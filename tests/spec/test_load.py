@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daskml_scale.errors import Exit, SpecError
+from daskml_scale.errors import Exit, PlanError, SpecError
 from daskml_scale.spec.load import load_cluster, load_workflow, locate, read_workflow
 from daskml_scale.spec.workflow import KINDS
 
@@ -316,6 +316,35 @@ def test_a_late_error_finds_its_line_in_the_file_again(tmp_path: Path) -> None:
     assert locate(late, None) == late
     file.write_text("{")
     assert (locate(late, file).file, locate(late, file).line) == (str(file), None)
+
+
+@pytest.mark.parametrize(
+    ("late", "path", "message"),
+    [
+        (SpecError("no", path="stages.features.steps[3].lookup.take"), "stages.features.steps[3].lookup.take", "no"),
+        (SpecError("no", path="stages.features"), "stages.features", "no"),
+        (SpecError("no", path="stages.features.steps[9]"), "stages.features.steps[9]", "no"),
+        (SpecError("a.csv: derive.late: no: 3", path="stages.flights"), "stages.flights.derive.late", "a.csv: no: 3"),
+        (SpecError("'arr_delay > 15' is odd", path="stages.flights"), "stages.flights.derive.late",
+         "'arr_delay > 15' is odd"),
+        (PlanError("check: rules[1].missing.of: no"), "stages.check.rules[1].missing.of", "no"),
+        (PlanError("model: \"sched < time('2013-11-01')\" is odd"), "stages.model.where",
+         "\"sched < time('2013-11-01')\" is odd"),
+    ],
+)  # fmt: skip
+def test_a_late_error_is_placed_by_what_it_says(late: Any, path: str, message: str) -> None:
+    loaded = read_workflow(FLIGHTS, name="f.yaml")
+    found = loaded.place(late)
+    assert isinstance(found, SpecError)
+    assert (found.path, found.message, found.file) == (path, message, "f.yaml")
+    assert found.line == loaded.lines.get(path, loaded.lines["stages.features.steps"])
+
+
+@pytest.mark.parametrize(
+    "late", [PlanError("model: too large"), PlanError("no"), SpecError("no", file="other.yaml", line=3, path="classes")]
+)
+def test_a_late_error_that_the_file_does_not_explain_stays_as_it_is(late: Any) -> None:
+    assert read_workflow(FLIGHTS, name="f.yaml").place(late) is late
 
 
 DATA = yaml.safe_load(FLIGHTS)

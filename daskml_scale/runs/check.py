@@ -1,0 +1,107 @@
+"""What is checked of a workflow before anything runs: the file, its sources, columns, estimators, store, cluster.
+
+Reads the workflow, cluster definitions and the first line of each source; starts and writes nothing.
+Every problem is one ``SpecError`` with file, line, key path, value found and the remedy.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from daskml_scale.errors import PlanError, SpecError, UsageError
+from daskml_scale.spec.columns import column_problems
+from daskml_scale.spec.find import check_sources, find_cluster, find_workflow, source_path
+from daskml_scale.spec.load import Loaded, check_workflow, first_error, load_cluster, read_workflow
+from daskml_scale.spec.workflow import IngestSpec, SearchSpec, TrainSpec, Workflow
+from daskml_scale.storage import files
+
+NO_CLUSTER = "none"
+"""The name that stands for no cluster: the work is done in this process."""
+
+
+def checked(
+    workflow: str | Path | Workflow,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
+    estimators: bool = True,
+) -> Loaded[Workflow]:
+    """Return a workflow that was checked, with its lines; parameters and errors as in ``dms.check``.
+
+    A store or cluster given here replaces the workflow's own, which is not looked at then; ``cluster`` is
+    a name or a path, ``none`` where something else than a definition says where the work is done.
+    """
+    if isinstance(workflow, Workflow):
+        loaded = check_workflow(workflow)
+    elif isinstance(workflow, (str, os.PathLike)):
+        loaded = read_workflow(find_workflow(os.fspath(workflow)))
+    else:
+        raise UsageError(f"a workflow is a name, a path or a Workflow, not a {type(workflow).__name__}")
+    _check_place(loaded, store, cluster)
+    check_sources(loaded.model, loaded.file)
+    if problems := column_problems(loaded.model, _headers(loaded)):
+        raise first_error(problems, loaded.lines, loaded.file)
+    if estimators:
+        _check_estimators(loaded)
+    return loaded
+
+
+def _header(spec: IngestSpec) -> tuple[str, ...]:
+    """Return the column names that a file begins with."""
+    from daskml_scale.stages.csv_files import header
+
+    try:
+        return header(str(source_path(spec.source, Path.cwd())))
+    except PlanError as error:
+        raise SpecError(str(error), path="source") from None
+
+
+def _headers(loaded: Loaded[Workflow]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for name, spec in loaded.model.stages.items():
+        if isinstance(spec, IngestSpec):
+            try:
+                found[name] = _header(spec)
+            except SpecError as error:
+                raise loaded.place(error.below(f"stages.{name}")) from None
+    return found
+
+
+def _check_estimators(loaded: Loaded[Workflow]) -> None:
+    """Check that what a search or a training fits can be built."""
+    for name, spec in loaded.model.stages.items():
+        try:
+            if isinstance(spec, SearchSpec):
+                from daskml_scale.stages.search import stage as search_stage
+
+                search_stage.check(spec)
+            elif isinstance(spec, TrainSpec) and spec.estimator is not None:
+                from daskml_scale.stages.estimator import build_estimator
+
+                build_estimator(spec.estimator, {}, 0)
+        except SpecError as error:
+            path = error.path or "estimator"
+            raise loaded.error(f"stages.{name}.{path}", error.message) from None
+
+
+def _check_place(loaded: Loaded[Workflow], store: str | os.PathLike[str] | None, cluster: str | None) -> None:
+    """Check the store and the cluster that are asked for, else those that the file names."""
+    try:
+        files.normal(store or loaded.model.store)
+    except UsageError as error:
+        raise error if store else loaded.error("store", str(error)) from None
+    try:
+        check_cluster(cluster or loaded.model.cluster)
+    except SpecError as error:
+        if cluster or error.line is not None:  # with a line: the definition was found, and is wrong there
+            raise
+        named = repr(loaded.model.cluster)
+        message = error.message if named in error.message else f"{named}: {error.message}"
+        raise loaded.error("cluster", message) from None
+
+
+def check_cluster(name: str) -> None:
+    """Check the definition that a cluster's name leads to; ``none`` needs none."""
+    if name != NO_CLUSTER:
+        load_cluster(find_cluster(name))

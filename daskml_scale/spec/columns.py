@@ -1,0 +1,237 @@
+"""Which columns a workflow names, and whether they will be there, from the headers of its files alone. Pure.
+
+What a table holds follows from the first line of its file, ``columns:`` and ``derive:``; what a feature
+matrix carries follows from ``sort_by`` and the target. So a misspelt name is found before anything
+runs, on its line of the file. A table whose header is not known is not checked here: planning does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from .explain import Problem, closest, unknown
+from .expressions import names
+from .steps import AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing
+from .workflow import (
+    EvaluateSpec,
+    FeaturesSpec,
+    IngestSpec,
+    Missing,
+    PredictSpec,
+    Range,
+    SearchSpec,
+    StageSpec,
+    TimeSplit,
+    TrainSpec,
+    Unique,
+    ValidateSpec,
+    Workflow,
+)
+
+Known = Sequence[str] | None
+"""Columns in the order of the table; ``None`` where they cannot be told."""
+OUTPUT = {"predict": "prediction", "predict_proba": "probability", "decision_function": "decision"}
+
+
+def column_problems(workflow: Workflow, headers: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """Return every column that is named and will not be there.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        Without problems between its stages.
+    headers : mapping of stage to columns
+        What the files of the ``ingest`` stages hold; those not named are not checked.
+    """
+    problems: list[Problem] = []
+    for name, stage in workflow.stages.items():
+        found = _CHECKS.get(type(stage))
+        if found is not None:
+            prefix = f"stages.{name}."
+            problems += [Problem(prefix + path, text) for path, text in found(workflow, headers, name, stage)]
+    return problems
+
+
+def ingest_problems(spec: IngestSpec, header: Sequence[str]) -> Iterator[Problem]:
+    """Yield what an ``ingest`` names that a file with this header does not hold."""
+    for position, column in enumerate(spec.columns or ()):
+        if column not in header:
+            yield Problem(f"columns[{position}]", unknown("column", column, header))
+    known = list(spec.columns or header)
+    for derived, text in spec.derive.items():
+        yield from _expression(f"derive.{derived}", text, known)
+        known.append(derived)
+    for position, column in enumerate(spec.row.sort_by):
+        if column not in known:
+            yield Problem(f"row.sort_by[{position}]", unknown("column", column, known))
+
+
+def columns_of(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str) -> Known:
+    """Return the columns that the output of a stage will have."""
+    stage = workflow.stages.get(name)
+    if isinstance(stage, IngestSpec):
+        if name not in headers:
+            return None
+        return list(dict.fromkeys([*(stage.columns or headers[name]), *stage.derive]))
+    if isinstance(stage, FeaturesSpec):
+        return [*_row_key(workflow, stage.input), *([stage.target] if stage.target else [])]
+    if isinstance(stage, PredictSpec):
+        return [*_row_key(workflow, stage.input), OUTPUT[stage.method], "status"]
+    return None
+
+
+def _row_key(workflow: Workflow, table: str) -> list[str]:
+    stage = workflow.stages.get(table)
+    return list(stage.row.sort_by) if isinstance(stage, IngestSpec) else []
+
+
+def _ingest(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: IngestSpec) -> Iterator[Problem]:
+    if name in headers:
+        yield from ingest_problems(spec, headers[name])
+
+
+def _validate(
+    workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: ValidateSpec
+) -> Iterator[Problem]:
+    known = columns_of(workflow, headers, spec.input)
+    for position, rule in enumerate(spec.rules):
+        match rule:
+            case Unique():
+                yield from _listed(f"rules[{position}].unique", rule.unique, known)
+            case Missing():
+                yield from _named(f"rules[{position}].missing.of", rule.missing.of, known)
+            case Range():
+                yield from _named(f"rules[{position}].range.of", rule.range.of, known)
+
+
+def _features(
+    workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: FeaturesSpec
+) -> Iterator[Problem]:
+    known = columns_of(workflow, headers, spec.input)
+    yield from _expression("known_at", spec.known_at, known)
+    if spec.fit_where is not None:
+        yield from _expression("fit_where", spec.fit_where, known)
+    if spec.target is not None:
+        yield from _named("target", spec.target, known)
+    tables = {table: columns_of(workflow, headers, stage) for table, stage in spec.tables.items()}
+    for path, wanted, there, table in step_columns(spec.steps, known, tables):
+        yield from _named(path, wanted, there, table)
+
+
+def step_columns(
+    steps: Sequence[Step], known: Known, tables: Mapping[str, Known]
+) -> Iterator[tuple[str, str, Known, str]]:
+    """Yield (path, name, names known there, table or "" for the rows' own) for every column that steps read."""
+    made: list[str] = []
+    for position, step in enumerate(steps):
+        at = f"steps[{position}].{step.step}"
+        match step:
+            case DateParts() | Cyclical() | Keep() | Ordinal():
+                both = None if known is None else [*known, *made]
+                yield from ((path, name, both, "") for path, name in _parts(f"{at}.of", step.of))
+            case Lookup():
+                other = "their_key" if step.their_key else "key"
+                theirs = tables.get(step.table)
+                yield f"{at}.key", step.key, known, ""
+                yield f"{at}.{other}", step.their_key or step.key, theirs, step.table
+                yield from ((path, name, theirs, step.table) for path, name in _parts(f"{at}.take", step.take))
+            case AsOf():
+                theirs = tables.get(step.table)
+                for path, name in _parts(f"{at}.match", step.match):
+                    yield path, name, known, ""
+                    yield path, name, theirs, step.table
+                yield f"{at}.their_time", step.their_time, theirs, step.table
+                yield from ((path, name, theirs, step.table) for path, name in _parts(f"{at}.take", step.take))
+            case Trailing():
+                yield f"{at}.of", step.of, known, ""
+                yield f"{at}.at", step.at, known, ""
+                yield from ((path, name, known, "") for path, name in _parts(f"{at}.match", step.match))
+        made.extend(step.outputs())
+
+
+def _search(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: SearchSpec) -> Iterator[Problem]:
+    if isinstance(spec.split, TimeSplit):
+        yield from _carried("split.time.of", [spec.split.time.of], workflow, headers, spec.input)
+
+
+def _where(
+    workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: TrainSpec | EvaluateSpec
+) -> Iterator[Problem]:
+    if spec.where is not None:
+        yield from _carried("where", names(spec.where), workflow, headers, spec.input)
+
+
+def _predict(
+    workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: PredictSpec
+) -> Iterator[Problem]:
+    """Check tables that the model was not trained on: its recipe runs on them."""
+    trained = workflow.stages[spec.model]
+    features = workflow.stages[trained.input] if isinstance(trained, TrainSpec) else None
+    if not isinstance(trained, TrainSpec) or not isinstance(features, FeaturesSpec):
+        return
+    tables = spec.tables or features.tables
+    if (features.input, features.tables) == (spec.input, tables):
+        return
+    known = columns_of(workflow, headers, spec.input)
+    others = {table: columns_of(workflow, headers, stage) for table, stage in tables.items()}
+    wanted = [("known_at", column, known, "") for column in names(features.known_at)]
+    for path, column, there, table in [*wanted, *step_columns(features.steps, known, others)]:
+        if there is not None and column not in there:
+            read = f"which the model's recipe reads (stages.{trained.input}.{path})"
+            stage = tables[table] if table else spec.input
+            message = f"{stage!r} has no column {column!r}, {read}; it has {', '.join(list(there)[:20])}"
+            yield Problem(f"tables.{table}" if table else "input", message)
+
+
+def _carried(
+    path: str, wanted: Sequence[str], workflow: Workflow, headers: Mapping[str, Sequence[str]], matrix: str
+) -> Iterator[Problem]:
+    """Yield the columns that a feature matrix does not carry: it has the keys of its table and the target only."""
+    known = columns_of(workflow, headers, matrix)
+    features = workflow.stages.get(matrix)
+    if known is None or not isinstance(features, FeaturesSpec):
+        return
+    table = columns_of(workflow, headers, features.input) or ()
+    for column in wanted:
+        if column in known:
+            continue
+        if column in table and closest(column, known) is None:
+            carried = f"only the sort_by columns of {features.input!r} and its target: {', '.join(known) or 'none'}"
+            yield Problem(
+                path, f"the matrix of {matrix!r} does not carry {column!r}, {carried}; add it to sort_by there"
+            )
+        else:
+            yield Problem(path, unknown("column", column, known))
+
+
+def _parts(path: str, value: str | Sequence[str]) -> list[tuple[str, str]]:
+    """Return (path, name) of one name or of each in a list; a list of one may have been written without brackets."""
+    if isinstance(value, str):
+        return [(path, value)]
+    return [(path if len(value) == 1 else f"{path}[{position}]", name) for position, name in enumerate(value)]
+
+
+def _listed(path: str, value: Sequence[str], known: Known) -> Iterator[Problem]:
+    for place, name in _parts(path, value):
+        yield from _named(place, name, known)
+
+
+def _named(path: str, name: str, known: Known, table: str = "") -> Iterator[Problem]:
+    if known is not None and name not in known:
+        yield Problem(path, (f"in table {table!r}: " if table else "") + unknown("column", name, known))
+
+
+def _expression(path: str, text: str, known: Known) -> Iterator[Problem]:
+    for column in names(text):
+        yield from _named(path, column, known)
+
+
+_CHECKS: dict[type[StageSpec], Callable[..., Iterator[Problem]]] = {
+    IngestSpec: _ingest,
+    ValidateSpec: _validate,
+    FeaturesSpec: _features,
+    SearchSpec: _search,
+    TrainSpec: _where,
+    EvaluateSpec: _where,
+    PredictSpec: _predict,
+}
