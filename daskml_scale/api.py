@@ -194,7 +194,9 @@ def dry_run(
 
     loaded = checked(workflow, store=store, cluster=cluster)
     with _placed(loaded):
-        return execute.plan(loaded.model, os.fspath(store or loaded.model.store), base=Path.cwd())
+        return execute.plan(
+            loaded.model, os.fspath(store or loaded.model.store), base=Path.cwd(), modules=_beside(workflow)
+        )
 
 
 def run(
@@ -257,7 +259,9 @@ def run(
             check_reach([url], None, "--cluster none")
             source = _LazyClient(wanted, stack, publish, run_id)
         with _placed(loaded):
-            return execute.execute(found, url, base=Path.cwd(), client=source, sink=publish, run=run_id)
+            return execute.execute(
+                found, url, base=Path.cwd(), modules=_beside(workflow), client=source, sink=publish, run=run_id
+            )
 
 
 @contextmanager
@@ -267,6 +271,13 @@ def _placed(loaded: Loaded[Workflow]) -> Iterator[None]:
         yield
     except (PlanError, SpecError) as error:
         raise loaded.place(error) from error.__cause__
+
+
+def _beside(workflow: str | Path | Workflow) -> Path | None:
+    """Return the folder of a workflow's file: Python beside it belongs to it."""
+    from daskml_scale.spec.find import find_workflow
+
+    return None if isinstance(workflow, Workflow) else find_workflow(os.fspath(workflow)).parent
 
 
 def submit(

@@ -84,6 +84,8 @@ class UnitsCommitted(Event):
     rows: int = 0
     seconds: float = 0.0
     """Sum of kernel seconds of these units."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why units failed: exception class -> units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

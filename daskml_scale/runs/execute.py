@@ -135,6 +135,7 @@ def execute(
     store: str,
     *,
     base: Path,
+    modules: Path | None = None,
     client: Callable[[], Any] | None = None,
     sink: events.Sink = events.ignore,
     run: str = "",
@@ -148,6 +149,8 @@ def execute(
         URL of the store.
     base : Path
         Folder that relative sources are resolved from.
+    modules : Path, optional
+        Folder of the workflow's file: Python beside it is found there.
     client : callable, optional
         Gives the Dask client; called when the first unit must run. Without it, this process runs them.
     sink : callable, optional
@@ -160,7 +163,7 @@ def execute(
         The first error; what was committed before stays and is reused by the next run.
     """
     store = files.normal(store)
-    builder = Builder(workflow, store, base)
+    builder = Builder(workflow, store, base, modules)
     names = order(workflow)
     stages = [builder.build(name) for name in names]
     started = time.time()
@@ -237,12 +240,12 @@ def _metrics(workflow: Workflow, results: Mapping[str, Mapping[str, Any]]) -> di
     return found
 
 
-def plan(workflow: Workflow, store: str, *, base: Path) -> list[StagePlanRow]:
+def plan(workflow: Workflow, store: str, *, base: Path, modules: Path | None = None) -> list[StagePlanRow]:
     """Plan every stage without writing anything: what would run, what is reused, and why.
 
     A stage whose input will be written by this very run is planned from the input's expected schema.
     """
-    builder = Builder(workflow, files.normal(store), base)
+    builder = Builder(workflow, files.normal(store), base, modules)
     expected: dict[str, Snapshot] = {}
     running: set[str] = set()
     stale: list[str] = []

@@ -28,8 +28,8 @@ class Ref:
     Attributes
     ----------
     kind : str
-        ``dataset`` (a Zarr dataset URL), ``file`` (any file), ``result`` (the last result of another
-        stage, found in that stage's ledger).
+        ``dataset`` (a Zarr dataset URL), ``file`` (any file), ``files`` (those that match a pattern, as a mapping
+        of name to ``FileId``), ``result`` (the last result of another stage, found in that stage's ledger).
     """
 
     kind: str

@@ -6,10 +6,11 @@ it costs a few small tasks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from daskml_scale.plan.records import digest
+from daskml_scale.plan.units import Outcome, Parts
 from daskml_scale.storage import files
 
 NAME = "durations.json"
@@ -17,6 +18,40 @@ KEPT = 20
 """Stage fingerprints remembered, newest last."""
 CHANGE = 0.1
 """Relative change below which the file is left as it is."""
+
+
+class Durations:
+    """The durations of one run of a stage.
+
+    Parameters
+    ----------
+    url : str
+        Of the stage's ledger.
+    kind : str
+        Of the stage.
+    """
+
+    def __init__(self, url: str, kind: str) -> None:
+        self.url, self.kind = url, kind
+        self.measured: dict[tuple[str, str], tuple[float, float]] = {}
+        """(code, parameters) -> seconds and weight of the units that ran."""
+
+    def estimate(self, parts: Parts) -> float | None:
+        """Return the seconds per unit weight of an earlier run of a pass, or ``None``."""
+        return remembered(self.url, (self.kind, parts.code, parts.parameters))
+
+    def add(self, parts: Parts, outcomes: Iterable[Outcome]) -> None:
+        """Count units that ran; failed ones tell nothing."""
+        seconds, weight = self.measured.get((parts.code, parts.parameters), (0.0, 0.0))
+        for outcome in outcomes:
+            if outcome.ok:
+                seconds, weight = seconds + outcome.seconds, weight + outcome.unit.weight
+        self.measured[parts.code, parts.parameters] = (seconds, weight)
+
+    def keep(self) -> None:
+        """Remember what was measured."""
+        for pass_, (seconds, weight) in self.measured.items():
+            remember(self.url, (self.kind, *pass_), seconds / weight if weight > 0 else 0.0)
 
 
 def remembered(url: str, stage: Sequence[Any]) -> float | None:

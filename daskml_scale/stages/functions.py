@@ -16,7 +16,7 @@ import pickle
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,13 @@ _INSTALLED = tuple(
 )
 
 
-def find(path: str, base: Path) -> Callable[..., Any]:
-    """Return the function that ``module:name`` leads to; modules in ``base`` are found, too.
+def find(path: str, folders: Sequence[Path]) -> Callable[..., Any]:
+    """Return the function that ``module:name`` leads to.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Looked in before the installed packages.
 
     Raises
     ------
@@ -42,26 +47,32 @@ def find(path: str, base: Path) -> Callable[..., Any]:
     from daskml_scale.spec.explain import nearest
 
     module_name, _, name = path.partition(":")
-    sys.path.insert(0, str(base))
+    before = list(sys.path)
+    sys.path[:0] = [str(folder) for folder in folders]
     try:
         importlib.invalidate_caches()
         module = importlib.import_module(module_name)
     except Exception as error:
-        where = f" (looked in {base} and among the installed packages)" if isinstance(error, ImportError) else ""
+        looked = f" (looked in {', '.join(map(str, folders))} and among the installed packages)"
+        where = looked if isinstance(error, ImportError) else ""
         raise PlanError(
             f"{path!r}: {module_name} cannot be imported: {type(error).__name__}: {error}{where}"
         ) from error
     finally:
-        sys.path.remove(str(base))
+        sys.path[:] = before
+    for folder in folders:
+        meant = folder.joinpath(*module_name.split(".")).with_suffix(".py")
+        if meant.exists() and not meant.samefile(getattr(module, "__file__", None) or os.devnull):
+            raise PlanError(f"{path!r}: another {module_name} is loaded in this process; rename {meant.name}")
     found: Any = module
     for part in name.split("."):
         known = vars(found)
         if part not in known:
             raise PlanError(
-                f"{path!r}: {module_name} has no {name!r}{nearest(part, list(known)) or ''}; "
+                f"{path!r}: {module_name} has no {name!r}{nearest(part, list(known)) or ';'} "
                 "write module:name, a function in that module"
             )
-        found = known[part]
+        found = getattr(found, part)
     if not callable(found):
         raise PlanError(f"{path!r} is a {type(found).__name__}, no function; write module:name, a function there")
     return found  # type: ignore[no-any-return]
@@ -73,8 +84,8 @@ class Sent:
     Parameters
     ----------
     function : callable
-    base : Path, optional
-        Folder whose modules travel with the function, by value: workers need not find them.
+    folders : sequence of Path
+        Modules in these travel with the function, by value: workers need not find them.
 
     Raises
     ------
@@ -82,8 +93,8 @@ class Sent:
         When it holds something that cannot be pickled.
     """
 
-    def __init__(self, function: Callable[..., Any], base: Path | None = None) -> None:
-        self.function, self.blob = function, _pickled(function, base)
+    def __init__(self, function: Callable[..., Any], folders: Sequence[Path] = ()) -> None:
+        self.function, self.blob = function, _pickled(function, folders)
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -92,8 +103,8 @@ class Sent:
         return pickle.loads, (self.blob,)
 
 
-def _pickled(function: Callable[..., Any], base: Path | None) -> bytes:
-    """Return a function pickled for the workers; modules below ``base`` travel with it, by value.
+def _pickled(function: Callable[..., Any], folders: Sequence[Path]) -> bytes:
+    """Return a function pickled for the workers.
 
     Raises
     ------
@@ -102,7 +113,7 @@ def _pickled(function: Callable[..., Any], base: Path | None) -> bytes:
     """
     import cloudpickle
 
-    beside = [] if base is None else [module for module in list(sys.modules.values()) if _below(module, base)]
+    beside = [module for module in list(sys.modules.values()) if folders and _below(module, folders)]
     for module in beside:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -118,11 +129,11 @@ def _pickled(function: Callable[..., Any], base: Path | None) -> bytes:
     return blob
 
 
-def _below(module: Any, base: Path) -> bool:
+def _below(module: Any, folders: Sequence[Path]) -> bool:
     file = getattr(module, "__file__", None)
     if not file or getattr(module, "__name__", "") == "__main__" or not is_users(module.__name__):
         return False
-    return Path(file).resolve().is_relative_to(base.resolve())
+    return any(Path(file).resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _called(function: Any) -> str:

@@ -5,14 +5,17 @@ One function per kind; a new kind adds one entry. Stages are built without touch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from daskml_scale.spec.items import MapFiles, MapRows
 from daskml_scale.spec.workflow import (
     EvaluateSpec,
     FeaturesSpec,
     IngestSpec,
+    MapSpec,
     PredictSpec,
     SearchSpec,
     StageSpec,
@@ -35,10 +38,13 @@ class Builder:
         Normal URL of the store.
     base : Path
         Folder that relative sources are resolved from.
+    modules : Path, optional
+        Folder of the workflow's file: Python beside it is found there, then in ``base``.
     """
 
-    def __init__(self, workflow: Workflow, store: str, base: Path) -> None:
+    def __init__(self, workflow: Workflow, store: str, base: Path, modules: Path | None = None) -> None:
         self.workflow, self.store, self.base = workflow, store, base
+        self.modules = tuple(dict.fromkeys(folder.absolute() for folder in (modules or base, base)))
 
     def build(self, name: str) -> Stage:
         """Return the stage of that name."""
@@ -161,6 +167,25 @@ class Builder:
             trusted=self.trusted(spec.model),
         )
 
+    def _map(self, name: str, spec: MapSpec) -> Stage:
+        from .map_stage import MapStage
+
+        source = ""
+        if isinstance(spec.over, MapRows):
+            source = self.dataset(spec.over.rows.of)
+        elif isinstance(spec.over, MapFiles):
+            source = os.path.join(self.base.absolute(), os.path.expanduser(spec.over.files))
+        return MapStage(
+            name,
+            self.ledger(name),
+            function=spec.function,
+            folders=self.modules,
+            over=spec.over,
+            source=source,
+            chunk=spec.chunk,
+            retry=spec.retry,
+        )
+
     def _tables_of(self, model: str) -> Mapping[str, str]:
         """Return the tables that the model's features stage joins: what the recipe needs to run again."""
         trained = self.workflow.stages[model]
@@ -176,4 +201,5 @@ _KINDS: dict[type[StageSpec], Callable[[Builder, str, Any], Stage]] = {
     TrainSpec: Builder._train,
     EvaluateSpec: Builder._evaluate,
     PredictSpec: Builder._predict,
+    MapSpec: Builder._map,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from daskml_scale.storage.verify import stale
 
 from . import failures
 from .base import Input, Ref, Stage, StageResult
+from .durations import Durations
+from .file_patterns import matching
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
             found[name] = stores.snapshot(ref.url, Ledger(stores.beside(ref.url, "ledger")).records(), known)
         elif ref.kind == "file":
             found[name] = files.file_id(ref.url, known) if files.stat(ref.url) is not None else None
+        elif ref.kind == "files":
+            found[name] = matching(ref.url, known)
         elif ref.kind == "result":
             found[name] = Ledger(ref.url).result()
         else:
@@ -140,6 +145,7 @@ class _Loop:
         self.set_aside: dict[str, int] = {}
         self.told: set[str] = set()
         self.told_reused = 0
+        self.durations = Durations(stage.ledger, stage.kind)
         self.began = time.monotonic()
         self.keys: tuple[str, ...] = ()
 
@@ -162,6 +168,7 @@ class _Loop:
             if self.executed or len(mine) < len(records):
                 self.ledger.compact(keep=plan.keys)
             self.ledger.put_result(result.result)
+            self.durations.keep()
         for message in result.warnings:
             self._tell(message)
         return result
@@ -220,6 +227,8 @@ class _Loop:
         groups = dispatch(
             kernel, plan.shared, plan.units, name=self.stage.name, client=self.client,
             reconnect=getattr(self.starter, "restart", None), tell=self._tell,
+            seconds_per_weight=self.durations.estimate(plan.parts),
+            retry=getattr(self.stage, "retry", None),  # only kinds that call the user's code have one
         )  # fmt: skip
         with closing(groups):
             self._commit(groups, plan, failed, one)
@@ -238,6 +247,7 @@ class _Loop:
         for group in groups:
             with one.commit(group) as outcomes:
                 records = self.stage.commit(outcomes, plan, self.ledger)
+            self.durations.add(plan.parts, outcomes)
             self.executed.update(record.unit for record in records)
             bad = [record for record in records if record.error]
             failed.extend(bad)
@@ -245,6 +255,7 @@ class _Loop:
                 events.UnitsCommitted(
                     time=time.time(), run=self.run, stage=self.stage.name, units=len(records) - len(bad),
                     failed=len(bad), rows=sum(r.rows for r in records), seconds=sum(r.seconds for r in records),
+                    reasons=dict(Counter(record.error.partition(":")[0] for record in bad)),
                 )
             )  # fmt: skip
 

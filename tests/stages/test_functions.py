@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -167,13 +166,13 @@ def test_a_function_is_found_beside_a_workflow_with_the_modules_that_it_uses(mod
     (modules / "mine_main.py").write_text("import mine_help\ndef f(x): return mine_help.g(x)\n")
     (modules / "mine_help.py").write_text("def g(x): return x + 1\n")
     path = list(sys.path)
-    found = find("mine_main:f", modules)
+    found = find("mine_main:f", [modules])
     assert found(1) == 2
     assert sys.path == path
     first = code_digest(found)
     forget(modules)
     (modules / "mine_help.py").write_text("def g(x): return x + 22\n")
-    changed = find("mine_main:f", modules)
+    changed = find("mine_main:f", [modules])
     assert changed(1) == 23
     assert code_digest(changed) != first
 
@@ -181,7 +180,7 @@ def test_a_function_is_found_beside_a_workflow_with_the_modules_that_it_uses(mod
 def test_a_sent_function_brings_its_modules_along(modules):
     (modules / "mine_main.py").write_text("import mine_help\ndef f(x): return mine_help.g(x)\n")
     (modules / "mine_help.py").write_text("def g(x): return x + 1\n")
-    sent = Sent(find("mine_main:f", modules), modules)
+    sent = Sent(find("mine_main:f", [modules]), [modules])
     blob = modules / "function.pickle"
     import cloudpickle
 
@@ -205,9 +204,9 @@ def test_what_is_not_there_is_named_with_the_nearest(modules, path, message):
     (modules / "mine_bad.py").write_text("1 / 0\n")
     (modules / "mine_good.py").write_text("LIMIT = 3\ndef square(x): return x * x\n")
     with pytest.raises(PlanError, match=message):
-        find(path, modules)
+        find(path, [modules])
 
 
 def test_a_function_inside_a_class_is_found(modules):
     (modules / "mine_class.py").write_text("class Box:\n    @staticmethod\n    def f(x): return x\n")
-    assert find("mine_class:Box.f", Path(modules))(3) == 3
+    assert find("mine_class:Box.f", [modules])(3) == 3
