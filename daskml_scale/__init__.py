@@ -22,6 +22,7 @@ _HOME = {
     "open_dataset": "storage.stores",
     "open_results": "storage.results",
     "predict": "stages.predict",
+    "rechunk": "stages.rechunk",
     "run": "api",
     "save_model": "artifacts",
     "search": "search",
@@ -41,6 +42,7 @@ __all__ = [
     "open_dataset",
     "open_results",
     "predict",
+    "rechunk",
     "run",
     "save_model",
     "search",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from .stages.features import Recipe
     from .stages.map import map
     from .stages.predict import predict
+    from .stages.rechunk import rechunk
     from .storage.results import open_results
     from .storage.stores import open_dataset
 

@@ -105,15 +105,16 @@ class Need:
         """Return why a unit does not fit into ``limit`` bytes: the sizes, the worst variable, what would fit."""
         worst, grid = self.shares[0], self.grid
         text = (
-            f"one unit of {shown(grid.dims, grid.blocks)} needs about {_mib(self.total)} and a worker has "
-            f"{_mib(limit)}; {worst.verb} {worst.name} takes {_mib(worst.nbytes)} of it"
+            f"one unit of {shown(grid.dims, grid.blocks)} needs about {sized(self.total)} and a worker has "
+            f"{sized(limit)}; {worst.verb} {worst.name} takes {sized(worst.nbytes)} of it"
         )
         fits = self.fitting(limit)
         if fits is None:
             return f"{text}, and no chunks of the output fit; rechunk {worst.name}, or use workers with more memory"
         blocks = shown(grid.dims, fits.grid.blocks)
-        return f"{text}; output chunks of {blocks} fit ({_mib(fits.total)}), or use workers with more memory"
+        return f"{text}; output chunks of {blocks} fit ({sized(fits.total)}), or use workers with more memory"
 
 
-def _mib(nbytes: int) -> str:
+def sized(nbytes: int) -> str:
+    """Return bytes for people."""
     return f"{nbytes / 2**20:,.0f} MiB" if nbytes >= 2**20 else f"{nbytes / 2**10:,.0f} KiB"

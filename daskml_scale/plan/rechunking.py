@@ -18,7 +18,7 @@ from typing import TypeAlias
 from daskml_scale.errors import PlanError
 
 from .grids import shown
-from .memory import AT_A_TIME
+from .memory import AT_A_TIME, sized
 from .units import Variable
 
 MOST_READ = 3.0
@@ -72,9 +72,9 @@ def passes(name: str, source: Variable, target: Variable, memory: int) -> Passes
             return found
         if budget < sizes.item:
             raise PlanError(
-                f"{name}: one unit needs {found.memory / 2**20:,.1f} MiB to turn chunks of "
+                f"{name}: one unit needs {sized(found.memory)} to turn chunks of "
                 f"{shown(source.dims, sizes.read)} into {shown(source.dims, sizes.write)}, and memory is "
-                f"{memory / 2**20:,.1f} MiB; give it that much, or choose smaller chunks"
+                f"{sized(memory)}; give it that much, or choose smaller chunks"
             )
         budget //= 2
 

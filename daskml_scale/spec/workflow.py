@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Column, Spec, Version, Word
+from .base import ByteSize, Column, Spec, Version, Word
 from .expressions import Expression
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
 from .space import AnyDistribution
@@ -39,6 +39,18 @@ class StageSpec(Spec):
     def resolves_to(self) -> dict[str, tuple[str, ...]]:
         """Return key path -> the kinds that a reference may point at; absent means any."""
         return {}
+
+
+def _chunk_length(value: int) -> int:
+    if value == 0 or value < -1:
+        raise PydanticCustomError(
+            "chunk", "{found} is no length of a chunk; use 1 or more, or -1 for the whole dimension", {"found": value}
+        )
+    return value
+
+
+ChunkLength = Annotated[int, AfterValidator(_chunk_length)]
+"""Elements along a dimension; -1 is all of them."""
 
 
 class RowSpec(Spec):
@@ -69,7 +81,7 @@ class IngestSpec(StageSpec):
     derive: dict[Word, Expression] = Field(default_factory=dict)
 
 
-TABLES = ("ingest", "map")
+TABLES = ("ingest", "map", "rechunk")
 
 
 class Unique(Spec):
@@ -444,6 +456,41 @@ class MapSpec(StageSpec):
         return {"over.rows.of": (*TABLES, "predict")}
 
 
+class RechunkSpec(StageSpec):
+    """Write a dataset in other chunks, with bounded memory; what cannot be read in its own chunks passes through here.
+
+    Attributes
+    ----------
+    input : str, optional
+        The stage whose dataset it is; or
+    source : str, optional
+        URL of any Zarr dataset.
+    chunks, shards : mapping of dimension to int
+        Elements per chunk, and per stored object; -1 is the whole dimension.
+    memory : str
+        What one task may take.
+    """
+
+    kind: Literal["rechunk"] = "rechunk"
+    input: Word | None = None
+    source: Annotated[str, Field(min_length=1)] | None = None
+    chunks: Annotated[dict[Word, ChunkLength], Field(min_length=1)]
+    shards: dict[Word, ChunkLength] = Field(default_factory=dict)
+    memory: ByteSize = "256MiB"
+
+    @model_validator(mode="after")
+    def _one_input(self) -> RechunkSpec:
+        if (self.input is None) == (self.source is None):
+            raise PydanticCustomError("input", "give input: (a stage) or source: (the URL of a Zarr dataset), not both")
+        return self
+
+    def references(self) -> dict[str, str]:
+        return {**({"input": self.input} if self.input else {}), **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"input": (*TABLES, "features", "predict")}
+
+
 KINDS: dict[str, type[StageSpec]] = {
     "ingest": IngestSpec,
     "validate": ValidateSpec,
@@ -452,6 +499,7 @@ KINDS: dict[str, type[StageSpec]] = {
     "train": TrainSpec,
     "evaluate": EvaluateSpec,
     "predict": PredictSpec,
+    "rechunk": RechunkSpec,
     "map": MapSpec,
 }
 
@@ -463,6 +511,7 @@ AnyStage = Annotated[
     | Annotated[TrainSpec, Tag("train")]
     | Annotated[EvaluateSpec, Tag("evaluate")]
     | Annotated[PredictSpec, Tag("predict")]
+    | Annotated[RechunkSpec, Tag("rechunk")]
     | Annotated[MapSpec, Tag("map")],
     Discriminator(
         lambda value: (

@@ -16,9 +16,16 @@ from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.lock import hold
 
-KINDS = {"ingest": "a table that ingest wrote", "features": "a feature matrix", "predict": "predictions"}
+KINDS = {
+    "ingest": "a table that ingest wrote",
+    "features": "a feature matrix",
+    "predict": "predictions",
+    "rechunk": "a rechunked dataset",
+}
 """Stage kind -> what it leaves, for people."""
-_CODES = {"ingest": ("ingest",), "features": ("features",), "predict": ("predict", "features")}
+_CODES = {
+    "ingest": ("ingest",), "features": ("features",), "predict": ("predict", "features"), "rechunk": ("rechunk",),
+}  # fmt: skip
 """Stage kind -> the kernels whose records its ledger holds."""
 
 
@@ -106,6 +113,8 @@ def _kind_at(url: str) -> str:
     mark = attrs.get(stores.MARK)
     if not isinstance(mark, dict) or not mark.get("layout"):
         return ""
+    if "rechunked" in attrs:
+        return "rechunk"
     if "model_sha256" in attrs:
         return "predict"
     if "recipe" in attrs:

@@ -17,6 +17,7 @@ from daskml_scale.spec.workflow import (
     IngestSpec,
     MapSpec,
     PredictSpec,
+    RechunkSpec,
     SearchSpec,
     StageSpec,
     TrainSpec,
@@ -167,6 +168,21 @@ class Builder:
             trusted=self.trusted(spec.model),
         )
 
+    def _rechunk(self, name: str, spec: RechunkSpec) -> Stage:
+        from daskml_scale.spec.base import byte_count
+
+        from .rechunk import RechunkStage
+
+        source = spec.source or ""
+        return RechunkStage(
+            name,
+            self.ledger(name),
+            input=self.dataset(spec.input) if spec.input else source if "://" in source else str(self.base / source),
+            chunks=spec.chunks,
+            shards=spec.shards,
+            memory=byte_count(spec.memory),
+        )
+
     def _map(self, name: str, spec: MapSpec) -> Stage:
         from .map_stage import MapStage
 
@@ -202,4 +218,5 @@ _KINDS: dict[type[StageSpec], Callable[[Builder, str, Any], Stage]] = {
     EvaluateSpec: Builder._evaluate,
     PredictSpec: Builder._predict,
     MapSpec: Builder._map,
+    RechunkSpec: Builder._rechunk,
 }
