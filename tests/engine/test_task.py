@@ -21,10 +21,10 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.plan.units import Unit
 
 
-def rows(func, payloads, limits=Limits()):
+def rows(func, payloads, limits=None):
     keys = [f"{index:03d}" for index in range(len(payloads))]
     call, arguments = calls(func, keys, payloads, [1.0] * len(payloads), WorkerContext(shared="shared"))
-    return run_units(call, arguments, limits)
+    return run_units(call, arguments, limits or Limits())
 
 
 def test_a_kernel_sees_its_unit_and_the_shared_object():
