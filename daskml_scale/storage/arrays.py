@@ -33,7 +33,8 @@ from . import files
 from .backend import MEMORY
 from .urls import is_icechunk, is_memory, is_object, join, local_path
 
-CODEC_NAME = "zstd"
+CODEC = "blosc lz4 5 shuffle"
+"""Name of what :func:`compressors` gives; another one is another layout."""
 _KEPT = 256
 """Opened arrays per process."""
 _pass: ContextVar[str] = ContextVar("daskml_scale_pass", default="")
@@ -228,9 +229,17 @@ def variable_of(array: Any) -> Variable:
     return Variable(dtype, dims, array.shape, array.chunks, array.shards, dict(array.attrs), array.fill_value)
 
 
-def compressors(dtype: np.dtype[Any]) -> Any:
-    """Return how values are compressed; see docs/storage.md for what was measured."""
-    return None
+def compressors(dtype: str) -> Any:
+    """Return how values are compressed: ``None`` leaves it to Zarr, for text.
+
+    As measured (docs/storage.md): three times as fast to write as Zarr's default, twice as fast to read, as small.
+    Zarr runs it outside the main thread, where Blosc is single-threaded and its bytes depend on the values alone.
+    """
+    if dtype == "string":
+        return None
+    from zarr.codecs import BloscCodec
+
+    return BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 
 
 class Catcher(zarr.abc.store.Store):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from daskml_scale.errors import UsageError
 
 from .backend import ABSENT, Known, hash_bytes
 from .repositories import BRANCH, DATA, explained, repository, root_of, stamp_of
+from .urls import resolve
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,14 @@ class _History:
 
 def intact(url: str, read: Callable[[str], bytes | None]) -> Callable[[str, Known], bool]:
     """Return a function that tells whether an object still is what a ledger says; see ``Backend.intact``."""
-    history = _History(url)
+    histories: dict[str, _History] = {}
 
     def same(key: str, known: Known) -> bool:
-        if known[2] in history.places and history.altered(key, known) is None:
+        place, own = resolve(url, key)
+        if place not in histories:
+            histories[place] = _History(place)
+        history = histories[place]
+        if known[2] in history.places and history.altered(own, known) is None:
             return True
         data = read(key)
         return (ABSENT if data is None else hash_bytes(data)) == known[0]

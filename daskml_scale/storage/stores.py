@@ -109,12 +109,8 @@ def _check_shards(what: str, variable: Variable) -> None:
 
 def _layout(variable: Variable) -> list[Any]:
     rest = variable.shape[1:]
-    codec = arrays.CODEC_NAME if _compressors(variable) is not None else ""
-    return [variable.dtype, variable.dims, rest, variable.chunks, variable.shards, str(_fill(variable)), codec]
-
-
-def _compressors(variable: Variable) -> Any:
-    return None if variable.dtype == "string" else arrays.compressors(np.dtype(variable.dtype))
+    fill = str(_fill(variable))
+    return [variable.dtype, variable.dims, rest, variable.chunks, variable.shards, fill, arrays.CODEC]
 
 
 def _fill(variable: Variable) -> Any:
@@ -157,7 +153,7 @@ def _fits(array: Any, variable: Variable) -> bool:
 def _make(url: str, group: Any, name: str, variable: Variable) -> Any:
     if (group.metadata.zarr_format == 3) and name in group:
         del group[name]
-    compressors = _compressors(variable)
+    compressors = arrays.compressors(variable.dtype)
     return group.create_array(
         name,
         shape=variable.shape,

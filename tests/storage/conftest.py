@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from storage_helpers import KINDS, Server, new_store, start
+from storage_helpers import CREDENTIALS, KINDS, Server, new_store, start
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server of this test session; the usual environment points to it, for worker processes too."""
+    pytest.importorskip("moto", reason="the S3 server of the tests: pip install 'daskml-scale[test]'")
     process, server = start(tmp_path_factory.mktemp("s3") / "access.log")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_SKIP_SIGNATURE"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_ENDPOINT_URL", server.url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-        patch.setenv("AWS_REGION", "us-east-1")
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
         yield server
     process.kill()
     process.wait()

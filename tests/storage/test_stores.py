@@ -239,3 +239,40 @@ def test_xarray_and_our_own_reader_agree(tmp_path):
     for name in columns:
         np.testing.assert_array_equal(ours[name], theirs[name])
         np.testing.assert_array_equal(ours[name], columns[name])
+
+
+def test_equal_values_have_equal_bytes_whoever_encodes_them(tmp_path):
+    """Blosc with several threads would order its blocks by chance; 16 MiB are many blocks."""
+    program = (
+        "import sys, threading, numpy as np\n"
+        "from daskml_scale.plan.units import Template, Variable\n"
+        "from daskml_scale.storage import stores\n"
+        "url, x = sys.argv[1], np.random.default_rng(0).normal(20, 5, 1 << 21).round(1)\n"
+        "stores.create(url, Template('row', 1 << 21, {'x': Variable('float64', ('row',), (1 << 21,), (1 << 21,))}))\n"
+        "def write():\n    print(stores.write_region(url, 0, {'x': x})['x/c/0'][0])\n"
+        "write()\n"
+        "other = threading.Thread(target=write); other.start(); other.join()\n"
+    )
+    children = [
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / f"{n}.zarr")], capture_output=True, check=True)
+        for n in range(2)
+    ]
+    assert len({line for child in children for line in child.stdout.split()}) == 1
+
+
+def test_an_interrupted_write_leaves_no_name_behind(tmp_path):
+    """A process that is killed in mid-write leaves a hidden file at most, which nobody reads."""
+    target = tmp_path / "a.ledger" / "00000001.seg"
+    program = (
+        "import sys\nfrom daskml_scale.storage import files\n"
+        "print('go', flush=True)\nwhile True:\n    files.write_bytes(sys.argv[1], b'x' * 30_000_000)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, str(target)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    while not list(target.parent.glob(".*")):
+        pass
+    child.kill()
+    child.wait()
+    assert files.names(str(target.parent)) in ([], [target.name])
+    assert (files.read_bytes(str(target)) or b"x" * 30_000_000) == b"x" * 30_000_000
