@@ -275,15 +275,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
-    from dataclasses import asdict
-
     from daskml_scale import api
     from daskml_scale.runs import show
     from daskml_scale.runs.attend import only_results
 
     with only_results(as_json):
         rows = api.dry_run(workflow, store=store, cluster=cluster)
-    _print([asdict(row) for row in rows], as_json, lambda: show.plan(rows))
+    _print([row.to_dict() for row in rows], as_json, lambda: show.plan(rows))
     return Exit.OK
 
 

@@ -6,6 +6,7 @@ cluster and knows no terminal: the client, when it is first needed, and the sink
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from daskml_scale.plan.units import Plan, Snapshot
 from daskml_scale.spec.workflow import EvaluateSpec, PredictSpec, StageSpec, TrainSpec, Workflow
 from daskml_scale.stages.base import Input, Stage, StageResult
 from daskml_scale.stages.failures import failure
+from daskml_scale.stages.graph import LIMIT, StageGraph
 from daskml_scale.stages.registry import Builder
 from daskml_scale.stages.run import LAST, StageRow, checked_records, gather, run_stage
 from daskml_scale.storage import files
@@ -97,6 +99,8 @@ class StagePlanRow:
         Why units run -> how many.
     note : str
         What could not be known yet.
+    graph : StageGraph or None
+        The pass that would run first, as a Dask graph; ``None`` where it is planned later.
     """
 
     name: str
@@ -108,6 +112,26 @@ class StagePlanRow:
     memory: int
     reasons: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+    graph: StageGraph | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        found = asdict(replace(self, graph=None))
+        del found["graph"]
+        return found
+
+    def to_dask(self, limit: int | None = LIMIT) -> list[Any]:
+        """Return the first units as ``dask.delayed`` objects: see `StageGraph.to_dask`."""
+        return self._planned().to_dask(limit)
+
+    def visualize(self, path: str | os.PathLike[str] | None = None, limit: int = LIMIT) -> Any:
+        """Draw the first units as a task graph: see `StageGraph.visualize`."""
+        return self._planned().visualize(path, limit)
+
+    def _planned(self) -> StageGraph:
+        if self.graph is None:
+            raise PlanError(f"{self.name} has no graph yet: {self.note or 'nothing is planned'}")
+        return self.graph
 
 
 def versions() -> dict[str, str]:
@@ -307,6 +331,7 @@ def _dry(
         found.memory,
         found.reasons,
         note,
+        StageGraph(stage, found),
     )
     return row, snapshot
 

@@ -1,34 +1,24 @@
-"""What a function is: found by ``module:name``, sent to workers, and told from its earlier versions.
-
-`code_digest` follows a function to all the user's code that it reaches: called functions, classes, modules,
-defaults, closures and globals. Installed packages count by name and version. Names, comments and positions in the
-file do not count, so moving a function runs nothing again.
-"""
+"""The user's functions: found by ``module:name`` beside a workflow, and sent to workers with their modules."""
 
 from __future__ import annotations
 
-import dis
-import functools
-import hashlib
 import importlib
 import os
 import pickle
 import sys
-import sysconfig
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from daskml_scale.errors import PlanError
-from daskml_scale.storage.values import identity, pack
 
-_CONTAINERS = (list, tuple, dict)
-_INSTALLED = tuple(
-    os.path.realpath(path) + os.sep
-    for key, path in sysconfig.get_paths().items()
-    if key in ("stdlib", "platstdlib", "purelib", "platlib")
-)
+from .code import code_digest, is_users
+
+__all__ = ["Sent", "code_digest", "find"]
+
+_stamps: dict[str, tuple[int, int]] = {}
+"""Modules that `find` loaded -> mtime in ns and size of their file at that time."""
 
 
 def find(path: str, folders: Sequence[Path]) -> Callable[..., Any]:
@@ -47,6 +37,7 @@ def find(path: str, folders: Sequence[Path]) -> Callable[..., Any]:
     from daskml_scale.spec.explain import nearest
 
     module_name, _, name = path.partition(":")
+    _forget_changed(module_name, folders)
     before = list(sys.path)
     sys.path[:0] = [str(folder) for folder in folders]
     try:
@@ -60,10 +51,10 @@ def find(path: str, folders: Sequence[Path]) -> Callable[..., Any]:
         ) from error
     finally:
         sys.path[:] = before
-    for folder in folders:
-        meant = folder.joinpath(*module_name.split(".")).with_suffix(".py")
-        if meant.exists() and not meant.samefile(getattr(module, "__file__", None) or os.devnull):
-            raise PlanError(f"{path!r}: another {module_name} is loaded in this process; rename {meant.name}")
+    _stamps.update({each.__name__: _stamp(each) for each in _beside(folders) if each.__name__ not in _stamps})
+    meant = _meant(module_name, folders)
+    if meant is not None and not meant.samefile(getattr(module, "__file__", None) or os.devnull):
+        raise PlanError(f"{path!r}: {module_name} is also the name of an installed module; rename {meant.name}")
     found: Any = module
     for part in name.split("."):
         known = vars(found)
@@ -113,7 +104,7 @@ def _pickled(function: Callable[..., Any], folders: Sequence[Path]) -> bytes:
     """
     import cloudpickle
 
-    beside = [module for module in list(sys.modules.values()) if folders and _below(module, folders)]
+    beside = [each for each in _beside(folders) if each.__name__ not in cloudpickle.list_registry_pickle_by_value()]
     for module in beside:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -129,165 +120,51 @@ def _pickled(function: Callable[..., Any], folders: Sequence[Path]) -> bytes:
     return blob
 
 
-def _below(module: Any, folders: Sequence[Path]) -> bool:
-    file = getattr(module, "__file__", None)
-    if not file or getattr(module, "__name__", "") == "__main__" or not is_users(module.__name__):
-        return False
-    return any(Path(file).resolve().is_relative_to(folder.resolve()) for folder in folders)
+def _meant(module_name: str, folders: Sequence[Path]) -> Path | None:
+    """Return the file of a module in the first of the folders that has it."""
+    files = (folder.joinpath(*module_name.split(".")).with_suffix(".py") for folder in folders)
+    return next((file for file in files if file.exists()), None)
+
+
+def _beside(folders: Sequence[Path]) -> list[types.ModuleType]:
+    """Return the user's loaded modules whose files lie in the folders or below."""
+    roots = tuple(text + os.sep for folder in folders for text in {str(folder), os.path.realpath(folder)})
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if (getattr(module, "__file__", None) or "").startswith(roots or ("\0",))
+        and module.__name__ == name != "__main__"
+        and name.partition(".")[0] != __name__.partition(".")[0]
+        and is_users(name)
+    ]
+
+
+def _stamp(module: types.ModuleType) -> tuple[int, int]:
+    try:
+        found = os.stat(module.__file__ or "")
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def _forget_changed(module_name: str, folders: Sequence[Path]) -> None:
+    """Forget modules that `find` loaded and whose files changed since: a notebook runs for days.
+
+    So it does with a user's module of the same name from another folder.
+    """
+    loaded = [module for module in _beside(folders) if module.__name__ in _stamps]
+    if any(_stamp(module) != _stamps[module.__name__] for module in loaded):
+        for module in loaded:
+            _forget(module.__name__)
+    meant, other = _meant(module_name, folders), getattr(sys.modules.get(module_name), "__file__", None)
+    if meant and other and is_users(module_name) and not (os.path.exists(other) and meant.samefile(other)):
+        _forget(module_name)
+
+
+def _forget(name: str) -> None:
+    sys.modules.pop(name, None)
+    _stamps.pop(name, None)
 
 
 def _called(function: Any) -> str:
     return getattr(function, "__qualname__", None) or type(function).__qualname__
-
-
-def is_users(module_name: str | None) -> bool:
-    """Return whether a module is the user's own code: no part of Python and not installed."""
-    module = sys.modules.get(module_name or "")
-    if module_name == "__main__" or module is None:
-        return True
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return getattr(module, "__spec__", None) is None
-    return not os.path.realpath(file).startswith(_INSTALLED)
-
-
-def code_digest(function: Callable[..., Any]) -> bytes:
-    """Return the digest (16 bytes) of a function's code and of all the user's code and values that it uses."""
-    walk = _Walk()
-    walk.add(function)
-    return walk.hash.digest()
-
-
-class _Walk:
-    """One walk through code; every object is looked at once."""
-
-    def __init__(self) -> None:
-        self.hash = hashlib.blake2b(digest_size=16)
-        self.seen: dict[int, tuple[int, Any]] = {}
-
-    def add(self, value: Any) -> None:
-        """Add anything that code may refer to."""
-        if id(value) in self.seen:
-            self._put("again", self.seen[id(value)][0])
-        elif isinstance(value, (types.FunctionType, types.MethodType, functools.partial, type, types.ModuleType)):
-            self.seen[id(value)] = (len(self.seen), value)
-            self._code(value)
-        elif isinstance(value, (classmethod, staticmethod, functools.cached_property, property)):
-            for name in ("__func__", "func", "fget", "fset", "fdel"):
-                self.add(getattr(value, name, None))
-        elif isinstance(value, types.CodeType):
-            self._bytecode(value)
-        elif hasattr(value, "__wrapped__") and callable(value):
-            self.add(value.__wrapped__)  # a cache around a function, say
-        else:
-            self._data(value)
-
-    def _put(self, *values: Any) -> None:
-        for value in values:
-            data = value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
-            self.hash.update(len(data).to_bytes(8, "little") + data)
-
-    def _code(self, value: Any) -> None:
-        if isinstance(value, types.MethodType):
-            self._put("method")
-            self.add(value.__func__)
-            self.add(value.__self__)
-        elif isinstance(value, functools.partial):
-            self._put("partial", len(value.args), *value.keywords)
-            for part in (value.func, *value.args, *value.keywords.values()):
-                self.add(part)
-        elif isinstance(value, types.ModuleType):
-            self._module(value)
-        elif not is_users(value.__module__):
-            self._put("installed", value.__module__, value.__qualname__, _version(value.__module__))
-        elif isinstance(value, type):
-            self._put("class", value.__name__)
-            for base in value.__bases__:
-                self.add(base)
-            for name, part in sorted(_own(value), key=lambda own: own[0]):
-                self._put(name)
-                self.add(part)
-        else:
-            self._function(value)
-
-    def _function(self, function: types.FunctionType) -> None:
-        self._put("function")
-        self.add(function.__code__)
-        self.add(function.__defaults__)
-        for name, part in sorted((function.__kwdefaults__ or {}).items()):
-            self._put(name)
-            self.add(part)
-        for cell in function.__closure__ or ():
-            try:
-                self.add(cell.cell_contents)
-            except ValueError:
-                self._put("empty")
-        for name in sorted(set(_globals(function.__code__))):
-            if name in function.__globals__:
-                self._put(name)
-                self.add(function.__globals__[name])
-
-    def _bytecode(self, code: types.CodeType) -> None:
-        self._put("code", code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_flags)
-        for constant in code.co_consts:
-            self.add(constant)
-
-    def _module(self, module: types.ModuleType) -> None:
-        if not is_users(module.__name__):
-            self._put("installed", module.__name__, _version(module.__name__))
-            return
-        file = getattr(module, "__file__", None)
-        self._put("module", Path(file).read_bytes() if file and os.path.exists(file) else module.__name__)
-        for _, part in sorted(vars(module).items()):
-            home = getattr(part, "__module__", None)
-            other = (
-                part if isinstance(part, types.ModuleType) else sys.modules.get(home if isinstance(home, str) else "")
-            )
-            if other is not None and other is not module and is_users(other.__name__):
-                self.add(other)
-
-    def _data(self, value: Any) -> None:
-        kind = type(value)
-        users = kind.__module__ != "builtins" and is_users(kind.__module__)
-        if users:
-            self.add(kind)
-        self._put("value", kind.__qualname__)
-        try:
-            # What is nothing but data is told by its bytes at once; in anything else there may be code.
-            self._put(pack(value) if kind in _CONTAINERS else identity(value))
-            return
-        except Exception:
-            if id(value) in self.seen or not (users or kind in _CONTAINERS):
-                return  # a lock, a connection: no part of what is computed
-        self.seen[id(value)] = (len(self.seen), value)
-        parts = value if kind in (list, tuple) else value.items() if kind is dict else _vars(value)
-        for part in parts:
-            self.add(part)
-
-
-def _vars(value: Any) -> list[tuple[str, Any]]:
-    """Return the attributes of an object, by name."""
-    return sorted(getattr(value, "__dict__", {}).items())
-
-
-def _own(cls: type) -> Iterator[tuple[str, Any]]:
-    """Return the attributes of a class that are written in it; what Python keeps there for itself is not."""
-    written = (types.FunctionType, classmethod, staticmethod, property)
-    for name, part in vars(cls).items():
-        kept = name == "_abc_impl" or (name.startswith("__") and name.endswith("__"))
-        if isinstance(part, written) or not (kept or isinstance(part, types.MemberDescriptorType)):
-            yield name, part
-
-
-def _globals(code: types.CodeType) -> Iterator[str]:
-    """Yield the global names that code and the code within it look up."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _globals(constant)
-
-
-def _version(module_name: str) -> str:
-    return str(getattr(sys.modules.get(module_name.partition(".")[0]), "__version__", ""))

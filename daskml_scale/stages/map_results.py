@@ -30,7 +30,7 @@ from daskml_scale.storage.values import identity, pack, unpack
 
 from . import durations
 from .calls import Call, unit
-from .functions import code_digest
+from .code import code_digest
 from .run import LAST, StageRow
 
 

@@ -24,7 +24,8 @@ from daskml_scale.storage import stores, tables
 
 from . import map_table
 from .base import Input, Ref, StageBase, StageResult
-from .functions import Sent, code_digest, find
+from .code import code_digest
+from .functions import Sent, find
 
 CODE = "map-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -240,4 +241,4 @@ def _plain_list(values: Values) -> list[Any]:
     if isinstance(values, Coded):
         labels = [*values.labels, None]
         return [labels[code] for code in values.codes.tolist()]
-    return list(values) if values.dtype.kind == "M" else values.tolist()  # type: ignore[no-any-return]
+    return list(values) if values.dtype.kind == "M" else values.tolist()

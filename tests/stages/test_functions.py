@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from daskml_scale.errors import PlanError
-from daskml_scale.stages.functions import Sent, code_digest, find, is_users
+from daskml_scale.stages.code import code_digest, is_users
+from daskml_scale.stages.functions import Sent, find
 
 
 def defined(source, name="f", **names):
@@ -135,7 +136,7 @@ def test_functions_that_call_each_other_end():
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_the_digest_does_not_depend_on_the_process(seed, tmp_path):
     (tmp_path / "mine.py").write_text(BASE)
-    program = "from mine import f; from daskml_scale.stages.functions import code_digest as d; print(d(f).hex())"
+    program = "from mine import f; from daskml_scale.stages.code import code_digest as d; print(d(f).hex())"
     found = {
         subprocess.run(
             [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": each},
@@ -156,12 +157,6 @@ def modules(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def forget(folder):
-    for name, module in list(sys.modules.items()):
-        if str(folder) in str(getattr(module, "__file__", "")):
-            del sys.modules[name]
-
-
 def test_a_function_is_found_beside_a_workflow_with_the_modules_that_it_uses(modules):
     (modules / "mine_main.py").write_text("import mine_help\ndef f(x): return mine_help.g(x)\n")
     (modules / "mine_help.py").write_text("def g(x): return x + 1\n")
@@ -170,7 +165,7 @@ def test_a_function_is_found_beside_a_workflow_with_the_modules_that_it_uses(mod
     assert found(1) == 2
     assert sys.path == path
     first = code_digest(found)
-    forget(modules)
+    assert find("mine_main:f", [modules]) is found
     (modules / "mine_help.py").write_text("def g(x): return x + 22\n")
     changed = find("mine_main:f", [modules])
     assert changed(1) == 23
@@ -210,3 +205,18 @@ def test_what_is_not_there_is_named_with_the_nearest(modules, path, message):
 def test_a_function_inside_a_class_is_found(modules):
     (modules / "mine_class.py").write_text("class Box:\n    @staticmethod\n    def f(x): return x\n")
     assert find("mine_class:Box.f", [modules])(3) == 3
+
+
+def test_a_module_of_the_same_name_in_another_folder_takes_its_place(modules):
+    for folder, factor in (("one", 1), ("two", 2)):
+        (modules / folder).mkdir()
+        (modules / folder / "mine_twin.py").write_text(f"def f(x): return x * {factor}\n")
+    assert find("mine_twin:f", [modules / "one"])(3) == 3
+    assert find("mine_twin:f", [modules / "two"])(3) == 6
+    assert find("mine_twin:f", [modules / "one", modules / "two"])(3) == 3
+
+
+def test_a_module_that_is_named_like_an_installed_one_is_refused(modules):
+    (modules / "json.py").write_text("def f(x): return x\n")
+    with pytest.raises(PlanError, match=r"json is also the name of an installed module; rename json.py"):
+        find("json:f", [modules])
