@@ -1,4 +1,4 @@
-"""A run in this process: held in the registry, shown on a stream, stopped by Ctrl-C, its stdout kept clean.
+"""A run in this process: held in the registry, logged, shown on a stream, stopped by Ctrl-C, its stdout kept clean.
 
 What the work is, is given: this module starts no stage and no cluster.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from daskml_scale.errors import Exit, InterruptedRunError
 from daskml_scale.events import Event, Sink
 
+from .event_log import EventLog, path_of
 from .lease import Lease
 from .live import Silent
 from .records import Registry
@@ -46,13 +47,15 @@ def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary
     """
     run = registry.start(run, host=os.uname().nodename, pid=os.getpid(), now=time.time())
     lease = Lease(registry, run)
+    log = EventLog(path_of(registry.path.parent, run.id), shown.note)
 
     def sink(event: Event) -> None:
         lease.sink(event)
+        log.sink(event)
         shown.sink(event)
 
     try:
-        with shown, stoppable(shown), lease:
+        with shown, log, stoppable(shown), lease:
             summary = work(sink)
             lease.ended(summary.state, summary.exit_code, summary.to_dict())
     except KeyboardInterrupt:
