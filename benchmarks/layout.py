@@ -44,12 +44,14 @@ def columns(cells: int) -> dict[str, np.ndarray]:
 
 def codecs() -> dict[str, Any]:
     """Return the codecs that are compared."""
-    from zarr.codecs import BloscCodec, ZstdCodec
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
     return {
         "zstd 0 (Zarr's default)": ZstdCodec(level=0),
+        "zstd 0, checksum": ZstdCodec(level=0, checksum=True),
         "zstd 1": ZstdCodec(level=1),
         "blosc lz4 5, shuffle": BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+        "blosc lz4 5, shuffle, crc32c": [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()],
         "blosc lz4 5, bitshuffle": BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
         "blosc zstd 1, shuffle": BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
         "blosc zstd 1, bitshuffle": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
@@ -71,8 +73,8 @@ def codec_table(repeat: int, megabytes: int = 2) -> Iterator[str]:
     """Yield the table of codecs: all columns together, weighted alike by bytes."""
     import zarr
 
-    yield "| codec | stored / raw | write, MB/s | read, MB/s | write and read 1 GB, disk | the same, bucket |"
-    yield "|---|---|---|---|---|---|"
+    yield "| codec | stored / raw | write, MB/s | read, MB/s | write and read 1 GB, disk | the same, bucket | damage |"
+    yield "|---|---|---|---|---|---|---|"
     for name, codec in codecs().items():
         ratios, writes, reads = [], [], []
         for values in columns(megabytes * MIB // 8).values():
@@ -85,7 +87,25 @@ def codec_table(repeat: int, megabytes: int = 2) -> Iterator[str]:
             ratios.append(len(store["c/0"]) / values.nbytes)
         ratio, write, read = (statistics.fmean(each) for each in (ratios, writes, reads))
         disk, bucket = (1e9 * (write + read + 2 * ratio / speed) for speed in (DISK, BUCKET))
-        yield f"| {name} | {ratio:.3f} | {1e-6 / write:,.0f} | {1e-6 / read:,.0f} | {disk:.1f} s | {bucket:.1f} s |"
+        row = f"| {name} | {ratio:.3f} | {1e-6 / write:,.0f} | {1e-6 / read:,.0f} | {disk:.1f} s | {bucket:.1f} s "
+        yield f"{row} | {'always found' if _found(codec) else 'not always found'} |"
+
+
+def _found(codec: Any) -> bool:
+    """Return whether a flipped bit of an object is always an error, and never another value."""
+    import zarr
+
+    values = np.arange(100_000.0)
+    for at in (0.3, 0.5, 0.75, 0.9):
+        store: dict[str, Any] = {}
+        zarr.create_array(store, shape=values.shape, chunks=values.shape, dtype="f8", compressors=codec)[...] = values
+        content = bytearray(store["c/0"].to_bytes())
+        content[int(at * len(content))] ^= 0x55
+        store["c/0"] = type(store["c/0"]).from_bytes(bytes(content))
+        with suppress(RuntimeError, ValueError):
+            if not np.array_equal(zarr.open_array(store, mode="r")[...], values):
+                return False
+    return True
 
 
 def size_table(repeat: int) -> Iterator[str]:
