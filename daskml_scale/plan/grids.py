@@ -234,16 +234,19 @@ def grid_units(
     for read in reads:
         read.check(grid)
     finders = [_finder(grid, read, name) for read in reads for name in read.variables]
-    hasher = hashlib.blake2b(made_by.encode(), digest_size=20)
-    extents_of = [[min(block, size - start) for start in range(0, size, block)] for size, block in _axes(grid)]
-    for index in grid.indices():
-        extent = [sizes[at] for sizes, at in zip(extents_of, index, strict=True)]
-        text = f"{index}{extent}"
-        for finder in finders:
-            text += finder(index)
-        own = hasher.copy()
-        own.update(text.encode())
-        yield Unit(block_key(index, prefix), index, prod(extent)), own.hexdigest()
+    about = hashlib.blake2b(made_by.encode(), digest_size=20).hexdigest()
+    # What one dimension alone decides is made once per dimension, equal values once: what is left is joining.
+    names = product(*([f"{at:08d}" for at in range(count)] for count in grid.counts))
+    shapes = product(*([min(block, size - start) for start in range(0, size, block)] for size, block in _axes(grid)))
+    known: dict[tuple[int, ...], tuple[str, int]] = {}
+    blake2b, join = hashlib.blake2b, ".".join
+    for index, name, shape in zip(grid.indices(), names, shapes, strict=True):
+        place = join(name)
+        if shape not in known:
+            known[shape] = f"|{shape}|", prod(shape)
+        extent, weight = known[shape]
+        text = f"{about}{place}{extent}{''.join([find(index) for find in finders])}"
+        yield Unit(f"{prefix}/{place}", index, weight), blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def _axes(grid: Grid) -> Iterator[tuple[int, int]]:
@@ -253,30 +256,40 @@ def _axes(grid: Grid) -> Iterator[tuple[int, int]]:
 def _finder(grid: Grid, read: Read, name: str) -> Callable[[tuple[int, ...]], str]:
     """Return a function from a block's index to the joined ids of the objects of a variable that it reads."""
     variable, ids = read.snapshot.variables[name], read.snapshot.ids.get(name, ())
-    axes: list[tuple[int | None, list[tuple[int, ...]]]] = []
-    for position, (dim, size) in enumerate(zip(variable.dims, variable.shape, strict=True)):
-        stride, unit = prod(variable.objects[position + 1 :]), variable.write_unit[position]
-        if dim not in grid.dims:
-            axes.append((None, [tuple(at * stride for at in range(variable.objects[position]))]))
-            continue
-        place = grid.dims.index(dim)
-        before, after = read.halo.get(dim, (0, 0))
-        block, listed = grid.blocks[place], []
-        for start in range(0, size, block):
-            first, last = max(0, start - before), min(size, start + block + after)
-            listed.append(tuple(at * stride for at in range(first // unit, -(-last // unit))))
-        axes.append((place, listed))
     if not ids:
         return lambda index: ""
-    if len(axes) == 1:
-        ((only, rows),) = axes
-        return lambda index: "".join([ids[at] for at in rows[0 if only is None else index[only]]])
+    along = {dim: _offsets(grid, read, variable, at) for at, dim in enumerate(variable.dims)}
+    whole = [offsets[0] for dim, offsets in along.items() if dim not in grid.dims]
+    split = [(grid.dims.index(dim), offsets) for dim, offsets in along.items() if dim in grid.dims]
+    if not split:
+        text = "".join([ids[sum(offsets)] for offsets in product(*whole)])
+        return lambda index: text
+    (outer, rows), rest = split[0], split[1:]
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def find(index: tuple[int, ...]) -> str:
-        chosen = [listed[0 if place is None else index[place]] for place, listed in axes]
-        return "".join([ids[sum(offsets)] for offsets in product(*chosen)])
+        place = tuple([index[at] for at, _ in rest])
+        if place not in known:
+            within = [offsets[at] for (_, offsets), at in zip(rest, place, strict=True)]
+            known[place] = tuple(map(sum, product(*within, *whole)))
+        inner = known[place]
+        return "".join([ids[first + further] for first in rows[index[outer]] for further in inner])
 
     return find
+
+
+def _offsets(grid: Grid, read: Read, variable: Variable, position: int) -> list[range]:
+    """Return, for every block along a dimension, its objects as offsets into the ids; one entry where it is read whole."""
+    dim, size, unit = variable.dims[position], variable.shape[position], variable.write_unit[position]
+    stride = prod(variable.objects[position + 1 :])
+    if dim not in grid.dims:
+        return [range(0, variable.objects[position] * stride, stride)]
+    block, (before, after) = grid.blocks[grid.dims.index(dim)], read.halo.get(dim, (0, 0))
+    found = []
+    for start in range(0, size, block):
+        first, last = max(0, start - before), min(size, start + block + after)
+        found.append(range(first // unit * stride, -(-last // unit) * stride, stride))
+    return found
 
 
 def extents(variable: Variable) -> Iterator[int | list[int]]:

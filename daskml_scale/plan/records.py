@@ -160,10 +160,12 @@ def select(
     for unit, read in units:
         key = unit.key
         keys.append(key)
-        now = _fingerprint(head, key, read)
-        if holds is not None and holds(key, now):
-            continue
-        why = reason(records.get(key), parts, read, now.hex())
+        why = "new"
+        if key in records:
+            now = _fingerprint(head, key, read)
+            if holds is not None and holds(key, now):
+                continue
+            why = reason(records[key], parts, read, now.hex())
         if why:
             run.append(unit)
             inputs[key] = read

@@ -84,11 +84,21 @@ class Block:
         )
 
     @classmethod
-    def joined(cls, blocks: Sequence[Block]) -> Block:
-        """Return several blocks as one, in order."""
+    def gathered(cls, blocks: Sequence[Block], indices: np.ndarray) -> Block:
+        """Return the records at these positions of several blocks, taken as one after the other.
+
+        One column at a time: the blocks may be most of the memory that there is.
+        """
         if not blocks:
             return cls.of([])
-        columns: dict[str, Any] = {name: concatenated([getattr(block, name) for block in blocks]) for name in COLUMNS}
+        counts = np.concatenate([block.chunks for block in blocks]).astype("int64")
+        ends, chosen = np.cumsum(counts), counts[indices]
+        ahead = np.cumsum(chosen) - chosen
+        items = np.repeat(ends[indices] - chosen - ahead, chosen) + np.arange(int(chosen.sum()))
+        columns: dict[str, Any] = {}
+        for name in COLUMNS:
+            column = concatenated([getattr(block, name) for block in blocks])
+            columns[name] = _take(column, items if name in _CHUNKS else indices)
         return cls(**columns)
 
     def __len__(self) -> int:
@@ -102,17 +112,6 @@ class Block:
     def chunk_ends(self) -> np.ndarray:
         """Position after the last stored object of each unit."""
         return np.cumsum(self.chunks, dtype="int64")
-
-    def take(self, indices: np.ndarray) -> Block:
-        """Return the records at these positions."""
-        counts = self.chunks[indices].astype("int64")
-        starts = self.chunk_ends[indices] - counts
-        ahead = np.cumsum(counts) - counts
-        items = np.repeat(starts - ahead, counts) + np.arange(int(counts.sum()))
-        taken: dict[str, Any] = {
-            name: _take(getattr(self, name), items if name in _CHUNKS else indices) for name in COLUMNS
-        }
-        return Block(**taken)
 
     def record(self, index: int) -> Record:
         """Return one record."""
@@ -239,14 +238,16 @@ class Records(Mapping[str, Record]):
         if len(places) == len(self._place):
             return self
         chosen = np.array(places, "int64")
-        other = Records([Block.joined(self.blocks).take(chosen)] if places else [])
+        other = Records([Block.gathered(self.blocks, chosen)] if places else [])
         other._marks = {unit: status for unit, status in self._marks.items() if unit in other._place}
         return other
 
     def newest(self) -> Block:
         """Return the newest record of every unit as one block, in the order of the units."""
         ordered = np.fromiter((self._place[unit] for unit in sorted(self._place)), "int64", len(self._place))
-        return Block.joined(self.blocks).take(ordered)
+        if len(self.blocks) == 1 and np.array_equal(ordered, np.arange(self._length)):
+            return self.blocks[0]
+        return Block.gathered(self.blocks, ordered)
 
     def total(self, column: str) -> float:
         """Return the sum of a numeric column (``rows``, ``seconds``) over the newest records."""
