@@ -25,13 +25,12 @@ from daskml_scale.errors import StoreError, UntrustedError, UsageError
 from daskml_scale.html import table
 from daskml_scale.storage import files
 
-from . import trust
+from . import probe, trust
 from .savable import check_fitted, check_loads, check_trusted
 from .savable import dump as dump
 
 FORMAT = 1
 MODEL, MANIFEST = "model.skops", "bundle.json"
-METHODS = ("predict", "predict_proba", "decision_function")
 _PACKAGES = ("daskml-scale", "numpy", "scikit-learn", "skops")
 
 
@@ -196,7 +195,7 @@ def save_model(
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
         "recipe": None if recipe is None else _json_of(recipe),
-        "schema": {**_schema(estimator), **(schema or {})},
+        "schema": _schema(estimator, schema or {}),
         "training": dict(training or {}),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
     }
@@ -275,13 +274,20 @@ def call(estimator: Any, method: str, matrix: np.ndarray, features: Sequence[str
     """
     function = getattr(estimator, method, None)
     if function is None:
-        has = [name for name in METHODS if hasattr(estimator, name)]
+        has = [name for name in probe.METHODS if hasattr(estimator, name)]
         raise UsageError(f"{type(estimator).__name__} has no method {method!r}; it has {', '.join(has) or 'none'}")
     if hasattr(estimator, "feature_names_in_"):
         import pandas as pd
 
-        return np.asarray(function(pd.DataFrame(matrix, columns=list(features))))
-    return np.asarray(function(matrix))
+        return _dense(function(pd.DataFrame(matrix, columns=list(features))))
+    return _dense(function(matrix))
+
+
+def _dense(given: Any) -> np.ndarray:
+    """Return one array, rows first: scikit-learn gives a list for the probabilities of several outputs."""
+    if isinstance(given, list) and given and np.ndim(given[0]) == 2:
+        return np.stack(given, axis=1)
+    return np.asarray(given.toarray() if hasattr(given, "toarray") else given)
 
 
 def _json_of(recipe: Any) -> dict[str, Any]:
@@ -293,16 +299,20 @@ def _json_of(recipe: Any) -> dict[str, Any]:
     return found
 
 
-def _schema(estimator: Any) -> dict[str, Any]:
+def _schema(estimator: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     names = getattr(estimator, "feature_names_in_", None)
     if names is None:
         names = [f"x{number}" for number in range(int(getattr(estimator, "n_features_in_", 0)))]
-    return {
+    found = {
         "features": [str(name) for name in names],
         "classes": _plain(getattr(estimator, "classes_", ())),
         "dtype": "float64",
         "target": "",
+        **given,
     }
+    features = found["features"]
+    seen = probe.outputs(estimator, len(features), lambda method, X: call(estimator, method, X, features))
+    return {"outputs": seen, **found}
 
 
 def _plain(classes: Any) -> list[Any]:

@@ -52,6 +52,8 @@ class BadRows:
             self.reasons[row] = " ".join(_ADDRESS.sub("0x...", reason).split())[:200]
         if len(self.status) > self.limit:
             first = min(self.reasons)
+            if not self.limit:
+                raise DaskMLError(f"row {first} of the batch cannot be predicted: {self.reasons[first]}")
             raise DaskMLError(
                 f"more than {self.limit} rows of one batch cannot be predicted; "
                 f"first: row {first} of it: {self.reasons[first]}"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskml_scale.artifacts.bundle import Bundle
 from daskml_scale.engine.client import current_client
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import UsageError
@@ -23,9 +22,10 @@ from daskml_scale.storage import files, stores, tables
 from .base import Stage
 from .features.bound import Bound, bind, origins
 from .features.statistics import Ranges
+from .functions import code_digest
 from .isolate import GIVE_UP
 from .matrix import FEATURE_NAMES, FEATURES
-from .outputs import Layout, Output, bad_counts, concluded
+from .outputs import Layout, bad_counts, concluded
 from .scoring import Job, Model, without_target
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Source:
     reads: Sequence[tuple[str, str]]
 
     @classmethod
-    def of(cls, bundle: Bundle, method: str, data: Any, others: Mapping[str, Any] | None) -> Source:
+    def of(cls, model: Model, data: Any, others: Mapping[str, Any] | None) -> Source:
         """Look at the data and check that the model fits it.
 
         Raises
@@ -65,7 +65,7 @@ class Source:
         SpecError, PlanError, UsageError
             Before anything is run.
         """
-        model = Model(bundle, method, Output.of(method, bundle.classes, MatrixOut().dtype))
+        bundle = model.bundle
         if bundle.recipe is not None:
             bound = bind(without_target(bundle.recipe), data, others)
             read = [("data" if name == "ds" else name, url) for name, url in bound.reads]
@@ -108,10 +108,10 @@ class Source:
         status = da.map_blocks(_field, blocks, "status", dtype="uint8")
         result: xr.Dataset = found.drop_vars([name for name in found.variables if name not in (*keys, dim)])
         variables = output.variables(dim, len(blocks), 1, 1)
-        result[output.name] = ((dim, "class")[: values.ndim], values, dict(variables[output.name].attrs))
+        result[output.name] = ((dim, output.dim)[: values.ndim], values, dict(variables[output.name].attrs))
         result["status"] = (dim, status, dict(variables["status"].attrs))
-        if output.classes:
-            result = result.assign_coords({"class": list(output.classes)})
+        if output.columns:
+            result = result.assign_coords({output.dim: list(output.columns)})
         return result.drop_attrs(deep=False).assign_attrs({"row_key": keys, "row_dim": dim, **self.model.attrs})
 
     def _blocks(self, max_bad: int) -> tuple[Any, list[str], str, Any]:
@@ -130,7 +130,7 @@ class Source:
             keys = [name for name in self.matrix.attrs.get("row_key") or () if name in self.matrix.variables]
             return self.matrix, keys, str(self.matrix[FEATURES].dims[0]), array
         ready, rows = self.bound.scan(), self.bound.planner.rows
-        layout = Layout.of(rows, MatrixOut())
+        layout = Layout.of(rows, MatrixOut(), self.model.output)
         blocks = Blocks(
             Job(self.model, ready.transformer), layout.ranges, [ready.halo(*r) for r in layout.ranges], max_bad
         )
@@ -139,7 +139,7 @@ class Source:
         array = da.map_blocks(
             _of_rows,
             dask.delayed(blocks, name=f"{name}-blocks", traverse=False),
-            chunks=(tuple(stop - start for start, stop in layout.ranges),),
+            chunks=(tuple(stop - start for start, stop in layout.ranges) or (0,),),
             dtype=kind,
             meta=meta,
             name=name,
@@ -147,9 +147,11 @@ class Source:
         return data, list(layout.copied), rows.dim, array
 
     def _token(self) -> list[str]:
-        return [*self.model.attrs.values(), *self.tables.values()]
+        function = self.model.function
+        code = [] if function is None else [code_digest(function.function).hex()]
+        return [*self.model.attrs.values(), *self.tables.values(), digest(self.model.output), *code]
 
-    def write(self, url: str, max_bad: int) -> None:
+    def write(self, url: str, max_bad: int, on_error: str) -> None:
         """Predict rows in memory in this process, and write them.
 
         Raises
@@ -162,12 +164,13 @@ class Source:
         if self.bound is None:
             raise UsageError("a feature matrix in memory is predicted lazily: leave `out` away, then call to_zarr")
         ready, rows = self.bound.scan(), self.bound.planner.rows
-        layout, job = Layout.of(rows, MatrixOut()), Job(self.model, ready.transformer)
+        layout, job = Layout.of(rows, MatrixOut(), self.model.output), Job(self.model, ready.transformer)
+        limit = 0 if on_error == "raise" else max(max_bad, GIVE_UP)
         stores.create(url, layout.template(self.model.output, self.model.attrs))
         counts = []
         for start, stop in layout.ranges:
             halo = ready.halo(start, stop)
-            values, status, bad = job.values(start, stop, halo, WorkerContext(), max(max_bad, GIVE_UP))
+            values, status, bad = job.values(start, stop, halo, WorkerContext(), limit)
             arrays = {self.model.output.name: values, "status": status}
             for name, column in ready.transformer.rows.read(list(layout.copied), start, stop).items():
                 variable = layout.copied[name]
@@ -188,6 +191,8 @@ class Blocks:
 
 
 def _of_rows(blocks: Blocks, block_info: Any = None) -> np.ndarray:
+    if not blocks.ranges:
+        return np.empty(0, dtype=block_info[None]["dtype"])
     number = block_info[None]["chunk-location"][0]
     start, stop = blocks.ranges[number]
     return _both(*blocks.job.values(start, stop, blocks.halos[number], WorkerContext(), blocks.max_bad)[:2])

@@ -1,4 +1,4 @@
-"""What prediction writes: the variables of each method, their layout, the account of bad rows. Pure."""
+"""How predictions are laid out in a store, and the account of bad rows. Pure."""
 
 from __future__ import annotations
 
@@ -17,95 +17,10 @@ from daskml_scale.spec.workflow import MatrixOut
 from .base import StageResult
 from .features.stage import grid
 from .matrix import FEATURES
+from .model_output import Output
 
 OK, BAD_INPUT, MODEL_ERROR = 1, 2, 3
 """Status of a row; 0 is missing: never written."""
-STATUS_ATTRS = {"flag_values": [0, 1, 2, 3], "flag_meanings": "missing ok bad_input model_error"}
-NAMES = frozenset({"probability", "prediction", "decision", "status", "class"})
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a method writes per row.
-
-    Attributes
-    ----------
-    name : str
-        ``prediction``, ``probability`` or ``decision``.
-    dtype : str
-        As stored.
-    classes : tuple
-        Labels of the second dimension; empty where there is one value per row.
-    labels : tuple of str
-        Of a predicted category, stored as codes; empty for numbers.
-    """
-
-    name: str
-    dtype: str
-    classes: tuple[Any, ...] = ()
-    labels: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, method: str, classes: tuple[Any, ...], dtype: str) -> Output:
-        """Decide the output of a method of a model with these classes (none for a regressor).
-
-        Raises
-        ------
-        PlanError
-            When a model without classes is asked for probabilities.
-        """
-        if method == "predict_proba":
-            if not classes:
-                raise PlanError("method: predict_proba is of classifiers, this model has no classes; use predict")
-            return cls("probability", dtype, classes)
-        if method == "decision_function":
-            return cls("decision", dtype, classes if len(classes) > 2 else ())
-        if any(isinstance(label, str) for label in classes):
-            return cls("prediction", "int32", labels=tuple(map(str, classes)))
-        return cls("prediction", "float64" if classes else dtype)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one row."""
-        return (len(self.classes),) if self.classes else ()
-
-    @property
-    def missing(self) -> float:
-        return -1 if self.labels else np.nan
-
-    def encode(self, values: np.ndarray) -> np.ndarray:
-        """Return what a model gave in its stored form."""
-        if not self.labels:
-            return values.astype(self.dtype)
-        codes = {label: code for code, label in enumerate(self.labels)}
-        return np.array([codes[str(value)] for value in values], dtype=self.dtype)
-
-    def variables(self, dim: str, rows: int, chunk: int, shard: int) -> dict[str, Variable]:
-        """Return the variables to create, the status and the class labels among them."""
-        shards = None if shard == chunk else (shard,)
-        attrs = {}
-        if self.labels:
-            codes = list(range(len(self.labels)))
-            meanings = " ".join("_".join(label.split()) or "_" for label in self.labels)
-            attrs = {"flag_values": codes, "flag_meanings": meanings, "categories": list(self.labels)}
-        fill = -1 if self.labels else None
-        found = {
-            self.name: Variable(
-                self.dtype,
-                (dim, *("class" for _ in self.shape)),
-                (rows, *self.shape),
-                (chunk, *self.shape),
-                None if shards is None else (shard, *self.shape),
-                attrs,
-                fill,
-            ),
-            "status": Variable("uint8", (dim,), (rows,), (chunk,), shards, STATUS_ATTRS),
-        }
-        if self.classes:
-            width, kind = len(self.classes), np.asarray(self.classes).dtype
-            stored = "string" if kind.kind in "UO" else kind.name
-            found["class"] = Variable(stored, ("class",), (width,), (width,))
-        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +43,7 @@ class Layout:
     shard: int
 
     @classmethod
-    def of(cls, table: Snapshot, matrix: MatrixOut) -> Layout:
+    def of(cls, table: Snapshot, matrix: MatrixOut, output: Output | None = None) -> Layout:
         """Decide the layout: by default the table's own chunks.
 
         Raises
@@ -137,10 +52,10 @@ class Layout:
             When a key column bears the name of a variable of the predictions.
         """
         names = [name for name in table.attrs.get("row_key") or () if name in table.variables]
-        taken = NAMES.intersection({table.dim, *names})
+        taken = (output.names if output else set()).intersection({table.dim, *names})
         if taken:
             raise PlanError(
-                f"{min(taken)!r} is a variable of all predictions; give that column of {table.url} another name"
+                f"{min(taken)!r} is a variable of these predictions; give that column of {table.url} another name"
             )
         own = max(
             (found.write_unit[0] for found in table.variables.values() if found.dims[:1] == (table.dim,)), default=1
@@ -185,7 +100,7 @@ class Layout:
     def template(self, output: Output, attrs: Mapping[str, Any]) -> Template:
         """Return the dataset to create."""
         variables = {**output.variables(self.table.dim, self.table.rows, self.chunk, self.shard), **self.copied}
-        small = {"class": list(output.classes)} if output.classes else {}
+        small = {output.dim: list(output.columns)} if output.columns else {}
         return Template(self.table.dim, self.table.rows, variables, {"row_key": list(self.copied), **attrs}, small)
 
 

@@ -9,12 +9,12 @@ the stage. The model's hash is part of every fingerprint: another model predicts
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskml_scale.artifacts.bundle import MANIFEST, METHODS, Bundle, load_model, read_manifest
+from daskml_scale.artifacts.bundle import MANIFEST, Bundle, load_model, read_manifest
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, UsageError
 from daskml_scale.plan.records import Record, Written, after, digest, select
@@ -26,13 +26,18 @@ from .base import Input, Ref, StageBase, StageResult
 from .claim import claim
 from .features.planner import CODE as FEATURES_CODE
 from .features.planner import RecipePlanner, require
+from .functions import Sent, code_digest
 from .isolate import GIVE_UP
 from .matrix import FEATURES
-from .outputs import Layout, Output, bad_counts, concluded
+from .model_output import METHODS, Output
+from .outputs import Layout, bad_counts, concluded
 from .scoring import Job, MatrixRows, Model, without_target
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
+
+ON_ERROR = ("quarantine", "raise")
 
 CODE = "predict-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -51,11 +56,17 @@ class PredictStage(StageBase):
     tables : mapping of name to URL
         Tables of the recipe's joins.
     method : str
-        ``predict``, ``predict_proba`` or ``decision_function``.
+        ``predict``, ``predict_proba``, ``decision_function``, ``transform``, or the name of ``function``.
+    function : Sent, optional
+        Called as ``function(estimator, X)`` in place of a method.
+    output : mapping, optional
+        ``name``, ``dtype``, ``dim`` and ``columns`` of the output, where the bundle does not tell.
     matrix : MatrixOut
         Chunks, shards and type of the output; by default the table's chunks and float32.
     max_bad : int
         Rows that may fail.
+    on_error : str
+        ``quarantine`` (rows that fail are missing, with a status), or ``raise``: the first fails its unit.
     trusted : tuple of str
         Types that the model file may hold beyond scikit-learn's.
     """
@@ -64,8 +75,11 @@ class PredictStage(StageBase):
     bundle: str
     tables: Mapping[str, str] = field(default_factory=dict)
     method: str = "predict"
+    function: Sent | None = None
+    output: Mapping[str, Any] | None = None
     matrix: MatrixOut = field(default_factory=MatrixOut)
     max_bad: int = 0
+    on_error: str = "quarantine"
     trusted: tuple[str, ...] = ()
     kind: str = "predict"
 
@@ -78,11 +92,11 @@ class PredictStage(StageBase):
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         table = require(inputs["input"], self.input, self.name)
-        layout = Layout.of(table, self.matrix)
         if not isinstance(inputs["bundle"], FileId):
-            return self._before_training(layout, records)
+            return self._before_training(Layout.of(table, self.matrix), records)
         bundle = Bundle(self.bundle, read_manifest(self.bundle), self.trusted)
-        model = Model(bundle, self.method, Output.of(self.method, bundle.classes, self.matrix.dtype))
+        output = Output.of("" if self.function else self.method, bundle.schema, self.matrix.dtype, self.output)
+        model, layout = Model(bundle, self.method, output, self.function), Layout.of(table, self.matrix, output)
         if bundle.recipe is None:
             return self._checked(self._rows(layout, model, records))
         planner = self._planner(table, bundle.recipe, inputs)
@@ -152,14 +166,16 @@ class PredictStage(StageBase):
             Parts(
                 code=f"{CODE}, {FEATURES_CODE}",
                 model=digest(job.model.bundle.sha256, job.model.recipe_hash),
-                parameters=digest(self.method),
+                parameters=digest(
+                    self.method, *([] if self.function is None else [code_digest(self.function.function).hex()])
+                ),
                 schema=layout.schema(output),
             ),
             records,
             shared=job,
             template=layout.template(output, job.model.attrs),
             grid=layout.grid,
-            memory=memory + layout.shard * 16 * (1 + len(output.classes)) + job.model.nbytes,
+            memory=memory + layout.shard * 16 * (1 + len(output.columns)) + job.model.nbytes,
             rows=layout.table.rows,
         )
 
@@ -176,7 +192,8 @@ class PredictStage(StageBase):
         if not unit.key.startswith("rows/"):
             return job.scan_unit(unit, worker.cache)
         start, stop, halo = unit.payload
-        values, status, bad = job.values(start, stop, halo, worker, max(self.max_bad, GIVE_UP))
+        limit = 0 if self.on_error == "raise" else max(self.max_bad, GIVE_UP)
+        values, status, bad = job.values(start, stop, halo, worker, limit)
         arrays = {job.model.output.name: values, "status": status}
         arrays.update({name: stores.read_raw(self.input, name, start, stop)[0] for name in job.copied})
         found = bad_counts(status, bad.first(start)) if bad.status else None
@@ -188,13 +205,34 @@ class PredictStage(StageBase):
         return concluded(self.name, self.method, rows, [record.result for record in units], self.max_bad)
 
 
+def asked_of(
+    bundle: Bundle, method: str | Callable[[Any, np.ndarray], Any], schema: Mapping[str, Any] | None, dtype: str
+) -> Model:
+    """Return a bundle with what is asked of it.
+
+    Raises
+    ------
+    UsageError
+        When there is no such method.
+    PlanError
+        When the model has no such output, or a function cannot be sent to workers.
+    """
+    function = Sent(method) if callable(method) else None
+    name = getattr(method, "__name__", type(method).__name__) if callable(method) else method
+    if function is None and name not in METHODS:
+        raise UsageError(f"method {name!r} is not known; use {', '.join(METHODS)}, or give a function")
+    return Model(bundle, name, Output.of("" if function else name, bundle.schema, dtype, schema), function)
+
+
 def predict(
     model: Bundle | str | os.PathLike[str],
     data: Any,
     out: str | os.PathLike[str] | None = None,
     *,
-    method: str = "predict",
+    method: str | Callable[[Any, np.ndarray], Any] = "predict",
+    schema: Mapping[str, Any] | None = None,
     tables: Mapping[str, Any] | None = None,
+    on_error: str = "quarantine",
     max_bad: int = 0,
     client: Any | None = None,
 ) -> xr.Dataset:
@@ -209,20 +247,27 @@ def predict(
     out : str, optional
         URL ending in ``.zarr``: compute now, write there, and return that, opened. Its ledger lies beside
         it; a second call computes only what changed. Without it the result is lazy.
-    method : str
-        ``predict``, ``predict_proba`` or ``decision_function``.
+    method : str or callable
+        ``predict``, ``predict_proba``, ``decision_function``, ``transform``; or a function of the estimator
+        and a matrix of shape (rows, features) that returns one value, or one list of values, per row.
+    schema : mapping, optional
+        What the output is, where the bundle does not tell: ``columns`` (labels of several values per row),
+        ``dim`` (their dimension), ``name``, ``dtype``.
     tables : mapping of name to Dataset or URL, optional
         The tables of the recipe's joins.
+    on_error : str
+        ``quarantine``: rows that fail are missing in the result and ``status`` says why; ``raise``: the
+        first row that fails is an error, and nothing of its chunk is written.
     max_bad : int
-        Rows that may fail: they are missing in the result and ``status`` says why. In a lazy result
-        this holds for each chunk.
+        Rows that may fail. In a lazy result this holds for each chunk.
     client : distributed.Client, optional
         The default client if there is one, else this process.
 
     Returns
     -------
     xarray.Dataset
-        ``prediction`` (row), ``probability`` (row, class) or ``decision``; ``status`` (row); key columns.
+        ``prediction`` (row), ``probability`` (row, class), ``decision`` or ``embedding`` (row, component);
+        ``status`` (row); key columns.
 
     Raises
     ------
@@ -233,10 +278,13 @@ def predict(
     """
     from .lazy_predict import Source
 
-    if method not in METHODS:
-        raise UsageError(f"method {method!r} is not known; use {', '.join(METHODS)}")
+    if on_error not in ON_ERROR:
+        raise UsageError(f"on_error={on_error!r} is not known; use {' or '.join(ON_ERROR)}")
+    if on_error == "raise" and max_bad:
+        raise UsageError(f"on_error='raise' and max_bad={max_bad} contradict each other; leave one away")
     bundle = model if isinstance(model, Bundle) else load_model(model)
-    source = Source.of(bundle, method, data, tables)
+    asked = asked_of(bundle, method, schema, MatrixOut().dtype)
+    source = Source.of(asked, data, tables)
     if out is None:
         return source.lazy(max_bad)
     url = files.normal(out)
@@ -248,13 +296,16 @@ def predict(
         input=source.url,
         bundle=bundle.path,
         tables=source.tables,
-        method=method,
+        method=asked.method,
+        function=asked.function,
+        output=schema,
         max_bad=max_bad,
+        on_error=on_error,
         trusted=bundle.trusted,
     )
     with claim(url, "predict", source.reads):
         if source.stored:
             source.run(stage, client)
         else:
-            source.write(url, max_bad)
+            source.write(url, max_bad, on_error)
     return stores.open_dataset(url)

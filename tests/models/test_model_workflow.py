@@ -10,7 +10,7 @@ import pytest
 
 import daskml_scale as dms
 from daskml_scale.api import check
-from daskml_scale.errors import SpecError, UnitsFailedError
+from daskml_scale.errors import SpecError, UntrustedError
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 
@@ -69,7 +69,7 @@ SEARCHED = """
 def test_types_named_where_the_estimator_is_named_are_trusted_down_to_the_predictions(
     tmp_path: Path, stages: str, trusted: str
 ) -> None:
-    with pytest.raises(UnitsFailedError, match=r"outside scikit-learn: model_helpers\.Fragile; .*add trusted:"):
+    with pytest.raises(UntrustedError, match=r"outside scikit-learn: model_helpers\.Fragile; .*add trusted:"):
         dms.run(write(tmp_path, stages.format(trusted="")))
     summary = dms.run(write(tmp_path, stages.format(trusted=trusted)))
     assert summary.state == "succeeded"

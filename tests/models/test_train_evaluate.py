@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from daskml_scale.artifacts.bundle import load_model, save_model
 from daskml_scale.engine.worker import CACHE, WorkerContext
-from daskml_scale.errors import PlanError, UnitsFailedError, UntrustedError, UsageError
+from daskml_scale.errors import PlanError, UntrustedError, UsageError
 from daskml_scale.plan.units import Plan
 from daskml_scale.stages.base import Stage, StageResult
 from daskml_scale.stages.evaluate import EvaluateStage
@@ -77,7 +77,9 @@ def test_train_fits_what_scikit_learn_fits(store: Path) -> None:
         "estimator": "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
         "params": {},
     }
-    assert bundle.schema == {"features": list(NAMES), "classes": [0.0, 1.0], "dtype": "float32", "target": "late"}
+    assert {name: bundle.schema[name] for name in ("features", "classes", "dtype", "target")} == {
+        "features": list(NAMES), "classes": [0.0, 1.0], "dtype": "float32", "target": "late",
+    }  # fmt: skip
     assert bundle.recipe == {"steps": []}
     assert bundle.training["rows"] == 191
 
@@ -353,7 +355,7 @@ def test_a_condition_without_rows_fails_and_says_what_there_is(store: Path, kind
 
 def test_a_type_outside_scikit_learn_is_refused_before_it_is_fitted_and_taken_when_it_is_named(store: Path) -> None:
     estimator = {"model_helpers.Fragile": {"limit": 99.0}}
-    with pytest.raises(UnitsFailedError, match=r"add trusted: \[model_helpers\.Fragile\]"):
+    with pytest.raises(UntrustedError, match=r"add trusted: \[model_helpers\.Fragile\]"):
         run_stage(train_stage(store, estimator=estimator))
     assert not (store / "models").exists()
     named = train_stage(store, estimator=estimator, trusted=("model_helpers.Fragile",))
