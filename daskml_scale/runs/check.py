@@ -13,7 +13,7 @@ from daskml_scale.errors import PlanError, SpecError, UsageError
 from daskml_scale.spec.columns import column_problems
 from daskml_scale.spec.find import check_sources, find_cluster, find_workflow, source_path
 from daskml_scale.spec.load import Loaded, check_workflow, first_error, load_cluster, read_workflow
-from daskml_scale.spec.workflow import IngestSpec, SearchSpec, TrainSpec, Workflow
+from daskml_scale.spec.workflow import IngestSpec, MapSpec, SearchSpec, TrainSpec, Workflow
 from daskml_scale.storage import files
 
 NO_CLUSTER = "none"
@@ -44,6 +44,7 @@ def checked(
         raise first_error(problems, loaded.lines, loaded.file)
     if estimators:
         _check_estimators(loaded)
+        _check_functions(loaded)
     return loaded
 
 
@@ -83,6 +84,19 @@ def _check_estimators(loaded: Loaded[Workflow]) -> None:
         except SpecError as error:
             path = error.path or "estimator"
             raise loaded.error(f"stages.{name}.{path}", error.message) from None
+
+
+def _check_functions(loaded: Loaded[Workflow]) -> None:
+    """Check that the functions of ``map`` stages can be imported: a wrong name should not end a run in mid-way."""
+    from daskml_scale.stages.functions import find
+
+    folders = (Path(loaded.file).parent.absolute() if loaded.file else Path.cwd(), Path.cwd())
+    for name, spec in loaded.model.stages.items():
+        if isinstance(spec, MapSpec):
+            try:
+                find(spec.function, folders)
+            except PlanError as error:
+                raise loaded.error(f"stages.{name}.function", str(error)) from error.__cause__
 
 
 def _check_place(loaded: Loaded[Workflow], store: str | os.PathLike[str] | None, cluster: str | None) -> None:

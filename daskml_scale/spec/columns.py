@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .explain import Problem, closest, unknown
 from .expressions import names
+from .items import MapRows
 from .steps import AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing
 from .workflow import (
     EvaluateSpec,
     FeaturesSpec,
     IngestSpec,
+    MapSpec,
     Missing,
     PredictSpec,
     Range,
@@ -183,6 +185,13 @@ def _predict(
             yield Problem(f"tables.{table}" if table else "input", message)
 
 
+def _map(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: MapSpec) -> Iterator[Problem]:
+    if isinstance(spec.over, MapRows):
+        yield from _listed(
+            "over.rows.columns", spec.over.rows.columns, columns_of(workflow, headers, spec.over.rows.of)
+        )
+
+
 def _carried(
     path: str, wanted: Sequence[str], workflow: Workflow, headers: Mapping[str, Sequence[str]], matrix: str
 ) -> Iterator[Problem]:
@@ -234,4 +243,5 @@ _CHECKS: dict[type[StageSpec], Callable[..., Iterator[Problem]]] = {
     TrainSpec: _where,
     EvaluateSpec: _where,
     PredictSpec: _predict,
+    MapSpec: _map,
 }

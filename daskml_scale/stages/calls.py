@@ -6,6 +6,7 @@ object per unit that nobody asked for. This module writes nothing.
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -19,6 +20,8 @@ from daskml_scale.errors import DaskMLError, UnitsFailedError, UsageError
 from daskml_scale.plan.units import Outcome, Unit
 
 from .functions import Sent
+
+logger = logging.getLogger(__name__)
 
 unit = partial(tuple.__new__, Unit)
 """Makes a unit of its three fields in half the time of ``Unit(...)``."""
@@ -134,6 +137,7 @@ class Call:
             total=self.items.total if units is None else total,
             seconds_per_weight=seconds,
             retry=self.retry,
+            tell=logger.warning,
         )
 
     def each(self, groups: Any) -> Iterator[Outcome]:

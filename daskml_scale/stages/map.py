@@ -90,11 +90,12 @@ def map(
     UnitsFailedError
         After all items were tried: how many failed, and the traceback of the first one.
     """
+    used = _client(client)
     call = Call(
         func,
         Items(items),
         _name(func, name),
-        current_client() if client is None else client,
+        used,
         resources,
         retry_policy(retry),
     )
@@ -105,6 +106,17 @@ def map(
         return durable.outcomes() if as_completed else durable.results()
     groups = call.groups(OnPayload(call.sent()))
     return call.each(groups) if as_completed else call.ordered(groups)
+
+
+def _client(client: Any | None) -> Any | None:
+    if client is None:
+        return current_client()
+    if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
+        raise UsageError(f"client is a {type(client).__name__}; give a distributed Client (cluster.get_client())")
+    if client.asynchronous or client.status != "running":
+        state = "of an event loop" if client.asynchronous else client.status
+        raise UsageError(f"client is {state}; give one that is running and made with asynchronous=False")
+    return client
 
 
 def _name(func: Any, name: str | None) -> str:

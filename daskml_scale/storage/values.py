@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -20,11 +21,25 @@ TUPLE, SET, FROZENSET, INTEGER, COMPLEX, ARRAY, SCALAR, OPAQUE = range(1, 9)
 _KINDS = "biufcmMSU"
 """Array kinds that are plain bytes: no objects, no records."""
 _PLAIN = {"strict_types": True, "use_bin_type": True}
-_local = threading.local()
 REMEDY = (
     "a result is kept as None, bool, int, float, complex, str, bytes, list, tuple, set, dict, or a NumPy array or "
     "scalar of numbers, times or text; return one of these, or write the rest to a file and return where it is"
 )
+
+
+class _Packers(threading.local):
+    """Packers of one thread, free ones kept: a nested value needs its own, and one that failed is dropped."""
+
+    def __init__(self, default: Callable[[Any], msgpack.ExtType]) -> None:
+        self.default = default
+        self.free: list[Any] = []
+
+    def pack(self, value: Any) -> bytes:
+        free = self.free
+        packer = free.pop() if free else msgpack.Packer(default=self.default, **_PLAIN)
+        data: bytes = packer.pack(value)
+        free.append(packer)
+        return data
 
 
 def pack(value: Any) -> bytes:
@@ -38,18 +53,9 @@ def pack(value: Any) -> bytes:
         When it is nested too deeply, too large (4 GiB), or holds text that is not Unicode.
     """
     try:
-        packer = _local.packer
-    except AttributeError:
-        packer = _local.packer = msgpack.Packer(default=_extension, **_PLAIN)
-    try:
-        found: bytes = packer.pack(value)
+        return _data.pack(value)
     except (ValueError, OverflowError, RecursionError) as error:
-        packer.reset()
         raise ValueError(f"the result (a {_name(value)}) cannot be stored: {error}; {REMEDY}") from None
-    except BaseException:
-        packer.reset()
-        raise
-    return found
 
 
 def unpack(data: bytes | memoryview) -> Any:
@@ -72,37 +78,24 @@ def identity(value: Any) -> bytes:
         When something in it cannot be pickled: what ``pickle`` raises.
     """
     try:
-        packer = _local.identity
-    except AttributeError:
-        packer = _local.identity = msgpack.Packer(default=_any_extension, **_PLAIN)
-    try:
-        found: bytes = packer.pack(value)
+        return _anything.pack(value)
     except (ValueError, OverflowError, RecursionError):
-        packer.reset()
         return _pickled(value)
-    except BaseException:
-        packer.reset()
-        raise
-    return found
 
 
 def _extension(value: Any) -> msgpack.ExtType:
-    found = _known(value, _extension)
+    found = _known(value, _data)
     if found is None:
         raise TypeError(f"the result is, or holds, a {_name(value)}, which cannot be stored; {REMEDY}")
     return found
 
 
 def _any_extension(value: Any) -> msgpack.ExtType:
-    return _known(value, _any_extension) or msgpack.ExtType(OPAQUE, _pickled(value))
+    return _known(value, _anything) or msgpack.ExtType(OPAQUE, _pickled(value))
 
 
-def _known(value: Any, default: Any) -> msgpack.ExtType | None:
-    def packed(item: Any) -> bytes:
-        found: bytes = msgpack.packb(item, default=default, **_PLAIN)
-        return found
-
-    kind = type(value)
+def _known(value: Any, packers: _Packers) -> msgpack.ExtType | None:
+    packed, kind = packers.pack, type(value)
     if kind is tuple:
         return msgpack.ExtType(TUPLE, packed(list(value)))
     if kind is int:
@@ -117,6 +110,9 @@ def _known(value: Any, default: Any) -> msgpack.ExtType | None:
     if isinstance(value, np.generic) and value.dtype.kind in _KINDS:
         return msgpack.ExtType(SCALAR, packed([value.dtype.str, value.tobytes()]))
     return None
+
+
+_data, _anything = _Packers(_extension), _Packers(_any_extension)
 
 
 def _restore(code: int, data: bytes) -> Any:

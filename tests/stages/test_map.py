@@ -151,6 +151,20 @@ def test_arguments_are_checked_at_the_call(arguments, message, as_completed):
         dms.map(*arguments, as_completed=as_completed)
 
 
+def test_a_client_must_be_one_and_run():
+    from distributed import Client, LocalCluster
+
+    with pytest.raises(UsageError, match="client is a int; give a distributed Client"):
+        dms.map(str, [1], client=3)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        closed = Client(cluster, set_as_default=False)
+        with pytest.raises(UsageError, match="client is a LocalCluster"):
+            dms.map(str, [1], client=cluster)
+        closed.close()
+    with pytest.raises(UsageError, match="client is closed; give one that is running"):
+        dms.map(str, [1], client=closed)
+
+
 @pytest.mark.parametrize("name", ["", " ", 3])
 def test_a_name_is_a_few_letters(name):
     with pytest.raises(UsageError, match="give a few letters"):
