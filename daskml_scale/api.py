@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from daskml_scale.runs.records import Registry
     from daskml_scale.runs.state import RunRecord
     from daskml_scale.runs.where import Definition
+    from daskml_scale.runs.why import Account
     from daskml_scale.spec.load import Loaded
     from daskml_scale.stages.run import StageRow
 
@@ -197,6 +198,36 @@ def dry_run(
         return execute.plan(
             loaded.model, os.fspath(store or loaded.model.store), base=Path.cwd(), modules=_beside(workflow)
         )
+
+
+def why(run: RunRecord, unit: str) -> list[Account]:
+    """Say why a unit of a run's workflow ran, and whether it would run again now.
+
+    Parameters
+    ----------
+    run : RunRecord
+    unit : str
+        Key of the unit, or ``STAGE:KEY``.
+
+    Returns
+    -------
+    list of Account
+        One per stage that has such a unit.
+
+    Raises
+    ------
+    UsageError
+        When none has.
+    """
+    from daskml_scale.runs import execute
+    from daskml_scale.runs.check import checked
+    from daskml_scale.runs.why import accounts
+
+    base = Path(run.cwd)
+    source = base / run.source if (base / run.source).exists() else Path(run.source)
+    loaded = checked(source, store=run.store, cluster=run.cluster)
+    with _placed(loaded):
+        return accounts(execute.planned(loaded.model, run.store, base=base, modules=_beside(source)), unit)
 
 
 def run(

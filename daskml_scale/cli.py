@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from daskml_scale.cli_ledger import ledger
 from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
 
 if TYPE_CHECKING:
@@ -136,17 +137,31 @@ def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool)
 
 @verbs.command()
 @click.argument("run", required=False)
+@click.option("--why", "unit", metavar="UNIT", help="Say why this unit ran, and whether it would run again.")
 @_options("json")
-def status(run: str | None, as_json: bool) -> int:
+def status(run: str | None, unit: str | None, as_json: bool) -> int:
     """Show how far a run is.
 
-    The newest one, or the one whose id begins with RUN.
+    The newest one, or the one whose id begins with RUN. UNIT is a key as ledger show lists them, or
+    STAGE:KEY.
+
+    \b
+    Examples:
+      daskml-scale status
+      daskml-scale status --why predictions:rows/00000003
     """
     from daskml_scale.runs import show
     from daskml_scale.runs.records import Registry
 
     now = time.time()
     found = Registry().get(run, now=now)
+    if unit is not None:
+        from daskml_scale import api
+        from daskml_scale.runs.why import drawn
+
+        told = api.why(found, unit)
+        _print([one.to_dict() for one in told], as_json, lambda: drawn(told))
+        return Exit.OK
     _print(found.to_dict(), as_json, lambda: show.status(found, now, os.getcwd()))
     return Exit.OK
 
@@ -222,6 +237,9 @@ def version(as_json: bool) -> int:
     found = {name: of(name) for name in packages} | {"python": sys.version.split()[0]}
     _print(found, as_json, lambda: show.pairs(list(found.items())))
     return Exit.OK
+
+
+verbs.add_command(ledger)
 
 
 @verbs.command("_runner", hidden=True)

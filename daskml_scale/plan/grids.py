@@ -279,7 +279,7 @@ def _finder(grid: Grid, read: Read, name: str) -> Callable[[tuple[int, ...]], st
 
 
 def _offsets(grid: Grid, read: Read, variable: Variable, position: int) -> list[range]:
-    """Return, for every block along a dimension, its objects as offsets into the ids; one entry where it is read whole."""
+    """Return, for every block along a dimension, its objects as offsets into the ids; read whole, it has one entry."""
     dim, size, unit = variable.dims[position], variable.shape[position], variable.write_unit[position]
     stride = prod(variable.objects[position + 1 :])
     if dim not in grid.dims:

@@ -264,8 +264,35 @@ def _metrics(workflow: Workflow, results: Mapping[str, Mapping[str, Any]]) -> di
     return found
 
 
+@dataclass(frozen=True)
+class Planned:
+    """One stage as a dry run found it.
+
+    Attributes
+    ----------
+    plan : Plan or None
+        ``None`` where it cannot be planned before the stages that it waits for have run.
+    records : mapping
+        Of its ledger.
+    """
+
+    row: StagePlanRow
+    stage: Stage
+    plan: Plan | None
+    records: Mapping[str, Record]
+    writes: Snapshot | None = None
+    """Expected schema of the output, when it will be written."""
+    scan: Plan | None = None
+    """The pass before ``plan`` that only looked at the source, where it was run for this plan."""
+
+
 def plan(workflow: Workflow, store: str, *, base: Path, modules: Path | None = None) -> list[StagePlanRow]:
-    """Plan every stage without writing anything: what would run, what is reused, and why.
+    """Plan every stage without writing anything: what would run, what is reused, and why."""
+    return [found.row for found in planned(workflow, store, base=base, modules=modules)]
+
+
+def planned(workflow: Workflow, store: str, *, base: Path, modules: Path | None = None) -> Iterator[Planned]:
+    """Plan the stages in their order without writing anything.
 
     A stage whose input will be written by this very run is planned from the input's expected schema.
     """
@@ -273,25 +300,23 @@ def plan(workflow: Workflow, store: str, *, base: Path, modules: Path | None = N
     expected: dict[str, Snapshot] = {}
     running: set[str] = set()
     stale: list[str] = []
-    rows = []
     for name in order(workflow):
         stage, spec = builder.build(name), workflow.stages[name]
         with _of_stage(name):
-            row, snapshot = _dry(stage, spec, expected, running, stale)
-        if row.units or row.later:
+            found = _dry(stage, spec, expected, running, stale)
+        if found.row.units or found.row.later:
             running.add(name)
             stale += [builder.dataset(name), builder.ledger(name)]
             stale += [builder.model(name)] if isinstance(spec, TrainSpec) else []
-        if snapshot is not None:
-            expected[builder.dataset(name)] = snapshot
-        rows.append(row)
-    return rows
+        if found.writes is not None:
+            expected[builder.dataset(name)] = found.writes
+        yield found
 
 
 def _dry(
     stage: Stage, spec: StageSpec, expected: Mapping[str, Snapshot], running: set[str], stale: list[str]
-) -> tuple[StagePlanRow, Snapshot | None]:
-    """Plan one stage of a dry run; return its row and, when it will write, its output's expected schema."""
+) -> Planned:
+    """Plan one stage of a dry run."""
     waits_for = sorted(running.intersection(spec.references().values()))
     inputs: dict[str, Input] = dict(gather(stage.reads()))
     for key, ref in stage.reads().items():
@@ -306,6 +331,7 @@ def _dry(
     try:
         found = stage.plan(inputs, records)
         scanned = [unit.key for unit in found.units] == ["scan"]
+        scan = found if scanned else None
         if scanned:
             scan_reasons = found.reasons
             found = stage.plan(inputs, {**records, "scan": _scan(stage, found)})
@@ -313,9 +339,10 @@ def _dry(
     except PlanError as error:
         if not waits_for:
             raise
-        return StagePlanRow(
+        row = StagePlanRow(
             stage.name, stage.kind, 0, 0, 1, "", 0, {}, f"planned after {', '.join(waits_for)}: {error}"
-        ), None
+        )  # fmt: skip
+        return Planned(row, stage, None, records)
     snapshot = None
     if found.template is not None and (found.units or scanned):
         snapshot = found.template.snapshot(dataset_of(stage.ledger))
@@ -333,7 +360,7 @@ def _dry(
         note,
         StageGraph(stage, found),
     )
-    return row, snapshot
+    return Planned(row, stage, found, records, snapshot, scan)
 
 
 def _scan(stage: Stage, found: Plan) -> Record:

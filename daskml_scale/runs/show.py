@@ -192,8 +192,9 @@ def plan(rows: Iterable[Any]) -> RenderableType:
 
 
 def _why(row: Any) -> str:
+    total, alike = row.units + row.reused, len(row.reasons) == 1 and not row.reused
     reasons = ", ".join(
-        reason if len(row.reasons) == 1 else f"{count:,} {reason}" for reason, count in row.reasons.items()
+        reason if alike else f"{count:,} of {plural(total, 'unit')}: {reason}" for reason, count in row.reasons.items()
     )
     # What a planned stage waits for is in the workflow; only a stage that cannot be planned yet has to say so.
     return "; ".join(part for part in (row.grid, reasons) if part) or row.note

@@ -1,0 +1,75 @@
+"""The verbs ``ledger show`` and ``ledger verify``: what a store's ledgers hold, and whether it is true."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from daskml_scale.errors import Exit
+
+
+@click.group("ledger")
+def ledger() -> None:
+    """Show what is done in a store, and check that it still is what was written."""
+
+
+@ledger.command("show")
+@click.argument("store")
+@click.argument("stage", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def show_verb(store: str, stage: str | None, as_json: bool) -> int:
+    """List the stages of a store, or the units of one.
+
+    STORE is the store of a workflow, or a dataset that a stage wrote.
+
+    \b
+    Examples:
+      daskml-scale ledger show runs/flights
+      daskml-scale ledger show runs/flights predictions
+    """
+    from daskml_scale.runs import ledgers, show
+
+    if stage is None:
+        found = ledgers.summaries(store)
+        drawn, data = ledgers.show(found), [one.to_dict() for one in found]
+    else:
+        records = list(ledgers.records_of(store, stage))
+        drawn = ledgers.listing(records)
+        data = [
+            {"unit": one.unit, "status": one.status, "rows": one.rows, "attempt": one.attempt, "seconds": one.seconds,
+             "worker": one.worker, "why": one.why, "error": one.error}
+            for one in records
+        ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(data))
+    else:
+        show.write(drawn, sys.stdout)
+    return Exit.OK
+
+
+@ledger.command("verify")
+@click.argument("store")
+@click.argument("stage", required=False)
+@click.option("--repair", is_flag=True, help="Mark the units concerned: the next run repeats exactly these.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def verify_verb(store: str, stage: str | None, repair: bool, as_json: bool) -> int:
+    """Read everything in a store and compare it with the ledger.
+
+    Finds chunks that are missing, torn or altered, also where size and time are unchanged. Exit code 1
+    when something is found and not repaired.
+
+    \b
+    Examples:
+      daskml-scale ledger verify runs/flights
+      daskml-scale ledger verify runs/flights predictions --repair
+    """
+    from daskml_scale.runs import ledgers, show
+
+    found = ledgers.checked(store, stage, repair=repair)
+    if as_json:
+        click.echo(json.dumps([one.to_dict() for one in found]))
+    else:
+        show.write(ledgers.verdicts(found), sys.stdout)
+    return Exit.FAILED if any(one.problems for one in found) and not repair else Exit.OK

@@ -1,0 +1,122 @@
+"""Why a unit ran, and whether it would run again: its ledger record beside what a plan of today says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from daskml_scale.errors import UsageError
+from daskml_scale.plan.records import OK, Record
+from daskml_scale.plan.units import Plan
+
+from .execute import Planned
+from .show import pairs, state_text
+from .words import took
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One unit of one stage.
+
+    Attributes
+    ----------
+    now : str
+        ``valid``, or why the next run runs it; what is not known before other stages have run says so.
+    ran : mapping
+        Of the record: status, why it ran, attempt, seconds, worker, rows, error. Empty when it never ran.
+    changed : mapping of str to (before, now)
+        The parts of its fingerprint that differ.
+    """
+
+    stage: str
+    unit: str
+    now: str
+    ran: Mapping[str, Any] = field(default_factory=dict)
+    changed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def accounts(stages: Iterable[Planned], unit: str) -> list[Account]:
+    """Return the account of a unit in every stage that has one of that key.
+
+    Parameters
+    ----------
+    stages : iterable of Planned
+    unit : str
+        Key of the unit; ``STAGE:KEY`` asks one stage.
+
+    Raises
+    ------
+    UsageError
+        When no stage has it: names some that there are.
+    """
+    wanted, _, key = unit.rpartition(":")
+    found, known = [], []
+    for planned in stages:
+        name = planned.stage.name
+        keys = planned.plan.keys if planned.plan is not None else tuple(planned.records)
+        if wanted in ("", name):
+            if key in planned.records or key in keys:
+                plan = planned.scan if planned.scan is not None and key in planned.scan.keys else planned.plan
+                found.append(_account(name, key, planned.records.get(key), plan, planned.row.note))
+            known += [f"{name}:{some}" for some in keys[:2]]
+    if not found:
+        listed = f"; there are {', '.join(known[:8])}, ..." if known else ""
+        raise UsageError(f"no stage has a unit {unit!r}{listed}: give STAGE:UNIT, see daskml-scale ledger show")
+    return found
+
+
+def _account(stage: str, key: str, record: Record | None, plan: Plan | None, note: str) -> Account:
+    now, changed = note, {}
+    if plan is not None:
+        runs = any(unit.key == key for unit in plan.units)
+        now = plan.why.get(key) if runs else "valid" if key in plan.keys else "no longer part of the stage"
+        if record is not None and runs:
+            before, after = asdict(record.parts), asdict(plan.parts)
+            changed = {part: (before[part], after[part]) for part in before if before[part] != after[part]}
+            if record.inputs != plan.inputs[key]:
+                changed["inputs"] = record.inputs, plan.inputs[key]
+    ran = {} if record is None else _ran(record)
+    return Account(stage, key, now, ran, changed)
+
+
+def _ran(record: Record) -> dict[str, Any]:
+    shown = ("status", "why", "attempt", "seconds", "worker", "rows", "error")
+    found = {name: getattr(record, name) for name in shown}
+    return {name: value for name, value in found.items() if value not in ("", 0)}
+
+
+def drawn(found: Iterable[Account]) -> RenderableType:
+    """Return accounts for people."""
+    parts: list[RenderableType] = []
+    for account in found:
+        parts += [Text()] if parts else []
+        title = Text.assemble((f"{account.stage}:{account.unit}", "bold"), "  ")
+        valid = account.now == "valid"
+        title.append_text(state_text("ok") if valid else Text(f"runs again: {account.now}", "yellow"))
+        if not account.ran and not valid:
+            title = Text.assemble((f"{account.stage}:{account.unit}", "bold"), "  ", (f"runs: {account.now}", "yellow"))
+        parts += [title, pairs([*_facts(account.ran), *_changes(account.changed)])]
+    return Group(*parts)
+
+
+def _facts(ran: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not ran:
+        return [("ran", "never")]
+    took_text = f", {took(ran['seconds'])}" if "seconds" in ran else ""
+    where = f" on {ran['worker']}" if "worker" in ran else ""
+    facts = [("ran", f"because: {ran.get('why') or 'not noted'}{took_text}{where}, attempt {ran.get('attempt', 1)}")]
+    if ran["status"] != OK:
+        facts.append(("status", ran["status"]))
+    return facts + ([("error", ran["error"])] if "error" in ran else [])
+
+
+def _changes(changed: Mapping[str, tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(part, f"{before or '-'} -> {now or '-'}") for part, (before, now) in changed.items()]
