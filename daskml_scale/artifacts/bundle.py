@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -25,7 +25,9 @@ from daskml_scale.errors import StoreError, UntrustedError, UsageError
 from daskml_scale.html import table
 from daskml_scale.storage import files
 
-from . import probe, trust
+from . import trust
+from .methods import call as call
+from .methods import schema_of
 from .savable import check_fitted, check_loads, check_trusted
 from .savable import dump as dump
 
@@ -195,7 +197,7 @@ def save_model(
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
         "recipe": None if recipe is None else _json_of(recipe),
-        "schema": _schema(estimator, schema or {}),
+        "schema": schema_of(estimator, schema or {}),
         "training": dict(training or {}),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
     }
@@ -264,32 +266,6 @@ def load_estimator(path: str, sha256: str, trusted: trust.Trusted = ()) -> Any:
     return trust.load(_checked_bytes(path, sha256), trusted, files.join(path, MODEL))
 
 
-def call(estimator: Any, method: str, matrix: np.ndarray, features: Sequence[str]) -> np.ndarray:
-    """Call a method of an estimator on a feature matrix, named if the estimator was fitted on names.
-
-    Raises
-    ------
-    UsageError
-        When the estimator has no such method.
-    """
-    function = getattr(estimator, method, None)
-    if function is None:
-        has = [name for name in probe.METHODS if hasattr(estimator, name)]
-        raise UsageError(f"{type(estimator).__name__} has no method {method!r}; it has {', '.join(has) or 'none'}")
-    if hasattr(estimator, "feature_names_in_"):
-        import pandas as pd
-
-        return _dense(function(pd.DataFrame(matrix, columns=list(features))))
-    return _dense(function(matrix))
-
-
-def _dense(given: Any) -> np.ndarray:
-    """Return one array, rows first: scikit-learn gives a list for the probabilities of several outputs."""
-    if isinstance(given, list) and given and np.ndim(given[0]) == 2:
-        return np.stack(given, axis=1)
-    return np.asarray(given.toarray() if hasattr(given, "toarray") else given)
-
-
 def _json_of(recipe: Any) -> dict[str, Any]:
     if isinstance(recipe, Mapping):
         return dict(recipe)
@@ -297,30 +273,6 @@ def _json_of(recipe: Any) -> dict[str, Any]:
         raise UsageError("the recipe is not fitted; call recipe.fit(table) before saving it with a model")
     found: dict[str, Any] = recipe.to_json()
     return found
-
-
-def _schema(estimator: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    names = getattr(estimator, "feature_names_in_", None)
-    if names is None:
-        names = [f"x{number}" for number in range(int(getattr(estimator, "n_features_in_", 0)))]
-    found = {
-        "features": [str(name) for name in names],
-        "classes": _plain(getattr(estimator, "classes_", ())),
-        "dtype": "float64",
-        "target": "",
-        **given,
-    }
-    features = found["features"]
-    seen = probe.outputs(estimator, len(features), lambda method, X: call(estimator, method, X, features))
-    return {"outputs": seen, **found}
-
-
-def _plain(classes: Any) -> list[Any]:
-    """Return class labels as JSON: one list, or one per output."""
-    if hasattr(classes, "tolist"):
-        found: list[Any] = classes.tolist()
-        return found
-    return [_plain(item) if hasattr(item, "tolist") and np.ndim(item) else item for item in classes]
 
 
 def _checked_bytes(folder: str, sha256: str) -> bytes:

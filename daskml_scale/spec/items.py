@@ -68,7 +68,8 @@ AnyItems = Annotated[
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-def _check_function(value: str) -> str:
+def check_function(value: str) -> str:
+    """Check that a text is ``module:name``."""
     if not _FUNCTION.fullmatch(value):
         raise PydanticCustomError(
             "function", "{found} names no function; write module:name, such as {example}",
@@ -77,5 +78,5 @@ def _check_function(value: str) -> str:
     return value
 
 
-FunctionPath = Annotated[str, AfterValidator(_check_function)]
+FunctionPath = Annotated[str, AfterValidator(check_function)]
 """``module:name``, a function in an importable module."""

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from .base import ByteSize, Column, Spec, Version, Word
 from .expressions import Expression
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
+from .predictions import Method, OutputOf
 from .space import AnyDistribution
 from .steps import AnyStep, Columns
 
@@ -396,6 +397,12 @@ class PredictSpec(StageSpec):
 
     Attributes
     ----------
+    method : str
+        A method of the estimator, or ``module:name`` of a function of the estimator and a matrix.
+    output : mapping, optional
+        Name, type, dimension and columns of the output, where the model does not tell.
+    on_error : str
+        ``quarantine`` (rows that fail are missing, with a status), or ``raise``: the first fails the run.
     tables : mapping, optional
         Tables for the recipe's joins; by default those that the model's features stage used.
     max_bad : int
@@ -406,8 +413,10 @@ class PredictSpec(StageSpec):
     model: Word
     input: Word
     tables: dict[Word, Word] = Field(default_factory=dict)
-    method: Literal["predict", "predict_proba", "decision_function"] = "predict"
+    method: Method = "predict"
+    output: OutputOf = Field(default_factory=OutputOf)
     out: MatrixOut = Field(default_factory=MatrixOut)
+    on_error: Literal["quarantine", "raise"] = "quarantine"
     max_bad: Annotated[int, Field(ge=0)] = 0
 
     def references(self) -> dict[str, str]:

@@ -154,17 +154,22 @@ class Builder:
         )
 
     def _predict(self, name: str, spec: PredictSpec) -> Stage:
+        from .functions import Sent, find
         from .predict import PredictStage
 
+        function = Sent(find(spec.method, self.modules), self.modules) if ":" in spec.method else None
         return PredictStage(
             name,
             self.ledger(name),
             input=self.dataset(spec.input),
             bundle=self.model(spec.model),
             tables=self._tables(spec.tables or self._tables_of(spec.model)),
-            method=spec.method,
+            method=spec.method.rpartition(":")[2],
+            function=function,
+            output=spec.output.model_dump(exclude_none=True) or None,
             matrix=spec.out,
             max_bad=spec.max_bad,
+            on_error=spec.on_error,
             trusted=self.trusted(spec.model),
         )
 

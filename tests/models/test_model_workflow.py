@@ -107,3 +107,32 @@ def test_an_evaluation_slices_compares_and_bounds(tmp_path: Path) -> None:
     assert [entry["value"] for entry in found["slices"]["t"]] == ["2024-01"]
     with pytest.raises(SpecError, match="against"):
         check(write(tmp_path, COMPARED.replace("against: plain", "against: features")))
+
+
+PREDICTED = """
+  model: {kind: train, input: features, estimator: sklearn.linear_model.LogisticRegression}
+  chances:
+    kind: predict
+    model: model
+    input: rows
+    method: asked:odds
+    output: {name: odds, columns: [against, for], dtype: float64}
+    on_error: raise
+"""
+
+
+def test_a_function_beside_the_workflow_is_predicted_by(tmp_path: Path) -> None:
+    (tmp_path / "asked.py").write_text(
+        "def odds(model, rows):\n    chances = model.predict_proba(rows)\n    return chances / (1 - chances)\n"
+    )
+    path = write(tmp_path, PREDICTED)
+    dms.run(path)
+    found = stores.open_dataset(f"{tmp_path}/store/chances.zarr").load()
+    assert found.odds.dims == ("row", "output")
+    assert found.output.values.tolist() == ["against", "for"]
+    np.testing.assert_allclose(found.odds[:, 0] * found.odds[:, 1], 1, rtol=1e-5)
+    assert found.attrs["method"] == "odds"
+    with pytest.raises(
+        SpecError, match=r"unknown method 'predcit'; did you mean 'predict'\? known: predict, .*; or write module:name"
+    ):
+        check(write(tmp_path, PREDICTED.replace("asked:odds", "predcit")))

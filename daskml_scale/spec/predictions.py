@@ -1,0 +1,37 @@
+"""How a ``predict`` stage asks a model: a method or a function, and what comes out where the model does not tell."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from .base import Spec, Word
+from .explain import unknown
+from .items import check_function
+
+METHODS = ("predict", "predict_proba", "decision_function", "transform")
+
+
+def _check_method(value: str) -> str:
+    if ":" in value:
+        return check_function(value)
+    if value not in METHODS:
+        raise PydanticCustomError(
+            "method", "{what}; or write module:name of a function", {"what": unknown("method", value, METHODS)}
+        )  # fmt: skip
+    return value
+
+
+Method = Annotated[str, AfterValidator(_check_method)]
+"""A method of the estimator, or ``module:name``: a function of the estimator and a matrix (rows, features)."""
+
+
+class OutputOf(Spec):
+    """What a prediction is, where the model does not tell: columns are the labels of several values per row."""
+
+    name: Word | None = None
+    dtype: Literal["float16", "float32", "float64"] | None = None
+    dim: Word | None = None
+    columns: Annotated[list[str] | list[float], Field(min_length=1)] | None = None
