@@ -26,7 +26,7 @@ from daskml_scale.storage import files, result_segments, results
 from daskml_scale.storage.lock import hold
 from daskml_scale.storage.result_segments import FAILED, OK, SIZE, Columns
 from daskml_scale.storage.results import Index, Results
-from daskml_scale.storage.values import identity, pack, unpack
+from daskml_scale.storage.values import identifier, identity, pack, unpack
 
 from . import durations
 from .calls import Call, unit
@@ -142,19 +142,18 @@ class Durable:
     def _units(self) -> Iterator[Unit]:
         """Yield the items that must run (the hot path)."""
         known, ok, have = self.index.prints.tobytes(), self.index.ok.tobytes(), len(self.index)
-        hasher_of_code, pending, items = (
-            hashlib.blake2b(self.code, digest_size=SIZE).copy,
-            self.pending,
-            self.call.items,
-        )
-        number = -1
+        hasher_of_code = hashlib.blake2b(self.code, digest_size=SIZE).copy
+        pending, items, packer = self.pending, self.call.items, identifier()
+        pack_item, number = packer.pack, -1
         try:
             for number, item in enumerate(items.source):
-                hasher = hasher_of_code()
                 try:
-                    hasher.update(identity(item))
-                except Exception as error:
-                    raise _not_plain(number, item, error) from error
+                    data = pack_item(item)
+                except Exception:
+                    packer.reset()
+                    data = _identity(number, item)
+                hasher = hasher_of_code()
+                hasher.update(data)
                 found = hasher.digest()
                 if number < have:
                     if ok[number] and known[number * SIZE : number * SIZE + SIZE] == found:
@@ -206,11 +205,14 @@ class Durable:
         self.nanoseconds += int(nanoseconds.sum())
 
 
-def _not_plain(number: int, item: Any, error: Exception) -> UsageError:
-    return UsageError(
-        f"item {number} (a {type(item).__name__}) cannot be pickled: {type(error).__name__}: {error}; give plain "
-        "values (a path, an index, an array) and open files, locks and connections in the function"
-    )
+def _identity(number: int, item: Any) -> bytes:
+    try:
+        return identity(item)
+    except Exception as error:
+        raise UsageError(
+            f"item {number} (a {type(item).__name__}) cannot be pickled: {type(error).__name__}: {error}; give plain "
+            "values (a path, an index, an array) and open files, locks and connections in the function"
+        ) from error
 
 
 def _opened(outcome: Outcome) -> Outcome:

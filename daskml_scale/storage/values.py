@@ -83,6 +83,14 @@ def identity(value: Any) -> bytes:
         return _pickled(value)
 
 
+def identifier() -> Any:
+    """Return a packer whose ``pack`` is `identity` for plain values, at a third of the cost; for one thread.
+
+    When it raises, ``reset`` it and ask `identity`.
+    """
+    return msgpack.Packer(default=_any_extension, **_PLAIN)
+
+
 def _extension(value: Any) -> msgpack.ExtType:
     found = _known(value, _data)
     if found is None:
