@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from daskml_scale import events
 from daskml_scale.errors import PlanError, SpecError, UsageError
 from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow
-from daskml_scale.storage import files, stores
+from daskml_scale.storage import files
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -108,6 +108,7 @@ def ingest(
     from daskml_scale.stages.claim import claim
     from daskml_scale.stages.ingest import IngestStage
     from daskml_scale.stages.run import run_stage
+    from daskml_scale.storage import stores
 
     url = files.normal(out)
     if not url.endswith(".zarr"):
@@ -355,12 +356,15 @@ def register(
 ) -> RunRecord:
     """Check what can be checked, then enter a run into the registry as queued (``run`` and ``submit`` of the CLI)."""
     from daskml_scale.spec.find import find_workflow
+    from daskml_scale.storage.lock import holder, in_use
 
     # Importing estimators is left to the detached process.
     spec = check(workflow, store=store, cluster=cluster, estimators=not detached)
     url = files.normal(store or spec.store)
     if detached and files.is_memory(url):
         raise UsageError(f"{url} would end with the detached process; choose a local path with --store")
+    if detached and (owner := holder(url)):
+        raise in_use(url, owner)
     options = (("--store", store), ("--cluster", cluster))
     return registry.create(
         workflow=spec.name,

@@ -6,12 +6,14 @@ what to do; a traceback means a defect. Everything heavy is imported inside the 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskml_scale.cli_ledger import ledger
-from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
+from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -95,7 +97,6 @@ def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: boo
     from daskml_scale import api
     from daskml_scale.runs import show
     from daskml_scale.runs.attend import only_results
-    from daskml_scale.runs.lease import failure
     from daskml_scale.runs.records import Registry
 
     if dry_run:
@@ -106,9 +107,7 @@ def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: boo
         with only_results(as_json):
             summary = _work(registry, run, quiet=quiet)
     except Exception as error:
-        if as_json:
-            click.echo(json.dumps(failure(run, error)))
-        raise
+        raise _RunEnded(run) from error
     _print(summary.to_dict(), as_json, lambda: show.summary(summary.to_dict(), os.getcwd()))
     return summary.exit_code
 
@@ -129,7 +128,7 @@ def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool)
     from daskml_scale import api
 
     run = api.submit(workflow, store=store, cluster=cluster)
-    click.echo(json.dumps(run.to_dict()) if as_json else run.id)
+    _put(json.dumps(run.to_dict()) if as_json else run.id)
     _say(f"Watch it:            {PROGRAM} status {run.id}")
     _say(f"If it stops, go on:  {_again(run)}")
     return Exit.OK
@@ -265,31 +264,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Idle OpenMP threads must not spin: on busy cores that makes a small fit 20 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ✓ shows a ?
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return int(verbs.main(args=arguments, prog_name=PROGRAM, standalone_mode=False) or Exit.OK)
-    except click.exceptions.NoArgsIsHelpError as error:
-        _say(error.format_message())
-        return Exit.USAGE
-    except click.ClickException as error:
+        return int(verbs.main(args=words, prog_name=PROGRAM, standalone_mode=False) or Exit.OK)
+    except _OutputError as error:
+        return _unwritten(error.error)
+    except OSError as error:
+        written_by = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parent
+        # click prints help and the like by itself.
+        return _unwritten(error) if written_by == Path(click.__file__).parent else _failed(error, "--json" in words)
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(error, "--json" in words)
+
+
+class _RunEnded(Exception):
+    """A run that is in the registry ended with an error: its cause."""
+
+    def __init__(self, run: RunRecord) -> None:
+        self.run = run
+
+
+class _OutputError(Exception):
+    """The result could not be written to stdout."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+def _failed(error: BaseException, as_json: bool) -> int:
+    """Tell what went wrong, with ``--json`` as a document too, and return the exit code."""
+    from daskml_scale.runs.lease import failure
+
+    run = error.run if isinstance(error, _RunEnded) else None
+    error = error.__cause__ if isinstance(error, _RunEnded) and error.__cause__ else error
+    if isinstance(error, click.Abort):
+        error = KeyboardInterrupt()
+    text, code = f"error: {error}", Exit.FAILED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        text, code = error.format_message(), Exit.USAGE
+    elif isinstance(error, click.ClickException):
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
-        _say(f"error: {error.format_message()}\nSee: {where} --help")
-        return Exit.USAGE
-    except (click.Abort, KeyboardInterrupt):
-        _say("stopped")
-        return Exit.INTERRUPTED
-    except InterruptedRunError as error:
-        _say(str(error))
-        return error.exit_code
-    except DaskMLError as error:
-        _say(f"error: {error}")
-        return error.exit_code
-    except Exception as error:
-        traceback.print_exc()
-        _say(f"error: {type(error).__name__}: {error}\nThis is a defect in {PROGRAM}; please report it.")
-        return Exit.FAILED
+        text, code = f"error: {error.format_message()}\nSee: {where} --help", Exit.USAGE
+        error = UsageError(error.format_message())
+    elif isinstance(error, KeyboardInterrupt):
+        text, code = "stopped", Exit.INTERRUPTED
+    elif isinstance(error, DaskMLError):
+        text, code = str(error) if isinstance(error, InterruptedRunError) else text, error.exit_code
+    else:
+        traceback.print_exception(error)
+        text = f"error: {type(error).__name__}: {error}\nThis is a defect in {PROGRAM}; please report it."
+    _say(text)
+    if as_json:
+        try:
+            _put(json.dumps(failure(error, run)))
+        except _OutputError as unwritten:
+            _unwritten(unwritten.error)
+    return code
+
+
+def _unwritten(error: OSError) -> int:
+    """End without a result: who read it has gone, or there is no room for it."""
+    if error.errno != errno.EPIPE:
+        _say(f"error: stdout cannot be written: {error.strerror or error}")
+    with suppress(OSError, ValueError):  # Python writes what it still holds when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.FAILED
 
 
 def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
@@ -317,11 +362,24 @@ def _work(registry: Registry, run: RunRecord, *, quiet: bool) -> RunSummary:
 
 def _print(data: Any, as_json: bool, draw: Callable[[], RenderableType]) -> None:
     if as_json:
-        click.echo(json.dumps(data))
+        _put(json.dumps(data))
         return
     from daskml_scale.runs import show
 
-    show.write(draw(), sys.stdout)
+    picture = draw()
+    _written(lambda: show.write(picture, sys.stdout))
+
+
+def _put(line: str) -> None:
+    _written(lambda: click.echo(line))
+
+
+def _written(write: Callable[[], None]) -> None:
+    try:
+        write()
+        sys.stdout.flush()
+    except OSError as error:
+        raise _OutputError(error) from error
 
 
 def _names(found: Sequence[tuple[str, Path]], as_json: bool) -> int:
@@ -341,4 +399,5 @@ def _again(run: RunRecord) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    with suppress(OSError):  # a closed terminal
+        click.echo(text, err=True)

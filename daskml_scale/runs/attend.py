@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary
     Raises
     ------
     InterruptedRunError
-        After Ctrl-C or SIGTERM, with the command that goes on.
+        After Ctrl-C, SIGTERM or SIGHUP, with the command that goes on.
     ConflictError
         If another process has, or takes, the run.
     """
@@ -55,7 +55,7 @@ def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary
         shown.sink(event)
 
     try:
-        with shown, log, stoppable(shown), lease:
+        with shown, log, stoppable(shown, lease.leave), lease:
             summary = work(sink)
             lease.ended(summary.state, summary.exit_code, summary.to_dict())
     except KeyboardInterrupt:
@@ -68,21 +68,27 @@ def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary
 
 
 @contextmanager
-def stoppable(shown: Silent) -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise ``KeyboardInterrupt``, so that work cleans up; a second one leaves at once."""
+def stoppable(shown: Silent, leave: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP raise ``KeyboardInterrupt``, so that work cleans up.
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        shown.abandon()
+    A second Ctrl-C or SIGTERM leaves at once, after ``leave`` noted it. A second SIGHUP does nothing: a
+    closing terminal may send several.
+    """
+
+    def at_once(number: int, frame: FrameType | None) -> None:
+        with suppress(OSError):  # the terminal may be gone
+            shown.abandon()
+        leave()
         os._exit(Exit.INTERRUPTED)
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in before:
-            signal.signal(each, leave)
+            signal.signal(each, signal.SIG_IGN if each == signal.SIGHUP else at_once)
         shown.stopping()
         raise KeyboardInterrupt
 
     # A signal that the caller ignores (nohup, a background job) stays ignored.
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, stop)

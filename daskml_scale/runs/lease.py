@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from daskml_scale.dashboard.progress import Progress, fold
-from daskml_scale.errors import ConflictError, DaskMLError, Exit, InterruptedRunError, StoreError
+from daskml_scale.errors import ConflictError, DaskMLError, Exit, InterruptedRunError, SpecError, StoreError
 from daskml_scale.events import Event
 
 from .records import Registry
@@ -69,17 +69,19 @@ def ending(error: BaseException | None) -> tuple[str, int, str]:
     return "failed", Exit.FAILED, f"{type(error).__name__}: {error}" if error is not None else "ended without a result"
 
 
-def failure(run: RunRecord, error: BaseException) -> dict[str, Any]:
-    """Return the JSON document about a run that ended with an error."""
-    state, code, message = ending(error)
-    return {
-        "run": run.id,
-        "workflow": run.workflow,
-        "store": run.store,
-        "state": state,
-        "exit_code": int(code),
-        "error": message,
-    }
+def failure(error: BaseException, run: RunRecord | None = None) -> dict[str, Any]:
+    """Return the JSON document about an error, and the run that ended with it.
+
+    ``error`` is what a person reads; ``message`` is that without ``file``, ``line`` and ``key`` (the dotted
+    key path), which are ``null`` where the error is not about a place in a file.
+    """
+    state, code, text = ending(error)
+    place = error if isinstance(error, SpecError) else SpecError(text)
+    known = {} if run is None else {"run": run.id, "workflow": run.workflow, "store": run.store, "state": state}
+    return known | {
+        "exit_code": int(code), "error": text, "type": type(error).__name__, "message": place.message,
+        "file": place.file, "line": place.line, "key": place.path,
+    }  # fmt: skip
 
 
 class Lease:
@@ -138,6 +140,18 @@ class Lease:
         self.trouble = ""
         self._written = progress
         self._taken = not held
+
+    def leave(self, patience: float = 2.0) -> None:
+        """Write that the run was interrupted; for a signal handler that ends the process with the next statement.
+
+        Parameters
+        ----------
+        patience : float
+            Longest time to wait, s: what the handler interrupted may hold the registry.
+        """
+        writer = threading.Thread(target=self._finish, args=(KeyboardInterrupt(),), daemon=True)
+        writer.start()
+        writer.join(patience)
 
     def __enter__(self) -> Lease:
         self._thread.start()

@@ -5,8 +5,8 @@ run: that is the ledgers' part, so a lost registry loses history and no work. On
 and a run's own process touch it, workers never do.
 
 Every write of a running run carries the epoch under which it was started; a process that was taken
-for dead and replaced cannot write any more. ``lost`` is never stored: it is computed from an
-expired lease. All times are passed in (seconds since the epoch).
+for dead and replaced cannot write any more. ``lost`` is never stored: it is computed from an expired
+lease, or from a process that this machine has no more. All times are passed in (seconds since the epoch).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from daskml_scale.errors import ConflictError, StoreError, UsageError
 
+from .process import gone
 from .state import LIVE, RunRecord, StageRecord, home, run_id, state_at
 
 SCHEMA_VERSION = 1
@@ -123,7 +124,8 @@ class Registry:
             "state": "running", "epoch": run.epoch + 1, "lease_until": now + HOLD, "host": host, "pid": pid,
             "started": now, "finished": None, "exit_code": None, "message": "",
         }  # fmt: skip
-        free = sa.or_(_runs.c.state == "queued", sa.and_(_runs.c.state == "running", _runs.c.lease_until < now))
+        over = sa.true() if gone(run.host, run.pid, run.started) else _runs.c.lease_until < now
+        free = sa.or_(_runs.c.state == "queued", sa.and_(_runs.c.state == "running", over))
         with self._write() as connection:
             change = _runs.update().where(_runs.c.id == run.id, _runs.c.epoch == run.epoch, free).values(**values)
             taken = connection.execute(change).rowcount == 1
@@ -312,6 +314,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
 def _record(row: sa.RowMapping, stages: Sequence[sa.RowMapping], now: float) -> RunRecord:
     values: dict[str, Any] = dict(row)
     values["state"] = state_at(values["state"], values["lease_until"], now)
+    if values["state"] == "running" and gone(values["host"], values["pid"], values["started"]):
+        values["state"] = "lost"
     values["command"] = tuple(json.loads(values["command"]))
     values["summary"] = json.loads(values["summary"])
     hidden = ("run", "position")

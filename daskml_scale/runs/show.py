@@ -235,7 +235,8 @@ def _since(run: RunRecord, now: float) -> str:
     if run.state == "running":
         return f"for {clock(max(0.0, now - (run.started or now)))}"
     if run.state == "lost":
-        return f"no sign of life for {clock(max(0.0, now - run.lease_until))}"
+        silent = now - run.lease_until
+        return f"no sign of life for {clock(silent)}" if silent > 0 else "just now"
     return (
         f"after {took(max(0.0, (run.finished or 0.0) - (run.started or run.finished or 0.0)))}, {_moment(run.finished)}"
     )

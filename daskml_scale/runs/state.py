@@ -1,7 +1,7 @@
 """One run and its stages as frozen records; ids, states and where they are kept. No database, no clock.
 
 A run is *queued*, then *running*, then *succeeded*, *partial* (done, with quarantined rows), *failed* or
-*interrupted*. ``lost`` is computed, never stored: a live run whose lease expired.
+*interrupted*. ``lost`` is computed, never stored: a live run whose lease expired, or whose process is gone.
 """
 
 from __future__ import annotations

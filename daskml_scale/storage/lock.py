@@ -63,6 +63,32 @@ def hold(store: str, owner: str, *, lease: float = LEASE_SECONDS) -> Iterator[No
             yield
 
 
+def holder(store: str) -> str:
+    """Return who holds a store on this machine now; empty when nobody does, and for other stores. Writes nothing."""
+    if is_memory(store) or is_icechunk(store) or is_object(store):
+        return ""
+    try:
+        descriptor = os.open(local_path(store) / ".lock", os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(descriptor)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def in_use(store: str, owner: str) -> ConflictError:
+    """Return the error of a store that somebody else holds."""
+    return ConflictError(f"{store} is in use by {owner}; wait for it, stop it, or choose another store")
+
+
+def _owner(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+
+
 @contextmanager
 def _hold_repository(store: str, owner: str, lease: float) -> Iterator[None]:
     from . import repositories
@@ -91,10 +117,7 @@ def _hold_file(store: str, owner: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            raise ConflictError(
-                f"{store} is in use by {held or 'another process'}; wait for it, stop it, or choose another store"
-            ) from None
+            raise in_use(store, _owner(descriptor)) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{owner} (process {os.getpid()})".encode(), 0)
         yield

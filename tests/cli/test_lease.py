@@ -106,7 +106,39 @@ def test_an_error_ends_the_run_and_goes_on(registry, error, state, code, message
     found = registry.get(run.id, now=NOW)
     assert (found.state, found.exit_code, found.message) == (state, code, message)
     assert ending(error) == (state, code, message)
-    assert failure(run, error)["exit_code"] == code
+    assert failure(error, run)["exit_code"] == code
+
+
+def test_an_error_as_a_document_tells_place_and_run(registry):
+    run = started(registry)
+    located = SpecError("no such column", file="w.yaml", line=7, path="stages.a.target")
+    assert failure(located) == {
+        "error": "w.yaml:7: stages.a.target: no such column", "type": "SpecError", "message": "no such column",
+        "file": "w.yaml", "line": 7, "key": "stages.a.target", "exit_code": 2,
+    }  # fmt: skip
+    found = failure(UnitsFailedError("3 units"), run)
+    assert (found["run"], found["state"], found["type"]) == (run.id, "failed", "UnitsFailedError")
+    assert (found["message"], found["file"], found["line"], found["key"]) == ("3 units", None, None, None)
+
+
+def test_leaving_writes_the_interruption_with_the_last_progress(registry):
+    lease = Lease(registry, started(registry), every=NEVER)
+    tell(lease)
+    lease.leave()
+    found = registry.get(lease.run.id, now=NOW)
+    assert (found.state, found.exit_code) == ("interrupted", 130)
+    assert [stage.done for stage in found.stages] == [6, 0]
+
+
+def test_leaving_does_not_wait_for_a_registry_that_is_held(registry):
+    import sqlite3
+
+    lease = Lease(registry, started(registry), every=NEVER)
+    with sqlite3.connect(registry.path) as held:
+        held.execute("begin immediate")
+        lease.leave(patience=0.05)
+        held.rollback()
+    assert registry.get(lease.run.id, now=NOW).state in ("running", "interrupted")
 
 
 def test_a_taken_run_stops_at_the_next_event_and_writes_nothing(registry):

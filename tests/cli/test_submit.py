@@ -121,9 +121,10 @@ def test_a_killed_run_turns_lost_and_submitting_again_goes_on(folder, command, s
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     registry = Registry()
-    until = registry.get(run, now=0.0).lease_until
-    assert registry.get(run, now=until + 1).state == "lost"
-    assert status(run)["state"] == "running"  # the lease is still good
+    os.waitpid(pid, 0)  # this process started it
+    found = status(run)
+    assert (found["state"], found["lease_until"] > time.time()) == ("lost", True)  # its process is gone
+    assert command("status", run)[1].startswith(f"{run}  lost  just now")
     with sqlite3.connect(registry.path) as connection:  # instead of waiting for it
         connection.execute("update runs set lease_until = ?", (time.time() - 60,))
     code, out, _ = command("status", run)
@@ -165,3 +166,16 @@ def test_a_store_that_dies_with_the_process_is_refused(command):
     assert (code, out) == (2, "")
     assert "memory://x" in err
     assert not Registry().path.exists()
+
+
+def test_a_store_that_is_in_use_is_refused_with_its_holder(folder, command):
+    from daskml_scale.storage.lock import hold
+
+    with hold(str(folder / "runs/tiny"), "run tiny-1"):
+        for words in (["submit", "tiny.yaml"], ["submit", "tiny.yaml", "--json"]):
+            code, out, err = command(*words)
+            assert code == 3
+            assert f"runs/tiny is in use by run tiny-1 (process {os.getpid()}); wait for it" in err
+            assert bool(out) == ("--json" in words)
+    assert not Registry().path.exists()
+    wait(lambda run: dict(Registry().get(run, now=time.time()).to_dict()), submitted(command))

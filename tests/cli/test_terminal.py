@@ -140,7 +140,7 @@ except InterruptedRunError:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_leaves_at_once(folder, number):
+def test_a_second_signal_leaves_at_once_and_is_recorded(folder, status, number):
     process = subprocess.Popen([sys.executable, "-c", SLOW_TO_CLEAN_UP, "slowly"], stdout=-1, stderr=-1, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
@@ -150,6 +150,28 @@ def test_a_second_signal_leaves_at_once(folder, number):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
+    assert (status("w-")["state"], status("w-")["exit_code"]) == ("interrupted", 130)
+
+
+def test_hanging_up_stops_like_sigterm_however_often_it_comes(folder, status):
+    process = subprocess.Popen([sys.executable, "-c", SLOW_TO_CLEAN_UP], stdout=-1, stderr=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "cleaning\n")
+    assert "Traceback" not in err
+    assert status("w-")["state"] == "interrupted"
+
+
+def test_a_closed_terminal_ends_the_run_as_interrupted(folder, status):
+    write_workflow(folder, rows=MANY, chunk=1)
+    terminal = Terminal("run", "tiny.yaml")
+    terminal.until(lambda: committed(folder) > 5)
+    os.close(terminal.leader)
+    assert terminal.process.wait(60) == 130
+    assert status("tiny")["state"] == "interrupted"
 
 
 def test_one_signal_lets_the_work_clean_up(folder, status):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -100,6 +101,50 @@ def test_a_bad_workflow_is_refused_with_its_line_and_nothing_is_written(command,
         assert "table" in err
     assert files(folder) == before
     assert not registry().exists()
+
+
+def test_every_error_is_a_document_on_stdout_with_json(command, folder):
+    bad = folder / "bad.yaml"
+    bad.write_text((folder / "tiny.yaml").read_text().replace("input: table", "input: tabel"))
+    for words in (["run"], ["run", "--dry-run"], ["submit"], ["validate"]):
+        code, out, err = command(*words, "bad.yaml", "--json")
+        found = json.loads(out)
+        assert out.count("\n") == 1
+        assert err == f"error: {found['error']}\n"
+        assert (code, found["exit_code"], found["type"]) == (2, 2, "SpecError")
+        assert (found["file"], found["line"], found["key"]) == ("bad.yaml", 7, "stages.check.input")
+        assert found["error"] == f"bad.yaml:7: stages.check.input: {found['message']}"
+    for words, kind in ((["status", "nope"], "UsageError"), (["list", "--limit", "0"], "UsageError")):
+        code, out, err = command(*words, "--json")
+        assert (code, json.loads(out)["type"], json.loads(out)["line"]) == (2, kind, None)
+        assert json.loads(out)["message"] in err
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "tiny.yaml"], ["list"], ["version", "--json"], ["validate", "tiny.yaml"], ["--help"]]
+)
+def test_a_full_stdout_is_one_message(folder, words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, *words], stdout=full, stderr=-1, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: stdout cannot be written: No space left on device"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["run", "tiny.yaml", "--quiet"], ["list"], ["workflows", "--json"], ["--help"]])
+def test_a_reader_that_leaves_is_no_error(folder, words):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*PROGRAM, *words], stdout=write, stderr=-1, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_closed_streams_are_no_error(folder, status):
+    done = subprocess.run(f"{shlex.join([*PROGRAM, 'run', 'tiny.yaml'])} >&- 2>&-", shell=True, check=False)
+    assert done.returncode == 0
+    assert status("tiny")["state"] == "succeeded"
 
 
 def test_a_run_prints_a_table_and_where_the_results_are(command, folder):

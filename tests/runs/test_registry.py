@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskml_scale.errors import ConflictError, Exit, StoreError, UsageError
+from daskml_scale.runs.process import gone
 from daskml_scale.runs.records import HOLD, SCHEMA_VERSION, START_GRACE, Registry
 from daskml_scale.runs.state import RunRecord, StageRecord, home, run_id, state_at
 
@@ -375,3 +377,31 @@ def test_home_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("DASKML_SCALE_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
     assert home() == tmp_path / "xdg" / "daskml-scale"
+
+
+def test_a_run_whose_process_is_gone_from_this_machine_is_lost_at_once_and_may_be_taken(tmp_path):
+    registry = Registry(tmp_path / "registry.db")
+    here, now = os.uname().nodename, time.time()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run = registry.start(new(registry, now), host=here, pid=child.pid, now=now)
+    assert registry.get(run.id, now=now).state == "running"
+    child.kill()
+    child.wait()
+    assert registry.get(run.id, now=now).state == "lost"
+    assert registry.list(now=now)[0].state == "lost"
+    again = registry.start(registry.get(run.id, now=now), host=here, pid=os.getpid(), now=now)
+    assert (again.epoch, registry.get(run.id, now=now).state) == (2, "running")
+    assert not registry.beat(run.id, 1, now=now)
+
+
+def test_a_process_is_gone_only_for_certain():
+    here, now = os.uname().nodename, time.time()
+    assert not gone(here, os.getpid(), now)
+    assert not gone("elsewhere", 2**22 + 1, now)
+    assert not gone(here, 0, None)
+    assert gone(here, 2**22 + 1, now)  # no such process
+    assert gone(here, os.getpid(), now - 10 * 365 * 86400)  # began later: another process of that number
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert gone(here, child.pid, now)  # ended, and nobody asked yet
+    child.wait()
