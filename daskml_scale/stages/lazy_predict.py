@@ -199,7 +199,7 @@ def _of_rows(blocks: Blocks, block_info: Any = None) -> np.ndarray:
 
 
 def _of_matrix(X: np.ndarray, model: Model, max_bad: int) -> np.ndarray:
-    return _both(*model.values(lambda start, stop: X[start:stop].copy(), len(X), WorkerContext(), max_bad)[:2])
+    return _both(*model.values(lambda start, stop: X[start:stop], len(X), WorkerContext(), max_bad)[:2])
 
 
 def _both(values: np.ndarray, status: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from .estimator import inner_threads
 from .features.program import Program
 from .features.transformer import RowTransformer
 from .functions import Sent
-from .isolate import BadRows, isolate
+from .isolate import NOT_A_ROWS_FAULT, BadRows, isolate
 from .matrix import FEATURE_NAMES, FEATURES
 from .model_output import Output
 from .outputs import BAD_INPUT, MODEL_ERROR, OK
@@ -105,9 +104,8 @@ class Model:
         status = np.zeros(rows, dtype="uint8")
         estimator = self.estimator(worker.cache)
         for some, X in isolate(read, np.arange(rows), BAD_INPUT, bad):
-            batch = _Batch(X, partial(read, int(some[0]), int(some[-1]) + 1))
             with inner_threads(worker.threads):
-                scored = isolate(partial(self._call, estimator, batch), some, MODEL_ERROR, bad)
+                scored = self._scored(estimator, X, some, bad)
             for good, raw in scored:
                 values[good], status[good] = self.output.encode(raw), OK
         if values.dtype.kind == "f":
@@ -119,43 +117,40 @@ class Model:
             status[row] = code
         return values, status, bad
 
-    def _call(self, estimator: Any, batch: _Batch, start: int, stop: int) -> np.ndarray:
-        X = batch.rows(start, stop)
+    def _scored(self, estimator: Any, X: np.ndarray, rows: np.ndarray, bad: BadRows) -> list[tuple[np.ndarray, Any]]:
+        """Predict a batch in one call; where that fails, the rows that are finite in one, the others in halves.
+
+        The first call gets a read-only view: what an estimator scales in place must not be scaled again
+        when the batch is tried once more. Later calls get copies of their own.
+        """
+        first = X.view()
+        first.flags.writeable = False
+        try:
+            return [(rows, self._call(estimator, first))]
+        except NOT_A_ROWS_FAULT:
+            raise
+        except Exception:
+            finite = np.isfinite(X).all(axis=1)
+        done = []
+        for part in (np.flatnonzero(finite), np.flatnonzero(~finite)):
+
+            def call(start: int, stop: int, part: np.ndarray = part) -> np.ndarray:
+                return self._call(estimator, X[part[start:stop]])
+
+            done += isolate(call, rows[part], MODEL_ERROR, bad)
+        return done
+
+    def _call(self, estimator: Any, X: np.ndarray) -> np.ndarray:
         if self.function is None:
             raw = call(estimator, self.method, X, self.bundle.features)
         else:
             raw = np.asarray(self.function(estimator, X))
-        if raw.shape[1:] != self.output.shape:
+        if raw.shape != (len(X), *self.output.shape):
             raise PlanError(
                 f"{self.method} of {self.bundle.name} gives an array of shape {raw.shape}, expected "
                 f"{('rows', *map(str, self.output.shape))}; declare the output's columns"
             )
         return raw
-
-
-class _Batch:
-    """Rows for a model that may change what it is given (``copy=False``): after a failure they are read again.
-
-    Parameters
-    ----------
-    X : ndarray, shape (rows, features)
-    again : callable
-        Reads them again.
-    """
-
-    def __init__(self, X: np.ndarray, again: Callable[[], np.ndarray]) -> None:
-        self._first: np.ndarray | None = X
-        self._fresh: np.ndarray | None = None
-        self._again = again
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Return some of the rows: the first call those that are here, later calls copies of fresh ones."""
-        if self._first is not None:
-            first, self._first = self._first[start:stop], None
-            return first
-        if self._fresh is None:
-            self._fresh = self._again()
-        return self._fresh[start:stop].copy()
 
 
 @dataclass(frozen=True)

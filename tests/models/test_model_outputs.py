@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_helpers import NAMES, fragile, identities, matrix, opened, plan_of, stage_of, write_matrix, write_table
+from model_helpers import (
+    NAMES,
+    Fragile,
+    fragile,
+    identities,
+    matrix,
+    opened,
+    plan_of,
+    stage_of,
+    write_matrix,
+    write_table,
+)
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -22,9 +33,11 @@ from daskml_scale.artifacts.bundle import Bundle, load_model, save_model
 from daskml_scale.errors import DaskMLError, PlanError, UnitsFailedError, UsageError
 from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.stages.functions import Sent
+from daskml_scale.stages.isolate import BadRows
 from daskml_scale.stages.model_output import Output
 from daskml_scale.stages.predict import PredictStage, predict
 from daskml_scale.stages.run import run_stage
+from daskml_scale.stages.scoring import Model
 from daskml_scale.storage import stores
 
 X, Y = np.nan_to_num(matrix()[0]), matrix()[1]
@@ -239,6 +252,35 @@ def test_on_error_is_quarantine_or_raise(tmp_path: Path) -> None:
         predict(bundle, f"{tmp_path}/features.zarr", on_error="ignore")
     with pytest.raises(UsageError, match="contradict each other"):
         predict(bundle, f"{tmp_path}/features.zarr", on_error="raise", max_bad=3)
+
+
+class Counting(Fragile):
+    """Counts its calls."""
+
+    calls: ClassVar[list[int]] = []
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        self.calls.append(len(X))
+        if not np.isfinite(X).all():
+            raise ValueError("Input contains NaN")
+        return super().predict_proba(X)
+
+
+def test_a_batch_with_missing_features_costs_two_calls_and_two_per_bad_row() -> None:
+    rows = np.linspace(0, 1, 10_000)[:, None]
+    rows[::1000] = np.nan
+    estimator = Counting().fit(rows, [0.0, 1.0])
+    Counting.calls.clear()
+    bundle = Bundle("m", {"schema": {"features": ["x"], "classes": [0.0, 1.0]}})
+    model = Model(bundle, "predict_proba", Output("probability", "float64", "class", (0.0, 1.0)))
+    bad = BadRows(limit=100)
+    done = model._scored(estimator, rows, np.arange(10_000), bad)
+    assert sorted(bad.status) == list(range(0, 10_000, 1000))
+    assert Counting.calls[:2] == [10_000, 9_990]
+    assert len(Counting.calls) == 2 + 2 * 10 - 1
+    found = np.concatenate([numbers for numbers, _ in done])
+    assert len(found) == 9_990
+    assert found[0] == 1
 
 
 # ------------------------------------------------------------------------------------------------ ends
