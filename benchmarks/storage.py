@@ -1,81 +1,63 @@
-"""What does the record keeping cost? Aligned writes as a stage, with digests and ledger, against plain zarr.
+"""What does the record keeping cost? Stages with digests and ledger, against the same reads and writes by hand.
 
-Both write the same regions into the same layout in one process. Ours also plans, reads every object back
-for its digest, and makes ledger segments durable (fsync); the peer is a bare loop over ``array[a:b] =``.
-Then the stage runs again with every unit committed: ledger read, every object checked, nothing to do;
-the peer is the test that one writes by hand, whether each object exists, which cannot tell a whole object
-from an altered one. The limits are the same bytes as plain files, and one stat per object.
+Written: the same regions into the same layout in one process; the peer is a bare loop over ``array[a:b] =``. Copied:
+every chunk read and written by two workers; the peers are two bare processes, told to start when they have imported
+everything, and ``open_zarr().to_zarr()`` on the same cluster. Changed: one chunk of the copied table is altered; the
+peer copies all again, as there is no telling which. Resumed: every unit is committed; the peer tests whether each
+object exists, which cannot tell a whole object from an altered one. In a bucket (a server process on loopback), with
+the requests that its log shows. Planned: units alone, without and with all their records; the peer is Dask's graph
+of as many blocks. ``share`` is the part of the run that gathering, planning, digests and ledger take, in percent.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.plan.records import Record, Written, select
-from daskml_scale.plan.units import Parts, Plan, Template, Unit, Variable, row_key, row_ranges
-from daskml_scale.stages.base import Input, StageBase
-from daskml_scale.stages.run import LAST, run_stage
-from daskml_scale.storage import stores
+from daskml_scale.plan.units import row_ranges
+from daskml_scale.stages.run import LAST, checked_records, gather, run_stage
+from daskml_scale.storage import files, stores
+from daskml_scale.storage.ledger import Ledger
 
-from .common import Bench, Counts, Row, Work, least
+from .common import SLOTS, Bench, Counts, Row, Work, least
+from .servers import Server, s3_server
+from .storage_stages import Identity, Regions, bare, go, template, values
 
-WIDTH = 16
-SIZES = {
-    "toy": ((8, 1_024),),
-    "small": ((1_000, 1_024), (100, 32_768)),
-    "full": ((5_000, 1_024), (1_000, 131_072)),
-}
-"""(number of regions, rows of each), float32 of 16 columns: 1,024 rows are 64 KiB."""
-
-
-@dataclass(frozen=True)
-class Regions(StageBase):
-    """A stage that only writes: one region per unit."""
-
-    regions: int = 1
-    rows: int = 1
-    kind: str = "write"
-
-    def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
-        total = self.regions * self.rows
-        units = [
-            (Unit(row_key(start, self.rows), (start, stop), self.rows), "")
-            for start, stop in row_ranges(total, self.rows)
-        ]
-        chunks = (self.rows, WIDTH)
-        template = Template("row", total, {"x": Variable("float32", ("row", "column"), (total, WIDTH), chunks)})
-        return select(units, Parts(code="benchmark"), records, template=template, shared=values(self.rows))
-
-    def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
-        start, stop = unit.payload
-        return Written(stores.write_region(self.out, start, {"x": worker.shared}), rows=stop - start)
-
-
-@cache
-def values(rows: int) -> np.ndarray:
-    """Return values that compress as measurements do, shape (rows, 16)."""
-    return np.random.default_rng(0).normal(20, 5, (rows, WIDTH)).round(1).astype("float32")
+SIZES: dict[str, dict[str, Any]] = {
+    "toy": {"write": ((8, 1_024),), "copy": (8, 1_024), "bucket": (8, 1_024), "plan": 2_000},
+    "small": {"write": ((1_000, 1_024), (100, 32_768)), "copy": (200, 32_768), "bucket": (60, 4_096), "plan": 100_000},
+    "full": {
+        "write": ((5_000, 1_024), (1_000, 131_072)), "copy": (1_000, 32_768), "bucket": (300, 4_096), "plan": 1_000_000,
+    },
+}  # fmt: skip
+"""(number of regions, rows of each), float32 of 16 columns: 1,024 rows are 64 KiB, 32,768 are 2 MiB."""
 
 
 def measure(bench: Bench) -> list[Row]:
     """Return the rows of this question."""
+    size = SIZES[bench.size]
     works = []
-    for regions, rows in SIZES[bench.size]:
+    for regions, rows in size["write"]:
         done = Regions("x", str(bench.folder / f"{regions}x{rows}" / "x.ledger"), regions=regions, rows=rows)
         run_stage(done)
-        works += _works(done, values(rows), bench.folder)
+        works += _written(done, values(rows), bench.folder)
+    works += _copied(bench, *size["copy"])
+    works += _planned(bench.folder, size["plan"])
+    server = bench.stack.enter_context(s3_server())
+    works.append(_in_a_bucket(server, *size["bucket"]))
     return bench.compare(works)
 
 
-def _works(done: Regions, block: np.ndarray, folder: Path) -> list[Work]:
+def _written(done: Regions, block: np.ndarray, folder: Path) -> list[Work]:
     regions, rows = done.regions, done.rows
     objects = sorted((Path(done.out) / "x" / "c").rglob("*/0"))
     if len(objects) != regions:
@@ -84,13 +66,10 @@ def _works(done: Regions, block: np.ndarray, folder: Path) -> list[Work]:
 
     def ours(into: Path) -> Counts:
         run_stage(Regions("x", str(into / "x.ledger"), regions=regions, rows=rows))
-        return {"segments": len(list((into / "x.ledger").glob("0*.json")))}
+        return {"segments": len(list((into / "x.ledger").glob("0*.seg")))}
 
     def plain(into: Path) -> None:
-        import zarr
-
-        shape, chunks = (regions * rows, WIDTH), (rows, WIDTH)
-        array = zarr.create_array(str(into / "x.zarr" / "x"), shape=shape, chunks=chunks, dtype="float32")
+        array = _empty(str(into / "x.zarr"), regions, rows)
         for start, stop in row_ranges(regions * rows, rows):
             array[start:stop] = block
 
@@ -102,19 +81,203 @@ def _works(done: Regions, block: np.ndarray, folder: Path) -> list[Work]:
         if not all(path.exists() for path in objects):
             raise RuntimeError("an object is missing")
 
-    def files() -> None:
+    def plain_files() -> None:
         for number in range(regions):
             (folder / f"limit-{number}").write_bytes(encoded)
 
     name = f"{regions:,} regions of {block.nbytes // 1024:,} KiB"
     size = f"{regions * len(encoded) / 1e6:.0f} MB of encoded bytes as plain files"
     return [
-        Work(name, ours, {"zarr in a loop": plain}, least(files), size),
+        Work(name, ours, {"zarr in a loop": plain}, least(plain_files), size),
         Work(
             f"resume, {regions:,} units done",
             resume,
             {"does each object exist": exist},
             least(lambda: [os.stat(path) for path in objects]),
             "one stat per object",
+        ),
+    ]
+
+
+def _empty(url: str, regions: int, rows: int) -> Any:
+    """Return an array of our layout and codecs, ready for a plain loop."""
+    import zarr
+
+    stores.create(url, template(regions * rows, rows))
+    return zarr.open_array(f"{url}/x", mode="r+")
+
+
+def _copied(bench: Bench, regions: int, rows: int) -> list[Work]:
+    source = Regions("s", str(bench.folder / "copy" / "s.ledger"), regions=regions, rows=rows)
+    run_stage(source)
+    megabytes = values(rows).nbytes * regions / 1e6
+
+    def ours(into: Path) -> Counts:
+        stage = Identity("x", str(into / "x.ledger"), input=source.out)
+        started = time.perf_counter()
+        run_stage(stage, client=bench.own)
+        taken = time.perf_counter() - started
+        return {"seconds": taken, "share": 100 * _bookkeeping(stage, into) / taken}
+
+    def by_hand(into: Path) -> Counts:
+        _empty(str(into / "x.zarr"), regions, rows)
+        with bare(f"{source.out}/x", str(into / "x.zarr" / "x"), regions, rows, SLOTS) as children:
+            return {"seconds": go(children)}
+
+    def to_zarr(into: Path) -> None:
+        import xarray as xr
+
+        with bench.own.as_current():
+            xr.open_zarr(source.out, consolidated=False, chunks={}).to_zarr(into / "x.zarr", consolidated=False)
+
+    kept = Identity("k", str(bench.folder / "copy" / "k.ledger"), input=source.out)
+    run_stage(kept, client=bench.own)
+    turn = iter(range(1, 1_000_000))
+
+    def changed(into: Path) -> Counts:
+        stores.write_region(source.out, 0, {"x": values(rows) + np.float32(next(turn))})
+        run_stage(kept, client=bench.own)
+        return {"units": LAST[-1].units - LAST[-1].reused}
+
+    read_all = least(lambda: [path.read_bytes() for path in (Path(source.out) / "x" / "c").rglob("*/0")], 1)
+    name = f"{megabytes:,.0f} MB, {regions:,} chunks"
+    return [
+        Work(
+            f"copy {name}, {SLOTS} workers",
+            ours,
+            {"two bare processes": by_hand, "open_zarr().to_zarr()": to_zarr},
+            read_all,
+            "reading all encoded bytes",
+        ),
+        Work(
+            f"one chunk of {name} changed", changed, {"open_zarr().to_zarr()": to_zarr}, read_all / regions, "one chunk"
+        ),
+    ]
+
+
+def _bookkeeping(stage: Identity, into: Path) -> float:
+    """Return the seconds that a run's gathering, planning, digests and ledger take, done again by themselves."""
+    ledger = Ledger(stage.ledger)
+    records = list(ledger.records().values())
+    encoded = [files.read_bytes(f"{stage.out}/{key}") or b"" for record in records for key in record.chunks]
+    started = time.perf_counter()
+    stage.plan(gather(stage.reads(), stage.ledger), Ledger(str(into / "none.ledger")).records())
+    stage.plan(gather(stage.reads(), stage.ledger), checked_records(ledger))
+    again = Ledger(str(into / "again.ledger"))
+    for start in range(0, len(records), 50):
+        again.append(records[start : start + 50])
+    again.compact()
+    driver = time.perf_counter() - started
+    started = time.perf_counter()
+    for content in encoded:
+        files.hash_bytes(content)
+    return driver + (time.perf_counter() - started) / SLOTS
+
+
+def _in_a_bucket(server: Server, regions: int, rows: int) -> Work:
+    bucket = server.make_bucket("bench")
+    source = Regions("s", f"{bucket}/s.ledger", regions=regions, rows=rows)
+    run_stage(source)
+    turn = iter(range(1_000_000))
+
+    def counted(function: Callable[[str], None]) -> Counts:
+        before = len(server.requests())
+        function(f"{bucket}/{next(turn)}")
+        return {"requests per unit": (len(server.requests()) - before) / regions}
+
+    def ours(store: str) -> None:
+        run_stage(Identity("x", f"{store}/x.ledger", input=source.out))
+
+    def plain(store: str) -> None:
+        from daskml_scale.storage.arrays import opened, zarr_store
+
+        stores.create(f"{store}/x.zarr", template(regions * rows, rows))
+        import zarr
+
+        target = zarr.open_array(zarr_store(f"{store}/x.zarr")[0], path="x", mode="r+")
+        array = opened(source.out, "x").array
+        for start, stop in row_ranges(regions * rows, rows):
+            target[start:stop] = array[start:stop]
+
+    content = os.urandom(1000)
+    limit = least(lambda: files.write_bytes(f"{bucket}/limit", content), 5) * 2 * regions
+    name = f"copy {regions:,} chunks of {values(rows).nbytes // 1024:,} KiB in a bucket, in process"
+    return Work(
+        name,
+        lambda into: counted(ours),
+        {"zarr in a loop": lambda into: counted(plain)},
+        limit,
+        "two requests per chunk",
+    )
+
+
+_PLAN = """
+import json, re, sys, time
+from daskml_scale.plan.grids import Read, common_grid, grid_units
+from daskml_scale.plan.records import Record, fingerprint, select
+from daskml_scale.plan.table import Block
+from daskml_scale.plan.units import Parts, Snapshot, Variable
+from daskml_scale.storage.ledger import Ledger
+count, url, committed = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "committed"
+source = Variable("float32", ("time", "place"), (count, 100), (1, 100))
+table = Snapshot("x", "time", count, {"x": source}, {}, {"x": tuple(f"{n:040x}" for n in range(count))})
+grid, parts = common_grid({"y": source}), Parts("code")
+def plan(records):
+    return select(grid_units(grid, [Read(table, ("x",))]), parts, records)
+if committed:
+    first = plan({})
+    ledger = Ledger(url)
+    for start in range(0, count, 20_000):
+        units = first.units[start : start + 20_000]
+        ledger.append_block(Block.of([
+            Record(u.key, fingerprint(parts, u.key, first.inputs[u.key]), "0" * 40, "ok", 1, inputs=first.inputs[u.key],
+                   parts=parts, chunks={f"y/c/{u.payload[0]}/0": ("0" * 40, 100, 1)}) for u in units]))
+    ledger.compact()
+    sys.exit()
+started = time.perf_counter()
+made = plan(Ledger(url).records())
+seconds = time.perf_counter() - started
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1024
+print(json.dumps({"seconds": seconds, "units": len(made.units), "reused": made.reused, "MiB": peak}))
+"""
+
+
+def _planned(folder: Path, count: int) -> list[Work]:
+    """Plan in processes of their own, whose memory can be read."""
+
+    def plan(url: str) -> Counts:
+        child = [sys.executable, "-c", _PLAN, str(count), url, "plan"]
+        found: dict[str, float] = json.loads(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
+        return found
+
+    def fresh(into: Path) -> Counts:
+        return plan(str(into / "none.ledger"))
+
+    def all_done(kept: Path, into: Path) -> Counts:
+        if not kept.exists():
+            subprocess.run([sys.executable, "-c", _PLAN, str(count), str(kept), "committed"], check=True)
+        return plan(str(kept))
+
+    def graph(into: Path) -> Counts:
+        program = (
+            "import json, re, time, dask.array as da\n"
+            "started = time.perf_counter()\n"
+            f"tasks = len(dict((da.zeros(({count}, 100), chunks=(1, 100)) + 1).__dask_graph__()))\n"
+            "print(json.dumps({'seconds': time.perf_counter() - started, 'units': tasks,\n"
+            "    'MiB': int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1)) / 1024}))\n"
+        )
+        child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        found: dict[str, float] = json.loads(child.stdout)
+        return found
+
+    limit = least(lambda: [f"{number:040x}" for number in range(count)], 1)
+    return [
+        Work(f"plan {count:,} units", fresh, {"dask.array graph": graph}, limit, "formatting an id per unit"),
+        Work(
+            f"plan {count:,} units, all committed",
+            partial(all_done, folder / "planned.ledger"),
+            {"dask.array graph": graph},
+            limit,
+            "formatting an id per unit",
         ),
     ]

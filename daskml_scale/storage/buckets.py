@@ -150,7 +150,7 @@ class Buckets(Backend):
 
     concurrency = CONCURRENCY
 
-    def write(self, url: str, data: bytes, *, durable: bool = True) -> Stat:
+    def write(self, url: str, data: bytes | memoryview, *, durable: bool = True) -> Stat:
         for store, why in list(LOST.items()):
             if url.startswith(f"{store}/"):
                 raise ConflictError(why)

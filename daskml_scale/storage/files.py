@@ -5,16 +5,17 @@ Writes are atomic and durable: a reader sees the old bytes or the new ones, also
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
 from typing import Any
 
+from blake3 import blake3
+
 from daskml_scale.errors import StoreError
 from daskml_scale.plan.units import FileId
 
+from .backend import DIGEST, Backend, Known, Local, Memory
 from .backend import MEMORY as MEMORY
-from .backend import Backend, Known, Local, Memory
 from .backend import explained as explained
 from .backend import hash_bytes as hash_bytes
 from .urls import is_icechunk, is_object
@@ -131,11 +132,11 @@ def file_id(url: str, known: dict[str, tuple[int, int, str]] | None = None) -> F
     if remembered is not None and tuple(remembered[:2]) == found and found[1]:
         return FileId(url, remembered[2], found[0])
     if is_local(url):
-        hasher = hashlib.blake2b(digest_size=20)
+        hasher = blake3()
         with explained(url, "read"), open(local_path(url), "rb") as file:
             while block := file.read(1 << 20):
                 hasher.update(block)
-        content = hasher.hexdigest()
+        content = hasher.hexdigest(DIGEST)
     else:
         folder, _, name = url.rpartition("/")
         content = backend(url).identity(folder, name, found)

@@ -20,7 +20,7 @@ from .urls import join, resolve
 class Icechunk(Backend):
     """Objects and small files in repositories; an object's stamp is that of the commit that it was written upon."""
 
-    def write_object(self, url: str, key: str, data: bytes) -> Stat:
+    def write_object(self, url: str, key: str, data: bytes | memoryview) -> Stat:
         store, path = self._store(*resolve(url, key), write=True)
         with explained(url, "write"):
             _sync(store.set(path, _buffer(data)))
@@ -59,7 +59,7 @@ class Icechunk(Backend):
     def ids(self, url: str, keys: list[str], known: Mapping[str, Known]) -> dict[str, Known]:
         return ids(url, keys, known)
 
-    def write(self, url: str, data: bytes, *, durable: bool = True) -> Stat:
+    def write(self, url: str, data: bytes | memoryview, *, durable: bool = True) -> Stat:
         import numpy as np
         import zarr
 
@@ -114,10 +114,10 @@ def _sync(coroutine: Any) -> Any:
     return sync(coroutine)
 
 
-def _buffer(data: bytes) -> Any:
+def _buffer(data: bytes | memoryview) -> Any:
     from zarr.core.buffer import default_buffer_prototype
 
-    return default_buffer_prototype().buffer.from_bytes(data)
+    return default_buffer_prototype().buffer.from_bytes(bytes(data))
 
 
 def _read(store: Any, path: str) -> bytes | None:

@@ -72,7 +72,7 @@ def _put_one(backend: Backend, url: str, key: str, content: Any) -> Known:
     if content is None:
         backend.remove_object(url, key)
         return ABSENT, 0, 0
-    data = content.tobytes() if isinstance(content, np.ndarray) else bytes(content)
+    data = memoryview(content)
     return hash_bytes(data), *backend.write_object(url, key, data)
 
 
