@@ -1,12 +1,13 @@
 """Ingest: CSV files become a table: one row dimension, sorted, coded categories, CF times.
 
-Pass one reads the files once and finds the schema (rows, types, labels); pass two writes the chunks,
-each worker process parsing the files at most once. They must fit into a worker's memory, decoded;
-the plan says how much that is and refuses before it runs.
+Pass one reads the files once and finds the schema (rows, types, labels) and what each chunk will hold;
+pass two writes the chunks that are new or differ, each worker process parsing the files at most once.
+They must fit into a worker's memory, decoded; the plan says how much that is and refuses before it runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from .cells import Doubt, typed
 from .csv_files import COMPRESSED, check_headers, read_together
 from .csv_files import header as header
 
-CODE = "ingest-2"
+CODE = "ingest-3"
 """Changes whenever the kernel's output changes for the same input."""
 MAX_LABELS = 100_000
 """Most labels of a category column: they live in the metadata that every reader loads."""
@@ -89,7 +90,7 @@ class IngestStage(StageBase):
             absent = self.sources[found.index(None)]
             raise PlanError(f"{self.name}: {absent} does not exist; check `source`")
         size, content = sum(source.size for source in sources), tuple(source.digest for source in sources)
-        parameters = digest(self.columns, self.derive, self.row.sort_by)
+        parameters = digest(self.columns, self.derive, self.row.sort_by, self.row.chunk)
         decoded = sum(source.size * (12 if source.url.endswith(COMPRESSED) else 4) for source in sources)
         scan = select(
             [(Unit("scan", weight=size), digest(content))],
@@ -122,8 +123,8 @@ class IngestStage(StageBase):
             },
         )
         units = [
-            (Unit(row_key(start, chunk), (start, stop), stop - start), digest(content))
-            for start, stop in row_ranges(rows, chunk)
+            (Unit(row_key(start, chunk), (start, stop), stop - start), read)
+            for (start, stop), read in zip(row_ranges(rows, chunk), schema["blocks"], strict=True)
         ]
         parts = Parts(code=CODE, parameters=parameters, schema=digest(schema["columns"], self.row.dim, chunk))
         return select(
@@ -167,9 +168,12 @@ class IngestStage(StageBase):
     def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
         if unit.key == "scan":
             table = self._table(worker, worker.shared)
+            rows = len(next(iter(table.columns.values())))
             kinds = {name: self._type_of(name, values, table.doubts) for name, values in table.columns.items()}
             return {
-                "rows": len(next(iter(table.columns.values()))),
+                "rows": rows,
+                # What each chunk will hold: one of the same rows is not written again when the files change elsewhere.
+                "blocks": [_content(table, start, stop) for start, stop in row_ranges(rows, max(1, self.row.chunk))],
                 "bytes": table.nbytes,
                 "columns": {
                     name: {"dtype": kind.dtype, "attrs": dict(kind.attrs), "fill": kind.fill}
@@ -274,6 +278,15 @@ class IngestStage(StageBase):
             return tables.column_type(values)
         except PlanError as error:
             raise PlanError(f"{self.origin}: column {name!r}: {error}") from None
+
+
+def _content(table: Table, start: int, stop: int) -> str:
+    """Return the digest of rows [start, stop)."""
+    hasher = hashlib.blake2b(digest_size=20)
+    for name, values in table.columns.items():
+        hasher.update(f"{name}\0".encode())
+        hasher.update(np.ascontiguousarray(_array(values)[start:stop]).tobytes())
+    return hasher.hexdigest()
 
 
 def _array(values: Values) -> np.ndarray:
