@@ -1,9 +1,10 @@
 """Scripted faults: what the calls of a stage's kernel do besides their work, and what they did.
 
 A ``Script`` counts every call, tells a test that a moment is reached (and holds there), and makes chosen
-units kill, crash, raise, swell, dawdle or return too much. Moments are numbers of calls, never times, and
-the same script fails at the same unit and attempt every time. What was called and committed is appended
-to one file per process, so that the account of a killed process is complete. Not imported by the package.
+units kill, crash, raise, swell, dawdle or return too much. Moments are numbers of calls or commits, never
+times, and the same script fails at the same unit and attempt every time. What was called and committed is
+appended to one file per process, so that the account of a killed process is complete. Not imported by the
+package.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from daskml_scale.storage.ledger import Ledger
 
 ALWAYS = 1_000_000
 REACHED = "reached"
-"""Named pipe in a script's folder: one line ``<call> <pid> <unit>`` per moment."""
+"""Named pipe in a script's folder: one line ``<moment> <pid> <unit>`` per moment."""
 STEP = 32 << 20
 """Bytes that a swelling unit takes at a time."""
 PATIENCE = 30.0
@@ -69,15 +70,16 @@ class Script:
     delay : float
         Seconds that each call takes longer.
     faults : tuple of Fault
-    moments : tuple of int
-        The n-th call of the stage, over all processes and from 1, writes a line into the pipe ``reached`` and
-        waits for a byte in the pipe ``go.<n>``.
+    moments : tuple of str
+        Who comes to one of them writes a line into the pipe ``reached`` and waits for a byte in the pipe
+        ``go.<moment>``. ``call.17`` is the start of the 17th call of the stage, over all processes; ``commit.2`` is
+        before its second commit in the driver and ``committed.2`` after it; ``finish.1`` is before its end.
     """
 
     folder: str
     delay: float = 0.0
     faults: tuple[Fault, ...] = ()
-    moments: tuple[int, ...] = ()
+    moments: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -99,11 +101,9 @@ class Script:
         """
         # The calling process's own file: whoever kills it can read later what it had begun.
         _append(self._path(f"{os.getpid()}.calls"), f"{stage}\t{unit}\n")
-        number = _append(self._path(f"{stage}.ticks"), ".")
-        if number in self.moments:
-            self._hold(number, unit)
+        self.reach(f"call.{self.count(stage, 'call')}", unit)
         fault = next((fault for fault in self.faults if fault.unit == unit), None)
-        if fault is not None and _append(self._path(f"{stage}.{unit.replace('/', '.')}.attempts"), ".") > fault.times:
+        if fault is not None and self.count(stage, unit.replace("/", ".")) > fault.times:
             fault = None
         if fault is not None and fault.does in _BEFORE:
             _BEFORE[fault.does](unit, fault.amount)
@@ -111,14 +111,21 @@ class Script:
         value = work()
         return _enlarged(value, int(fault.amount)) if fault is not None and fault.does == "large" else value
 
-    def committed(self, stage: str, records: Sequence[Record]) -> None:
-        """Note what a stage made durable."""
+    def note_committed(self, stage: str, records: Sequence[Record]) -> None:
+        """Append what a stage made durable to the account of commits."""
         lines = "".join(f"{stage}\t{record.unit}\n" for record in records)
         _append(self._path(f"{os.getpid()}.commits"), lines)
 
-    def _hold(self, number: int, unit: str) -> None:
-        _append(self._path(REACHED), f"{number} {os.getpid()} {unit}\n", flags=os.O_WRONLY)
-        gate = os.open(self._path(f"go.{number}"), os.O_RDONLY)
+    def count(self, stage: str, what: str) -> int:
+        """Count something, over all processes; return its number from 1."""
+        return _append(self._path(f"{stage}.{what}.ticks"), ".")
+
+    def reach(self, moment: str, unit: str = "-") -> None:
+        """Tell that this is the moment, and wait, if it is one of the script's."""
+        if moment not in self.moments:
+            return
+        _append(self._path(REACHED), f"{moment} {os.getpid()} {unit}\n", flags=os.O_WRONLY)
+        gate = os.open(self._path(f"go.{moment}"), os.O_RDONLY)
         os.read(gate, 1)
         os.close(gate)
 
@@ -201,17 +208,29 @@ class Counted:
         return self.script.call(self.name, unit.key, lambda: self._stage.kernel(unit, worker))
 
     def commit(self, outcomes: Sequence[Outcome], plan: Plan, ledger: Ledger) -> list[Record]:
+        number = self._number("commit")
+        self.script.reach(f"commit.{number}")
         records = self._stage.commit(outcomes, plan, ledger)
-        self.script.committed(self.name, records)
+        self.script.note_committed(self.name, records)
+        self.script.reach(f"committed.{number}")
         return records
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
+        self.script.reach(f"finish.{self._number('finish')}")
         return self._stage.finish(inputs, records)
+
+    def _number(self, what: str) -> int:
+        """Count what only the driver does, in memory: its disk may be full."""
+        _COUNTS[self.name, what] += 1
+        return _COUNTS[self.name, what]
 
     @property
     def _stage(self) -> Stage:
         found: Stage = self.stage
         return found
+
+
+_COUNTS: Counter[tuple[str, str]] = Counter()
 
 
 class Noted(NamedTuple):

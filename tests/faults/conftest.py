@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from harness import CLUSTER, Run
+from harness import CLUSTER, MapRun, Run
 
 WORKFLOW = """
 version: 1
@@ -94,10 +94,35 @@ def start(tmp_path: Path, cluster: str) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
     numbers = itertools.count()
 
-    def begin(workflow: Path, stage: str, *, cluster: str = cluster, store: Path | None = None, **script: Any) -> Run:
-        run = Run(workflow, store or tmp_path / "store", tmp_path / f"run{next(numbers)}", stage, cluster, script)
-        runs.append(run)
-        return run
+    def begin(
+        workflow: Path,
+        stage: str,
+        *,
+        kind: type[Run] = Run,
+        cluster: str = cluster,
+        store: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        **script: Any,
+    ) -> Run:
+        folder = tmp_path / f"run{next(numbers)}"
+        runs.append(kind(workflow, store or tmp_path / "store", folder, stage, cluster, script, environ or {}))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.close()
+
+
+@pytest.fixture
+def start_map(tmp_path: Path, cluster: str) -> Iterator[Callable[..., Run]]:
+    """Start programs that map with results in ``tmp_path / "results"``; what is left of them ends with the test."""
+    runs: list[Run] = []
+    numbers = itertools.count()
+
+    def begin(*, cluster: str = cluster, **script: Any) -> Run:
+        folder = tmp_path / f"run{next(numbers)}"
+        runs.append(MapRun(Path(), tmp_path / "results", folder, "map", cluster, script))
+        return runs[-1]
 
     yield begin
     for run in runs:

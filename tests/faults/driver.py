@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
+import resource
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+from harness import DRIVER_MEMORY
 
 from daskml_scale import cli
 from daskml_scale.stages.registry import Builder
@@ -19,6 +23,9 @@ from daskml_scale.testing.faults import Counted, Script
 
 def main(scripts: str, *words: str) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    if DRIVER_MEMORY in os.environ:
+        # Linux does not enforce this limit; Dask believes it.
+        resource.setrlimit(resource.RLIMIT_RSS, (int(os.environ[DRIVER_MEMORY]) << 20, resource.RLIM_INFINITY))
     found = {stage: Script.from_dict(data) for stage, data in json.loads(Path(scripts).read_text()).items()}
     build = Builder.build
 

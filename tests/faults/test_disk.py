@@ -83,7 +83,7 @@ def finished(run, whole, kept):
 def test_a_full_disk_under_the_ledger(seed, table, whole, start, mount, tmp_path):
     draw = Draw("ledger disk", seed)
     disk = mount(tmp_path / "store" / f"{STAGE}.ledger")
-    run = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS // 2),))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS // 2))
     reached = run.reach()
     filler = fill(disk)
     run.go(reached)
@@ -97,7 +97,7 @@ def test_a_full_disk_under_the_whole_store(seed, table, whole, start, mount, tmp
     """Now the units cannot write either: they fail, and their failure cannot be committed."""
     draw = Draw("store disk", seed)
     disk = mount(tmp_path / "store")
-    run = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS // 2),))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS // 2))
     reached = run.reach()
     filler = fill(disk)
     run.go(reached)
@@ -110,7 +110,7 @@ def test_a_full_disk_under_the_whole_store(seed, table, whole, start, mount, tmp
 def test_a_driver_that_may_not_write_any_more(seed, table, whole, start):
     """The size limit of its files is set to 0 in mid-run: the same failure, also where one cannot mount."""
     draw = Draw("limit", seed)
-    run = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS // 2),))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS // 2))
     reached = run.reach()
     driver = psutil.Process(run.process.pid)
     driver.rlimit(resource.RLIMIT_FSIZE, (0, driver.rlimit(resource.RLIMIT_FSIZE)[1]))

@@ -29,14 +29,14 @@ def whole_again(run, whole):
     assert ended.code == 0, ended.said
     assert_equal(run.store, whole)
     assert_committed_once(run, ALL)
-    assert_only_lost_work_repeated(run)
+    assert_only_lost_work_repeated(run, ended.said)
     return ended
 
 
 @moments
 def test_a_killed_worker_costs_what_it_had_in_flight(seed, table, whole, start):
     draw = Draw("worker", seed)
-    run = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS),))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS))
     reached = run.reach()
     run.strike(signal.SIGKILL, draw.choice(run.workers()))
     run.go(reached)
@@ -46,7 +46,7 @@ def test_a_killed_worker_costs_what_it_had_in_flight(seed, table, whole, start):
 @moments
 def test_all_workers_killed_at_once_are_replaced(seed, table, whole, start):
     draw = Draw("all workers", seed)
-    run = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS),))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS))
     run.reach()
     run.strike(signal.SIGKILL, *run.workers())
     whole_again(run, whole)
@@ -55,17 +55,18 @@ def test_all_workers_killed_at_once_are_replaced(seed, table, whole, start):
 @moments
 def test_a_killed_scheduler_is_replaced_and_the_ledger_tells_where_to_go_on(seed, table, whole, start):
     draw = Draw("scheduler", seed)
-    run = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS),))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS))
     reached = run.reach()
-    run.strike(signal.SIGKILL, run.scheduler(), costs=run.workers())
+    run.strike(signal.SIGKILL, *run.schedulers(), costs=run.workers())
     run.go(reached)
-    whole_again(run, whole)
+    ended = whole_again(run, whole)
+    assert ended.said.count("the scheduler is gone") == 1
 
 
 @moments
 def test_a_killed_driver_loses_nothing_that_was_durable(seed, table, whole, start):
     draw = Draw("driver", seed)
-    first = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS),))
+    first = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS))
     first.reach()
     first.strike(signal.SIGKILL, first.process.pid)
     assert first.end().code == -signal.SIGKILL
@@ -84,11 +85,27 @@ def test_a_killed_driver_loses_nothing_that_was_durable(seed, table, whole, star
     assert (row["units"], row["reused"]) == (len(ALL), len(kept))
 
 
+@pytest.mark.parametrize("moment", ["call.1", "commit.1", "committed.1", "commit.2", "committed.2", "finish.1"])
+def test_a_driver_killed_around_a_commit_loses_nothing_that_was_durable(moment, table, whole, start):
+    """In process: what was computed for a commit that did not happen is computed again, and nothing else."""
+    first = start(table, STAGE, cluster="none", delay=DELAY, moments=(moment,))
+    first.reach()
+    first.strike(signal.SIGKILL, first.process.pid)
+    assert first.end().code == -signal.SIGKILL
+    kept = durable(first.store, STAGE)
+    assert (moment in ("call.1", "commit.1")) == (kept == set())
+    assert (moment == "finish.1") == (kept == ALL)
+    second = start(table, STAGE, cluster="none")
+    assert second.end().code == 0
+    assert executions(second.folder, STAGE) == dict.fromkeys(ALL - kept, 1)
+    assert_equal(second.store, whole)
+
+
 @moments
 def test_a_stopped_worker_holds_nobody_up(seed, table, whole, start):
     """Its units run elsewhere; the run does not wait until the scheduler misses it."""
     draw = Draw("stop", seed)
-    run = start(table, STAGE, delay=DELAY, moments=(draw.moment(UNITS),))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS))
     reached = run.reach()
     run.strike(signal.SIGSTOP, draw.choice(run.workers()))
     run.go(reached)
@@ -98,8 +115,7 @@ def test_a_stopped_worker_holds_nobody_up(seed, table, whole, start):
 @pytest.mark.parametrize("seed", [0])
 def test_a_worker_that_wakes_up_again_commits_nothing_twice(seed, table, whole, start):
     draw = Draw("wake", seed)
-    stop, wake = sorted(draw.sample(range(10, UNITS // 2), 2))
-    run = start(table, STAGE, delay=DELAY, moments=(stop, wake))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS // 2, 2))
     reached = run.reach()
     (other,) = set(run.workers()) - {reached.pid}
     run.strike(signal.SIGSTOP, other)
@@ -120,8 +136,18 @@ def test_one_blow_after_another(seed, table, whole, start):
         workers = run.workers()
         blow = draw.choice(["worker", "all workers", "scheduler"])
         if blow == "scheduler":
-            run.strike(signal.SIGKILL, run.scheduler(), costs=workers)
+            run.strike(signal.SIGKILL, *run.schedulers(), costs=workers)
         else:
-            run.strike(signal.SIGKILL, *(workers if blow == "all workers" else [draw.choice(workers)]))
+            run.strike(signal.SIGKILL, *(workers if blow == "all workers" else workers[:1]))
         run.go(reached)
     whole_again(run, whole)
+
+
+def test_when_all_workers_are_stopped_the_watchdog_restarts_them(table, whole, start):
+    draw = Draw("watchdog", 0)
+    environ = {"DASK_DASKML_SCALE__STALL_SECONDS": "3"}
+    run = start(table, STAGE, environ=environ, delay=DELAY, moments=draw.moments(UNITS))
+    run.reach()
+    run.strike(signal.SIGSTOP, *run.workers())
+    ended = whole_again(run, whole)
+    assert "restarted" in ended.said

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from conftest import UNITS
-from harness import MEMORY, assert_committed_once, assert_equal, repeated, unfinished
+from harness import CLUSTER, DRIVER_MEMORY, MEMORY, assert_committed_once, assert_equal, repeated, unfinished
 
 from daskml_scale.testing.faults import Fault, executions
 
 STAGE = "table"
 GUILTY = "rows/00000041"
 ALL = {"scan", *(f"rows/{number:08d}" for number in range(UNITS))}
+LAST = f"rows/{UNITS - 1:08d}"
 DELAY = 0.02
 DEATHS = 3
 """Of a unit in a child process until it is set aside; it may have ended a worker before."""
@@ -92,17 +93,19 @@ def test_a_unit_that_exceeds_the_memory_of_its_worker_is_quarantined(table, whol
 
 
 def test_a_unit_fifty_times_as_slow_runs_a_second_time_and_the_first_end_counts(table, whole, start):
-    run = start(table, STAGE, delay=2 * DELAY, faults=[Fault(GUILTY, "dawdle", amount=100 * DELAY)])
+    """The last unit, so that a worker is idle; its second call is quick."""
+    delay = 0.08
+    run = start(table, STAGE, delay=delay, faults=[Fault(LAST, "dawdle", times=1, amount=50 * delay)])
     ended = run.end()
     assert ended.code == 0, ended.said
-    assert executions(run.folder, STAGE)[GUILTY] == 2
+    assert executions(run.folder, STAGE)[LAST] == 2
     assert_committed_once(run, ALL)
     assert_equal(run.store, whole)
 
 
 def test_a_call_that_hangs_is_overtaken(table, whole, start):
     """The 40th call holds for ever: only a second call of its unit can end the run."""
-    run = start(table, STAGE, delay=DELAY, moments=(40,))
+    run = start(table, STAGE, delay=DELAY, moments=("call.40",))
     reached = run.reach()
     ended = run.end()
     assert ended.code == 0, ended.said
@@ -111,12 +114,16 @@ def test_a_call_that_hangs_is_overtaken(table, whole, start):
     assert_equal(run.store, whole)
 
 
-def test_a_result_too_large_for_the_driver_fails_its_own_unit(table, whole, start):
-    run = start(table, STAGE, delay=DELAY, faults=[Fault(GUILTY, "large", amount=300e6)])
+def test_a_result_too_large_for_the_driver_fails_its_own_unit(table, whole, start, tmp_path):
+    """A driver of 800 MiB, and a result that a worker can hold and send."""
+    one = tmp_path / "one.yaml"
+    one.write_text(CLUSTER.replace("min: 2, max: 2", "min: 1, max: 1"))
+    guilty = [Fault(GUILTY, "large", amount=250e6)]
+    run = start(table, STAGE, cluster=str(one), environ={DRIVER_MEMORY: "800"}, delay=DELAY, faults=guilty)
     ended = run.end()
     assert ended.code == 1, ended.said
     guilty_alone(run, whole)
     assert not repeated(run)
     error = unfinished(run.store, STAGE)[GUILTY]
-    assert "too large" in error
+    assert "TooLarge" in error
     assert "MiB" in error

@@ -30,9 +30,9 @@ def uninterrupted(workflow, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def moment(uninterrupted, workflow) -> int:
+def moment(uninterrupted) -> str:
     """A call in the middle of the last pass of the stage."""
-    return len(durable(uninterrupted, STAGE)) - len(UNITS) // 2
+    return f"call.{len(durable(uninterrupted, STAGE)) - len(UNITS) // 2}"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_worker_killed_in_mid_predict_costs_what_it_had_in_flight(uninterrupte
     run.strike(signal.SIGKILL, reached.pid)
     ended = run.end()
     assert ended.code == 0, ended.said
-    assert_only_lost_work_repeated(run)
+    assert_only_lost_work_repeated(run, ended.said)
     assert executions(run.folder, STAGE)[reached.unit] == 2
     assert_equal(run.store, uninterrupted)
 
@@ -101,7 +101,7 @@ def test_a_second_run_executes_nothing(uninterrupted, predict):
 
 
 def test_two_runs_of_one_store_at_a_time_are_refused(predict):
-    first = predict(cluster="none", moments=(1,))
+    first = predict(cluster="none", moments=("call.1",))
     first.reach()
     ended = predict(cluster="none").end()
     assert ended.code == 3
