@@ -26,6 +26,7 @@ from daskml_scale.storage import files, result_segments, results
 from daskml_scale.storage.lock import hold
 from daskml_scale.storage.result_segments import FAILED, OK, SIZE, Columns
 from daskml_scale.storage.results import Index, Results
+from daskml_scale.storage.urls import is_icechunk
 from daskml_scale.storage.values import identifier, identity, pack, unpack
 
 from . import durations
@@ -69,6 +70,8 @@ class Durable:
                 f"out={os.fspath(out)!r} is the name of a dataset or its ledger; results are neither: choose another "
                 f"name, such as {self.url.rpartition('/')[2].rpartition('.')[0]}.results"
             )
+        if is_icechunk(self.url):
+            raise UsageError(f"{self.url} is an Icechunk repository, which keeps arrays; give a folder for the results")
         self.code = code_digest(call.func)
         self.pending: dict[int, bytes] = {}
         """Number -> fingerprint of what is read and has no row yet."""
@@ -92,7 +95,8 @@ class Durable:
         for group in chain(self._groups(), [None]):
             reused, self.reused = self.reused, array("q")
             if reused:
-                old = old or Results(self.url)
+                # At the end segments may have been merged: look again.
+                old = Results(self.url) if old is None or group is None else old
                 yield from map(old.outcome, reused)
             for outcome in group or ():
                 yield outcome if outcome.error else _opened(outcome)

@@ -189,6 +189,28 @@ class Results(Sequence[Any]):
         where = int(self._index.where[number])
         return self._columns(where >> 32)[0].errors.get(where & 0xFFFFFFFF, "")
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield what the ledger says of every item, in order: unit, status, fingerprint, digest, seconds, ...
+
+        ``unit``, ``status``, ``fingerprint`` and ``digest`` are equal between equal runs.
+        """
+        for number, where in enumerate(self._index.where[: len(self)].tolist()):
+            if where < 0:
+                continue
+            columns, row = self._columns(where >> 32)[0], where & 0xFFFFFFFF
+            ok = columns.status[row] == OK
+            yield {
+                "unit": str(number),
+                "status": "ok" if ok else "failed",
+                "fingerprint": columns.prints[row].tobytes().hex(),
+                "digest": columns.value(row)[:SIZE].hex(),
+                "bytes": max(0, len(columns.value(row)) - SIZE),
+                "attempt": int(columns.attempts[row]),
+                "seconds": int(columns.nanoseconds[row]) / 1e9,
+                "worker": columns.workers[columns.worker[row]],
+                "error": columns.errors.get(row, ""),
+            }
+
     def outcome(self, number: int) -> Outcome:
         """Return the row of an item that is ok, without the item itself."""
         where = int(self._index.where[number])

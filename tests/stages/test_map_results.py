@@ -336,6 +336,42 @@ def test_merging_keeps_errors_codes_workers_and_the_newest_rows(out, tmp_path):
     assert dms.map(text, range(34), out=out).reasons == {"failed before": 1}
 
 
+def test_outcomes_are_found_where_merging_put_them(out, monkeypatch):
+    for last in range(1, results.MANY + 1):
+        dms.map(str, range(last), out=out)
+    assert len(results.segment_names(out)) == results.MANY
+    # The second item's outcome comes, and with it the first one, before the others are read and all are merged.
+    monkeypatch.setattr("daskml_scale.engine.dispatch.FLUSH_SECONDS", 0.0)
+    items = [0, "changed", *range(2, last)]
+    found = {int(o.unit.key): o.value for o in dms.map(str, items, out=out, as_completed=True)}
+    assert found == dict(enumerate(map(str, items)))
+    assert len(results.segment_names(out)) == 1
+
+
+def test_two_equal_runs_have_equal_rows_whatever_the_order(own_client, tmp_path):
+    def picky(item):
+        if item == 5:
+            raise ValueError("five")
+        return [item]
+
+    found = []
+    for name, client in (("a", own_client), ("b", None)):
+        with pytest.raises(UnitsFailedError):
+            dms.map(picky, range(40), out=tmp_path / name, client=client)
+        rows = list(dms.open_results(tmp_path / name).rows())
+        assert rows[5]["error"].startswith("ValueError: five")
+        assert {row["attempt"] for row in rows} == {1}
+        found.append([(row["unit"], row["status"], row["fingerprint"], row["digest"]) for row in rows])
+    assert found[0] == found[1]
+    assert [row[:2] for row in found[0][4:7]] == [("4", "ok"), ("5", "failed"), ("6", "ok")]
+    assert len({row[3] for row in found[0]}) == 40
+
+
+def test_a_repository_of_arrays_is_refused():
+    with pytest.raises(UsageError, match="is an Icechunk repository, which keeps arrays; give a folder"):
+        dms.map(str, [1], out="icechunk+file:///tmp/none/x.results")
+
+
 def test_last_run_tells_of_it(out):
     dms.map(str, range(5), out=out)
     dms.map(str, range(6), out=out, name="texts")
