@@ -28,7 +28,7 @@ from daskml_scale.stages.base import Input, Stage, StageResult
 from daskml_scale.stages.failures import failure
 from daskml_scale.stages.graph import LIMIT, StageGraph
 from daskml_scale.stages.registry import Builder
-from daskml_scale.stages.run import LAST, StageRow, checked_records, gather, run_stage
+from daskml_scale.stages.run import StageRow, accounted, checked_records, gather
 from daskml_scale.storage import files
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.lock import hold
@@ -204,8 +204,8 @@ def execute(
             for stage in stages:
                 with _of_stage(stage.name):
                     _refuse_incomplete(stage, {dataset_of(s.ledger): s.name for s in stages if _lacks_rows(results, s)})
-                    results[stage.name] = run_stage(stage, client=client, sink=sink, run=run)
-                rows.append(LAST[-1])
+                    results[stage.name], row = accounted(stage, client=client, sink=sink, run=run)
+                rows.append(row)
             bad = sum(result.bad_rows for result in results.values())
             summary = RunSummary(
                 run=run,

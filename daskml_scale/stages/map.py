@@ -7,6 +7,7 @@ arguments and joins them.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, overload
 
@@ -18,6 +19,7 @@ from daskml_scale.storage.results import Results
 
 from .calls import Call, Items, retry_policy
 from .map_results import Durable
+from .run import LAST, StageRow
 
 T = TypeVar("T")
 
@@ -105,7 +107,12 @@ def map(
         durable = Durable(call, out)
         return durable.outcomes() if as_completed else durable.results()
     groups = call.groups(OnPayload(call.sent()))
-    return call.each(groups) if as_completed else call.ordered(groups)
+    if as_completed:
+        return call.each(groups)
+    began = time.monotonic()
+    results = call.ordered(groups)
+    LAST.append(StageRow(call.name, "map", len(results), 0, time.monotonic() - began, len(results)))
+    return results
 
 
 def _client(client: Any | None) -> Any | None:

@@ -131,7 +131,6 @@ class Durable:
         results.finish(self.url, items.count, self.call.name)
         row = StageRow(self.call.name, "map", items.count, items.count - self.done, time.time() - started, items.count)
         LAST.append(row)
-        del LAST[:-100]
 
     def _refuse_others(self) -> None:
         there = files.names(self.url)

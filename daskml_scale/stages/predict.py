@@ -277,6 +277,7 @@ def predict(
         When the model file is altered, or holds types that are not trusted.
     """
     from .lazy_predict import Source
+    from .run import noted
 
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r} is not known; use {' or '.join(ON_ERROR)}")
@@ -307,5 +308,7 @@ def predict(
         if source.stored:
             source.run(stage, client)
         else:
-            source.write(url, max_bad, on_error)
+            rows = 0 if source.bound is None else source.bound.planner.rows.rows
+            with noted(Path(url).stem, "predict", 1, rows):  # in one go
+                source.write(url, max_bad, on_error)
     return stores.open_dataset(url)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,8 +57,16 @@ class StageRow:
     warnings: tuple[str, ...] = ()
 
 
-LAST: list[StageRow] = []
+LAST: deque[StageRow] = deque(maxlen=100)
 """Rows of the last stages run in this process, newest last; ``dms.last_run()`` reads it."""
+
+
+@contextmanager
+def noted(name: str, kind: str, units: int, rows: int) -> Iterator[None]:
+    """Account for work that is done in this process without a ledger: all of it, every time."""
+    began = time.monotonic()
+    yield
+    LAST.append(StageRow(name, kind, units, 0, time.monotonic() - began, rows))
 
 
 def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
@@ -120,6 +128,13 @@ def run_stage(
     PlanError
         When an input is missing, or a unit needs more memory than a worker has.
     """
+    return accounted(stage, client=client, sink=sink, run=run)[0]
+
+
+def accounted(
+    stage: Stage, *, client: Any | None = None, sink: events.Sink = events.ignore, run: str = ""
+) -> tuple[StageResult, StageRow]:
+    """Run a stage as :func:`run_stage` does; return its result and its accounting."""
     sink(events.StageStarted(time=time.time(), run=run, stage=stage.name, stage_kind=stage.kind))
     loop = _Loop(stage, client, sink, run)
     try:
@@ -128,9 +143,9 @@ def run_stage(
         state = "failed" if isinstance(error, Exception) else "interrupted"
         loop.finished(state, StageResult(), message=str(error) or type(error).__name__)
         raise
-    LAST.append(loop.finished("ok", result))
-    del LAST[:-100]
-    return result
+    row = loop.finished("ok", result)
+    LAST.append(row)
+    return result, row
 
 
 class _Loop:

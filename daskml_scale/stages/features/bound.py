@@ -61,8 +61,11 @@ class Bound:
 
     def scan(self) -> Ready:
         """Run the fitting pass in this process."""
+        from daskml_scale.stages.run import noted
+
         units = [unit for unit, _ in self.planner.scan_units()]
-        results = {unit.key: self.planner.transformer.scan_unit(unit) for unit in units}
+        with noted("fit", "features", len(units), self.planner.rows.rows):
+            results = {unit.key: self.planner.transformer.scan_unit(unit) for unit in units}
         return self.planner.fold([results[unit.key] for unit in units if unit.key.startswith("fit/")])
 
 

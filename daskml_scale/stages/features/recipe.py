@@ -155,9 +155,13 @@ class Recipe:
             return self._run(bound, out)
         if out is None:
             return preview(bound, self._scanned(bound))
+        from daskml_scale.stages.run import noted
+
         url = _zarr(out)
         with claim(url, "features", bound.reads):
-            write(bound, self._scanned(bound), url)
+            ready, rows = self._scanned(bound), bound.planner.rows.rows
+            with noted(Path(url).stem, "features", 1, rows):  # in one go
+                write(bound, ready, url)
         return stores.open_dataset(url)
 
     def _scanned(self, bound: Bound) -> Ready:
