@@ -328,8 +328,20 @@ class SearchSpec(StageSpec):
         return {"input": ("features",)}
 
 
+class PartialFit(Spec):
+    passes: Annotated[int, Field(gt=0, le=1000)] = 1
+
+
 class TrainSpec(StageSpec):
-    """Fit one estimator on the rows of ``where`` and save the bundle: estimator, recipe, schema."""
+    """Fit one estimator on the rows of ``where`` and save the bundle: estimator, recipe, schema.
+
+    Attributes
+    ----------
+    partial_fit : mapping, optional
+        Learn shard by shard in ``passes`` passes, for a matrix that no worker can hold.
+    trusted : list of str
+        Types outside scikit-learn that the model may hold; the stages that load it trust them too.
+    """
 
     kind: Literal["train"] = "train"
     input: Word
@@ -337,6 +349,7 @@ class TrainSpec(StageSpec):
     estimator: Estimator | None = None
     where: Expression | None = None
     save_as: Word | None = None
+    partial_fit: PartialFit | None = None
     trusted: list[TypeName] = Field(default_factory=list)
 
     @model_validator(mode="after")

@@ -183,8 +183,35 @@ def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matri
     y = np.asarray(keys[target][wanted], dtype="float64")
     for array in (X, y):
         array.flags.writeable = False
-    labels = tuple(map(str, group[FEATURE_NAMES][...]))
-    return Matrix(X, y, labels, {name: keys[name][wanted] for name in columns})
+    return Matrix(X, y, columns_of(url), {name: keys[name][wanted] for name in columns})
+
+
+def read_part(
+    url: str, where: str | None, start: int, stop: int, *, features: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the rows of [start, stop) that match ``where`` and have a target: X, and y of float64.
+
+    Without ``features`` X has no columns and nothing is read for it.
+    """
+    from daskml_scale.storage import stores
+    from daskml_scale.storage.tables import read_columns
+
+    group = stores.open_group(url, "r")
+    target = group.attrs["target"]
+    keys = read_columns(url, _key_columns(where, [target]), start, stop)
+    wanted = ~missing(keys[target])
+    if where:
+        wanted &= mask(where, keys)
+    y = np.asarray(keys[target][wanted], dtype="float64")
+    X = group[FEATURES][start:stop][wanted] if features and len(y) else np.empty((len(y), 0))
+    return X, y
+
+
+def columns_of(url: str) -> tuple[str, ...]:
+    """Return the names of the features of a matrix."""
+    from daskml_scale.storage import stores
+
+    return tuple(map(str, stores.open_group(url, "r")[FEATURE_NAMES][...]))
 
 
 def _wanted(url: str, target: str, where: str | None, keys: Mapping[str, Values]) -> np.ndarray:

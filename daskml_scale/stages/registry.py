@@ -133,6 +133,7 @@ class Builder:
             params_from=self.ledger(spec.params_from) if spec.params_from else "",
             where=spec.where,
             seed=self.workflow.seed,
+            passes=spec.partial_fit.passes if spec.partial_fit else 0,
             trusted=self.trusted(name),
         )
 

@@ -19,8 +19,9 @@ from daskml_scale.plan.records import MISSING, Record, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
+from . import incremental
 from .base import Input, Ref, StageBase, StageResult
-from .estimator import code_identity
+from .estimator import code_identity, inner_threads
 from .features.planner import require
 from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs, private
 
@@ -47,6 +48,8 @@ class TrainStage(StageBase):
         Rows to train on; all rows that have a target by default.
     seed : int
         For every ``random_state`` that nothing else sets.
+    passes : int
+        Passes of ``partial_fit`` over the shards, which need not fit in memory together; 0 fits all rows at once.
     trusted : tuple of str
         Types beyond scikit-learn's that the model may hold; the stages that load it trust them too.
     """
@@ -57,6 +60,7 @@ class TrainStage(StageBase):
     params_from: str = ""
     where: str | None = None
     seed: int = 0
+    passes: int = 0
     trusted: tuple[str, ...] = ()
     kind: str = "train"
 
@@ -83,14 +87,16 @@ class TrainStage(StageBase):
                 "schema": {"dtype": matrix.variables[FEATURES].dtype, "target": target},
             }
         parts = Parts(
-            code=f"{CODE}, {code_identity(estimator)}", parameters=digest(estimator, params, self.where, self.seed)
+            code=f"{CODE}, {code_identity(estimator)}",
+            parameters=digest(estimator, params, self.where, self.seed, *([self.passes] if self.passes else [])),
         )
+        how = f"{self.passes} passes over shards of" if self.passes else "one fit on"
         return select(
             [(Unit(UNIT, weight=rows * width), ids)],
             parts,
             self._checked(inputs, records),
-            grid=f"one fit on up to {rows:,} rows x {width} features",
-            memory=matrix_bytes(matrix),
+            grid=f"{how} up to {rows:,} rows x {width} features",
+            memory=incremental.part_bytes(matrix) if self.passes else matrix_bytes(matrix),
             shared=fit,
         )
 
@@ -108,21 +114,21 @@ class TrainStage(StageBase):
         return records if record.result["files"] == now else {**records, UNIT: replace(record, status=MISSING)}
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> dict[str, Any]:
-        from daskml_scale.stages.estimator import inner_threads
-
         fit = worker.shared
         if fit is None:
             raise PlanError(f"{self.name}: {self.params_from} holds no result; run the search first")
         relative = self._relative()
-        X, y, columns = load_matrix(self.input, fit["ids"], self.where, worker)
         estimator = build_estimator(fit["estimator"], fit["params"], self.seed)
+        if self.passes:
+            incremental.check(next(iter(fit["estimator"])), estimator)
         check_trusted(dump(estimator), self.trusted, self.name)  # before the time is spent
         with inner_threads(worker.threads):
-            estimator.fit(private(X), private(y))
+            rows, columns = self._fit(estimator, fit["ids"], worker)
         training = {
             "fingerprint": digest(CODE, fit["ids"], fit["estimator"], fit["params"], self.where, self.seed),
-            "rows": len(y),
+            "rows": rows,
             "where": self.where,
+            **({"passes": self.passes} if self.passes else {}),
             "params": fit["params"],
             "seed": self.seed,
         }
@@ -137,11 +143,19 @@ class TrainStage(StageBase):
         return {
             "path": relative,
             "sha256": bundle.sha256,
-            "rows": len(y),
+            "rows": rows,
             "estimator": bundle.manifest["estimator"],
             "params": fit["params"],
             "files": {name: files.file_id(files.join(self.bundle, name)).digest for name in (MODEL, MANIFEST)},
         }
+
+    def _fit(self, estimator: Any, ids: str, worker: WorkerContext) -> tuple[int, tuple[str, ...]]:
+        """Fit; return the number of rows and the names of the features."""
+        if self.passes:
+            return incremental.fit(estimator, self.input, self.where, self.passes)
+        X, y, columns = load_matrix(self.input, ids, self.where, worker)
+        estimator.fit(private(X), private(y))
+        return len(y), columns
 
     def _relative(self) -> str:
         """Return the bundle's path from the store, the folder that the ledger is in.

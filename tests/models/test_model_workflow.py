@@ -10,6 +10,7 @@ import pytest
 
 import daskml_scale as dms
 from daskml_scale.api import check
+from daskml_scale.artifacts.bundle import load_model
 from daskml_scale.errors import SpecError, UntrustedError
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
@@ -136,3 +137,14 @@ def test_a_function_beside_the_workflow_is_predicted_by(tmp_path: Path) -> None:
         SpecError, match=r"unknown method 'predcit'; did you mean 'predict'\? known: predict, .*; or write module:name"
     ):
         check(write(tmp_path, PREDICTED.replace("asked:odds", "predcit")))
+
+
+def test_a_model_is_trained_in_parts(tmp_path: Path) -> None:
+    stages = """
+  model: {kind: train, input: features, estimator: sklearn.naive_bayes.GaussianNB, partial_fit: {passes: 2}}
+  scores: {kind: evaluate, model: model, input: features, metrics: [roc_auc]}
+"""
+    dms.run(write(tmp_path, stages))
+    assert load_model(tmp_path / "store" / "models" / "model").training["passes"] == 2
+    with pytest.raises(SpecError, match="passes"):
+        check(write(tmp_path, stages.replace("passes: 2", "passes: 0")))
