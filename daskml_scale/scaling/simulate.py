@@ -94,6 +94,7 @@ def simulate(
     units: float = math.inf,
     costs: Costs | None = None,
     batching: Batching | None = None,
+    max_units: int = MAX_UNITS,
 ) -> Report:
     """Run a cluster of ``slots`` for ``seconds``, or until ``units`` are done, and report how busy it was.
 
@@ -103,9 +104,11 @@ def simulate(
         How long units take, see `constant` and `lognormal`.
     batching : Batching, optional
         Give a duration to start as with a remembered one.
+    max_units : int
+        In one task; 1 is what plain Dask does.
     """
     costs = costs or Costs()
-    model = _Model(slots, draw, costs, batching or Batching(overhead=costs.scheduler), seconds, units)
+    model = _Model(slots, draw, costs, batching or Batching(overhead=costs.scheduler), seconds, units, max_units)
     model.run()
     return model.report()
 
@@ -120,6 +123,7 @@ class _Model:
     batching: Batching
     horizon: float
     left: float
+    max_units: int
     now: float = 0.0
     idle: int = 0
     in_flight: int = 0
@@ -189,7 +193,7 @@ class _Model:
         seconds = self.spent[task][0]
         begin = self.now + self.costs.latency + self.costs.worker
         self.busy += max(0.0, min(begin + seconds, self.horizon) - begin)
-        self.busy_first += max(0.0, min(begin + seconds, FIRST_SECONDS) - begin)
+        self.busy_first += max(0.0, min(begin + seconds, FIRST_SECONDS, self.horizon) - begin)
         self.push(begin + seconds + self.costs.latency, _RETURN, task)
 
     def settled(self, task: int) -> None:
@@ -220,7 +224,14 @@ class _Model:
         elif self.left > 0 and self.in_flight < window(self.slots, self.batching.per_slot):
             overtaken = self.probes.overtaken(self.now)
             waiting = MAX_UNITS if math.isinf(self.left) else int(self.left)
-            count = take_uniform(self.batching, waiting, left=self.left, slots=self.slots, overtaken=overtaken)
+            count = take_uniform(
+                self.batching,
+                waiting,
+                left=self.left,
+                slots=self.slots,
+                overtaken=overtaken,
+                max_units=self.max_units,
+            )
             if self.batching.seconds_per_weight is None:
                 self.probing[len(self.counts)] = self.probes.sent(self.now)
             self.left -= count

@@ -50,11 +50,26 @@ def test_rows_count_what_they_claim(results):
         return row["counts"]
 
     plain = counts("dispatch", "200 calls", "client.map")
-    assert plain["peer"] == {"tasks": 50}
+    assert plain["peer"]["tasks"] == 50
     assert 0 < plain["ours"]["tasks"] < 200
     assert counts("storage", "resume, 8", "does each object exist")["ours"] == {"reused": 8}
     loads = counts("predict", "2,000 rows of a matrix", "dask map_blocks")
     assert 1 <= loads["ours"]["model loads"] <= 2 < loads["peer"]["model loads"]
+
+
+def test_dispatch_answers_every_row_of_its_goal(results):
+    rows = results["modules"]["dispatch"]["rows"]
+    kinds = ("calls of 1 us", "durable", "sleeping", "computing", "uneven", "payloads", "one crashes", "simulated")
+    for kind in kinds:
+        assert [row for row in rows if kind in row["work"]], kind
+    (crash,) = (row["counts"]["ours"] for row in rows if "one crashes" in row["work"])
+    assert crash["wrongly quarantined"] == 0
+    assert crash["extra executions"] >= 3
+    (payloads,) = (row["counts"]["ours"] for row in rows if "payloads" in row["work"])
+    assert 1 <= payloads["tasks a slot at most"] <= 3
+    for row in rows:
+        if "sleeping" in row["work"]:
+            assert 0 < row["counts"]["ours"]["% busy"] <= 100
 
 
 def test_a_ratio_is_formed_within_its_round_and_losses_come_first(tmp_path: Path):
