@@ -20,7 +20,7 @@ FORMAT = 1
 OK, FAILED = "ok", "failed"
 MISSING, TORN, ALTERED = "missing", "torn", "altered"
 """Statuses of a record whose stored output is gone, cut short, or not the bytes that the unit wrote."""
-_REASONS = {OK: "", MISSING: "output missing or altered", TORN: "output torn", ALTERED: "output altered"}
+_REASONS = {OK: "", MISSING: "output missing", TORN: "output torn", ALTERED: "output altered"}
 
 
 @dataclass(frozen=True, slots=True)

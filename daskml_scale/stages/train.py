@@ -15,7 +15,7 @@ from daskml_scale.artifacts.bundle import MANIFEST, MODEL, save_model
 from daskml_scale.artifacts.savable import check_trusted, dump
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.records import MISSING, Record, digest, select
+from daskml_scale.plan.records import ALTERED, MISSING, Record, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
@@ -106,12 +106,14 @@ class TrainStage(StageBase):
         return dict(self.estimator or found.get("estimator") or {}), dict(found.get("best_params") or {})
 
     def _checked(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Mapping[str, Record]:
-        """Return the records; the unit's is marked as missing when its files are not what it wrote."""
+        """Return the records; the unit's is marked when its files are gone, or not what it wrote."""
         record = records.get(UNIT)
         if record is None or not isinstance(record.result, Mapping):
             return records
         now = {name: found.digest for name in (MODEL, MANIFEST) if isinstance(found := inputs[name], FileId)}
-        return records if record.result["files"] == now else {**records, UNIT: replace(record, status=MISSING)}
+        if record.result["files"] == now:
+            return records
+        return {**records, UNIT: replace(record, status=ALTERED if len(now) == 2 else MISSING)}
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> dict[str, Any]:
         fit = worker.shared

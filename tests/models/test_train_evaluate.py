@@ -115,7 +115,7 @@ def test_a_bundle_that_is_gone_or_altered_is_trained_again(store: Path, file: st
         (store / "models" / "m" / file).unlink()
     else:
         (store / "models" / "m" / file).write_bytes(content[:-1] + b" ")
-    assert plan_of(stage).reasons == {"output missing or altered": 1}
+    assert plan_of(stage).reasons == {"output altered" if harm == "altered" else "output missing": 1}
     assert run_stage(stage) == first
     assert (store / "models" / "m" / file).read_bytes() == content
     assert not plan_of(stage).units
@@ -124,7 +124,7 @@ def test_a_bundle_that_is_gone_or_altered_is_trained_again(store: Path, file: st
 def test_another_name_is_another_place_to_save(store: Path) -> None:
     run_stage(train_stage(store))
     moved = train_stage(store, bundle=f"{store}/models/other")
-    assert plan_of(moved).reasons == {"output missing or altered": 1}
+    assert plan_of(moved).reasons == {"output missing": 1}
     run_stage(moved)
     assert load_model(store / "models" / "other").sha256 == load_model(store / "models" / "m").sha256
 

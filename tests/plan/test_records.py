@@ -49,7 +49,7 @@ def test_changed_input_failed_and_missing_output_are_reasons():
     failed = {"a": to_record(Outcome(plan.units[0], error="Boom: x", traceback="..."), plan)}
     assert plan_of("a", records=failed).reasons == {"failed before": 1}
     gone = {"a": replace(records["a"], status=MISSING)}
-    assert plan_of("a", records=gone).reasons == {"output missing or altered": 1}
+    assert plan_of("a", records=gone).reasons == {"output missing": 1}
     now = fingerprint(PARTS, "a", "r")
     assert reason(replace(records["a"], fingerprint="x"), PARTS, "r", now) == "format changed"
 

@@ -107,7 +107,7 @@ def test_every_unit_that_runs_has_its_reason_and_its_record_keeps_it():
         [(Unit(key), "other" if key == "b" else "r") for key in "abcdef"], parts, records.marked({"c": MISSING})
     )
     assert {unit.key: plan.why.get(unit.key) for unit in plan.units} == {
-        "b": "input changed", "c": "output missing or altered", "e": "new", "f": "new",
+        "b": "input changed", "c": "output missing", "e": "new", "f": "new",
     }  # fmt: skip
-    assert plan.reasons == {"input changed": 1, "new": 2, "output missing or altered": 1}
+    assert plan.reasons == {"input changed": 1, "new": 2, "output missing": 1}
     assert to_record(Outcome(plan.units[0], 1), plan).why == "input changed"
