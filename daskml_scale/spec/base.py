@@ -1,16 +1,23 @@
 """The strict frozen model that every spec class derives from, and the small value types.
 
 Unknown keys are refused, values are never coerced (``"3"`` is not 3), instances are frozen and
-hashable by their JSON. The loader (``spec.load``) adds file, line and nearest names to errors.
+hashable by their JSON. The loader (``spec.load``) adds file, line and nearest names to errors; who makes
+a spec in Python gets the same words, and signatures without pydantic's annotations.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from functools import reduce
+from inspect import Parameter, Signature
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
+
+from daskml_scale.errors import SpecError
 
 _DURATION = re.compile(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(ms|s|min|m|h|d)\s*", re.ASCII)
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -28,9 +35,50 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
+    def __init__(self, *unnamed: Any, **settings: Any) -> None:
+        kind = type(self)
+        if unnamed:
+            raise SpecError(f"{kind.__name__} takes its settings by name: {kind.__name__}{kind.__signature__}")
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            from .explain import explain
+
+            problems = sorted(explain(error, kind, settings), key=lambda problem: "is missing" in problem.message)
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise SpecError(problems[0].message + more, path=f"{kind.__name__}.{problems[0].path}".strip(".")) from None
+
+    # Models inside others are then validated as ever, without a call of this: errors keep their whole path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        super().__pydantic_init_subclass__(**settings)
+        cls.__signature__ = Signature(
+            [
+                Parameter(
+                    name,
+                    Parameter.KEYWORD_ONLY,
+                    default=Parameter.empty if field.is_required() else field.get_default(call_default_factory=True),
+                    annotation=_plain(field.annotation),
+                )
+                for name, field in cls.model_fields.items()
+            ]
+        )
+
     def params(self) -> dict[str, Any]:
         """Return the JSON form used in fingerprints: defaults included, aliases not used."""
         return self.model_dump(mode="json")
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without what pydantic knows of it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain(arguments[0])
+    if origin in (Union, UnionType):
+        return reduce(or_, map(_plain, arguments))
+    return origin[tuple(map(_plain, arguments))] if origin in (list, dict) else annotation
 
 
 def seconds(text: str) -> float:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from daskml_scale.errors import SpecError
 from daskml_scale.spec.base import ByteSize, Duration, Word, byte_count, seconds
 from daskml_scale.spec.space import Choice, LogUniform, RandInt, Uniform, draw_trials, grid
+from daskml_scale.spec.steps import STEPS, AsOf, Cyclical, Keep, Trailing
+from daskml_scale.spec.workflow import FeaturesSpec, RowSpec
 
 
 @pytest.mark.parametrize(
@@ -89,3 +94,36 @@ def test_reading_a_specification_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AsOf(tabel="p", their_time="t", take="x"), "AsOf.tabel: unknown key 'tabel'; did you mean 'table'?"),
+        (lambda: AsOf(tabel="planes"), "AsOf.tabel: unknown key 'tabel'; did you mean 'table'?"),
+        (lambda: Keep(), "Keep.of: this key is missing; add it"),
+        (lambda: Keep(["distance"]), "Keep takes its settings by name: Keep(*, of: list[str])"),
+        (lambda: RowSpec(dim="r", chunk="9"), "RowSpec.chunk: expected a whole number, found '9'; remove the quotes"),
+        (lambda: Trailing(of="a", at="b", windows=["3 hours"]), "Trailing.windows[0]: '3 hours' is not a duration"),
+        (lambda: Cyclical(of=["a"], periods=[1, 2]), "Cyclical: 1 names and 2 periods; give one period per name"),
+        (lambda: FeaturesSpec(input="a", known_at="t", steps=[{"keep": {"off": "a"}}]),
+         "FeaturesSpec.steps[0].keep.off: unknown key 'off'; did you mean 'of'?"),
+        (lambda: FeaturesSpec(input="a", known_at="t <", steps=[Keep(of="a")]), "FeaturesSpec.known_at: 't <' is not"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_in_python_is_one_readable_error(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        make()
+    assert str(caught.value).startswith(message)
+    assert "pydantic" not in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_signatures_say_what_to_write() -> None:
+    assert str(inspect.signature(AsOf)) == (
+        "(*, table: str, match: list[str] = [], their_time: str, take: list[str], tolerance: str | None = None)"
+    )
+    for step in STEPS.values():
+        assert "pydantic" not in str(inspect.signature(step))
+        assert step.__doc__
+        assert list(inspect.signature(step).parameters) == list(step.model_fields)
