@@ -73,7 +73,7 @@ def codec_table(repeat: int, megabytes: int = 2) -> Iterator[str]:
     """Yield the table of codecs: all columns together, weighted alike by bytes."""
     import zarr
 
-    yield "| codec | stored / raw | write, MB/s | read, MB/s | write and read 1 GB, disk | the same, bucket | damage |"
+    yield "| codec | stored / raw | write, MB/s | read, MB/s | 1 GB both ways, disk | bucket | damage noticed |"
     yield "|---|---|---|---|---|---|---|"
     for name, codec in codecs().items():
         ratios, writes, reads = [], [], []
@@ -87,25 +87,27 @@ def codec_table(repeat: int, megabytes: int = 2) -> Iterator[str]:
             ratios.append(len(store["c/0"]) / values.nbytes)
         ratio, write, read = (statistics.fmean(each) for each in (ratios, writes, reads))
         disk, bucket = (1e9 * (write + read + 2 * ratio / speed) for speed in (DISK, BUCKET))
-        row = f"| {name} | {ratio:.3f} | {1e-6 / write:,.0f} | {1e-6 / read:,.0f} | {disk:.1f} s | {bucket:.1f} s "
-        yield f"{row} | {'always found' if _found(codec) else 'not always found'} |"
+        row = f"| {name} | {ratio:.3f} | {1e-6 / write:,.0f} | {1e-6 / read:,.0f} | {disk:.1f} s | {bucket:.1f} s"
+        yield f"{row} | {_found(codec)} of 32 |"
 
 
-def _found(codec: Any) -> bool:
-    """Return whether a flipped bit of an object is always an error, and never another value."""
+def _found(codec: Any) -> int:
+    """Return at how many of 32 places of an object a changed byte is an error or harmless, and not another value."""
     import zarr
 
     values = np.arange(100_000.0)
-    for at in (0.3, 0.5, 0.75, 0.9):
+    noticed = 0
+    for place in range(32):
         store: dict[str, Any] = {}
         zarr.create_array(store, shape=values.shape, chunks=values.shape, dtype="f8", compressors=codec)[...] = values
         content = bytearray(store["c/0"].to_bytes())
-        content[int(at * len(content))] ^= 0x55
+        content[(place + 1) * len(content) // 34] ^= 0x55
         store["c/0"] = type(store["c/0"]).from_bytes(bytes(content))
-        with suppress(RuntimeError, ValueError):
-            if not np.array_equal(zarr.open_array(store, mode="r")[...], values):
-                return False
-    return True
+        try:
+            noticed += bool(np.array_equal(zarr.open_array(store, mode="r")[...], values))
+        except (RuntimeError, ValueError):
+            noticed += 1
+    return noticed
 
 
 def size_table(repeat: int) -> Iterator[str]:
