@@ -1,7 +1,7 @@
 """Whitelisted expressions over columns: ``sched + minutes(dep_delay)``, ``arr_delay > 15``.
 
-The text is parsed by Python's own parser and walked node by node; anything outside the grammar is
-refused when the spec is read. Nothing is ever passed to ``eval``. Values are NumPy arrays:
+What may be written is the matter of `grammar`; here a parsed text is evaluated, node by node, and nothing
+is ever passed to ``eval``. Values are NumPy arrays:
 
 * numbers: any numeric dtype; a missing number is NaN;
 * times: ``datetime64``, spans: ``timedelta64``; missing is NaT;
@@ -14,18 +14,18 @@ stays missing); :func:`mask` turns that into a boolean mask in which missing is 
 from __future__ import annotations
 
 import ast
-import difflib
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
 
 from daskml_scale.errors import SpecError
+
+from .grammar import Expression as Expression
+from .grammar import instant, parse
+from .grammar import names as names
 
 NS = np.timedelta64(1, "ns")
 
@@ -103,26 +103,26 @@ def _same_kind(left: Any, right: Any) -> None:
         raise TypeError("times go with times, spans with spans, numbers with numbers")
 
 
-FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
-    "seconds": (1, _span(1)),
-    "minutes": (1, _span(60)),
-    "hours": (1, _span(3600)),
-    "days": (1, _span(86400)),
-    "abs": (1, np.abs),
-    "sqrt": (1, np.sqrt),
-    "exp": (1, np.exp),
-    "log": (1, np.log),
-    "log1p": (1, np.log1p),
-    "sin": (1, np.sin),
-    "cos": (1, np.cos),
-    "floor": (1, np.floor),
-    "round": (1, np.round),
-    "minimum": (2, _pick(np.minimum)),
-    "maximum": (2, _pick(np.maximum)),
-    "missing": (1, lambda value: missing(value).astype("float64")),
-    "where": (3, _where),
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "seconds": _span(1),
+    "minutes": _span(60),
+    "hours": _span(3600),
+    "days": _span(86400),
+    "abs": np.abs,
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "sin": np.sin,
+    "cos": np.cos,
+    "floor": np.floor,
+    "round": np.round,
+    "minimum": _pick(np.minimum),
+    "maximum": _pick(np.maximum),
+    "missing": lambda value: missing(value).astype("float64"),
+    "where": _where,
 }
-"""Name -> (number of arguments, implementation); ``time('2013-10-01')`` is the only other call."""
+"""Implementations of the functions that the grammar knows."""
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -141,109 +141,6 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_MAX_LENGTH, _MAX_NODES = 2000, 500
-
-
-@lru_cache(maxsize=512)
-def parse(text: str) -> ast.expr:
-    """Parse and check an expression; return its syntax tree.
-
-    Raises
-    ------
-    SpecError
-        Naming the part that the grammar does not know, and what it knows.
-    """
-    if len(text) > _MAX_LENGTH:
-        raise SpecError(f"expression of {len(text)} characters; at most {_MAX_LENGTH}")
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise SpecError(f"{text!r} is not an expression: {getattr(error, 'msg', error)}") from None
-    nodes = sum(1 for _ in ast.walk(tree))
-    if nodes > _MAX_NODES:
-        raise SpecError(f"expression of {nodes} parts; at most {_MAX_NODES}")
-    _check(tree)
-    return tree
-
-
-def _check(node: ast.expr) -> None:
-    match node:
-        case ast.Name():
-            return
-        case ast.Constant(value=int() as number) if not -(2**63) <= number < 2**63:
-            raise SpecError(f"{ast.unparse(node)[:40]} does not fit into 64 bits")
-        case ast.Constant(value=bool() | int() | float() | str()):
-            return
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not()):
-            _check(node.operand)
-        case ast.BinOp(op=op) if type(op) in _BINARY:
-            _check(node.left)
-            _check(node.right)
-        case ast.BoolOp():
-            for value in node.values:
-                _check(value)
-        case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[ast.List() | ast.Tuple() as items]):
-            _check(node.left)
-            if not items.elts or not all(_is_literal(item) for item in items.elts):
-                raise SpecError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
-            for item in items.elts:
-                _check(item)
-        case ast.Compare(ops=[op], comparators=[right]) if type(op) in _COMPARE:
-            _check(node.left)
-            _check(right)
-        case ast.Compare(ops=[ast.Is() | ast.IsNot()]):
-            raise SpecError("'is' is not known here; for missing values write missing(x) or not missing(x)")
-        case ast.Compare(ops=[_]):
-            raise SpecError("'in' takes a list of constants: origin in ['JFK', 'LGA']")
-        case ast.Compare():
-            raise SpecError("write one comparison at a time and join them by 'and': a < b and b < c")
-        case ast.Call(func=ast.Name(id="time"), args=[ast.Constant(value=str() as text)], keywords=[]):
-            _time(text)
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-            wanted = FUNCTIONS[name][0]
-            if len(args) != wanted:
-                raise SpecError(f"{name}() takes {wanted} argument{'s'[: wanted != 1]}, not {len(args)}")
-            for argument in args:
-                _check(argument)
-        case ast.Call(func=ast.Name(id=name)):
-            close = difflib.get_close_matches(name[:80], [*FUNCTIONS, "time"], n=1)
-            guess = f"did you mean {close[0]}()? " if close else ""
-            raise SpecError(f"unknown function {name}(); {guess}known: time('...'), {', '.join(sorted(FUNCTIONS))}")
-        case _:
-            raise SpecError(
-                f"{ast.unparse(node)!r} is not allowed here; use column names, numbers, text, + - * / // % **, "
-                "comparisons, and/or/not, in [...], and the known functions"
-            )
-
-
-def _is_literal(node: ast.expr) -> bool:
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        node = node.operand
-    return isinstance(node, ast.Constant)
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Return the columns an expression reads, sorted."""
-    tree = parse(text)
-    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return tuple(sorted({n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in functions}))
-
-
-def _time(text: str) -> np.datetime64:
-    """Parse an ISO 8601 instant; without an offset it is UTC."""
-    from datetime import UTC, datetime
-
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise SpecError(
-            f"time({text!r}): write an ISO 8601 instant such as '2013-10-01' or '2013-10-01T06:00'"
-        ) from None
-    if not 1678 <= instant.year <= 2261:
-        raise SpecError(f"time({text!r}): times lie between the years 1678 and 2261")
-    if instant.tzinfo is not None:
-        instant = instant.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(instant, "ns")
 
 
 def evaluate(text: str, columns: Mapping[str, Values]) -> np.ndarray:
@@ -329,12 +226,12 @@ def _evaluate(node: ast.expr, columns: Mapping[str, Values]) -> Any:
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return _compare(_evaluate(left, columns), _evaluate(right, columns), _COMPARE[type(op)])
         case ast.Call(func=ast.Name(id="time"), args=[ast.Constant(value=str() as text)]):
-            return _time(text)
+            return instant(text)
         case ast.Call(func=ast.Name(id=name), args=args):
             given = [_evaluate(argument, columns) for argument in args]
             if any(isinstance(value, str) or (isinstance(value, Coded) and name != "missing") for value in given):
                 raise TypeError(f"{name}() takes numbers or times, not text")
-            return FUNCTIONS[name][1](*given)
+            return FUNCTIONS[name](*given)
     raise AssertionError(ast.dump(node))  # parse() refuses everything else
 
 
@@ -395,15 +292,3 @@ def _compare(left: Any, right: Any, compare: Callable[[Any, Any], Any]) -> Any:
         raise TypeError("a time compares with a time, a span with a span")
     truth = np.asarray(compare(left, right)).astype("float64")
     return np.where(missing(np.asarray(left)) | missing(np.asarray(right)), np.nan, truth)
-
-
-def _checked(text: str) -> str:
-    try:
-        parse(text)
-    except ValueError as error:
-        raise PydanticCustomError("bad_expression", "{reason}", {"reason": str(error)}) from None
-    return text
-
-
-Expression = Annotated[str, AfterValidator(_checked)]
-"""Expression text whose syntax was checked."""

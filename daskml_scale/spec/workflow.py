@@ -270,10 +270,10 @@ class TimeSplitOf(Spec):
 
     @model_validator(mode="after")
     def _ordered(self) -> TimeSplitOf:
-        from .expressions import _time
+        from .grammar import instant
 
         try:
-            first, last = _time(self.train_until), _time(self.validate_until)
+            first, last = instant(self.train_until), instant(self.validate_until)
         except ValueError as error:
             raise PydanticCustomError("instant", "{reason}", {"reason": str(error)}) from None
         if not first < last:

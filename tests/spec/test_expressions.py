@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -254,3 +255,56 @@ def test_random_conditions_agree_with_pandas(text: str) -> None:
         rows = [dict(zip("xyn", map(float, row), strict=True)) for row in FRAME.itertuples(index=False)]
         wanted = [bool(eval(text, {"minimum": min, "maximum": max, "abs": abs}, row)) for row in rows]
     np.testing.assert_array_equal(mask(text, COLUMNS), wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("placed < 2024-05-01", "2024-05-01"),
+        ("placed < 2024-10-11", "2024-10-11"),
+        ("placed >= 2013-10-01T06:00 and n > 3", "2013-10-01T06:00"),
+        ("placed < 2024-5-1", "2024-5-1"),
+    ],
+)
+def test_an_instant_without_quotes_is_refused_with_the_way_to_write_it(text: str, written: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"write an instant as time('{written}')")):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["n - 2024", "1000-10-5", "n-2024-x", "2024-13-1", "origin == '2024-05-01'", "`2024-05-01` > 3"]
+)
+def test_what_only_looks_like_an_instant_is_left_alone(text: str) -> None:
+    parse(text)
+
+
+def test_columns_in_backticks_may_have_any_name() -> None:
+    columns = {
+        "my column": np.array([1.0, 5.0]),
+        "class": np.array([2.0, 2.0]),
+        "a'b": np.array([0.0, 1.0]),
+        "n": np.ones(2),
+    }
+    assert names("`my column` + n > `class` and `my column` < 9") == ("class", "my column", "n")
+    assert evaluate("`my column` > `class`", columns).tolist() == [0.0, 1.0]
+    assert evaluate("`a'b` + n", columns).tolist() == [1.0, 2.0]
+    assert evaluate(
+        "where(`my column` > 3, n, 0) + _column0_", {**columns, "_column0_": np.array([7.0, 7.0])}
+    ).tolist() == [7, 8]
+    assert names("origin == '`x`'") == ("origin",)
+    with pytest.raises(SpecError, match="unknown column 'no such'"):
+        evaluate("`no such` > 3", columns)
+
+
+@pytest.mark.parametrize("text", ["`", "``", "`a", "a`", "`a` `b`", "`a`(3)", "x.`a`"])
+def test_backticks_that_name_no_column_are_refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        parse(text)
+
+
+def test_a_name_of_several_words_gets_a_hint() -> None:
+    with pytest.raises(SpecError, match="in backticks: `my column`"):
+        parse("my col > 3")
+    with pytest.raises(SpecError) as caught:
+        parse("x > and y")
+    assert "backticks" not in str(caught.value)
