@@ -53,6 +53,8 @@ def test_rows_count_what_they_claim(results):
     assert plain["peer"]["tasks"] == 50
     assert 0 < plain["ours"]["tasks"] < 200
     assert counts("storage", "resume, 8", "does each object exist")["ours"] == {"reused": 8}
+    assert counts("planning", "look and plan 200", "dask.array graph")["ours"]["units"] == 200
+    assert counts("planning", "run of 200 units", "does each object exist")["ours"]["reused"] == 200
     loads = counts("predict", "2,000 rows of a matrix", "dask map_blocks")
     assert 1 <= loads["ours"]["model loads"] <= 2 < loads["peer"]["model loads"]
 
