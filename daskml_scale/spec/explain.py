@@ -139,7 +139,10 @@ def _problem(path: KeyPath, details: list[Any], model: type[BaseModel]) -> Found
     if kind == "unknown_zone":
         return path, message + _nearest_zone(found)
     if kind.startswith("unknown_"):
-        return _unknown_choice(path, found, message)
+        return _unknown_choice(path, found, message, list(_options(model, detail["loc"])))
+    if kind in ("model_type", "model_attributes_type") and len(details) == 1:
+        for one in _models(model, detail["loc"]):
+            return path, f"expected a mapping, found {show(found)}; write {_example(one, found)}"
     if kind in EXPECTED:
         others = [item for item in details if item["type"] == "literal_error" and item is not detail]
         return path, _expected([detail, *others] if telling else details, found)
@@ -170,7 +173,7 @@ def _expected(details: list[Any], found: Any) -> str:
     return text
 
 
-def _unknown_choice(path: KeyPath, found: Any, message: str) -> Found:
+def _unknown_choice(path: KeyPath, found: Any, message: str, options: list[tuple[str | None, Any]]) -> Found:
     """Explain a tag that no branch of a union takes: a stage kind, a step, a rule, ..."""
     what, _, listed = message.partition("; known: ")
     known = listed.split(", ")
@@ -188,7 +191,31 @@ def _unknown_choice(path: KeyPath, found: Any, message: str) -> Found:
         return (*path, next(iter(found))), unknown(what.removeprefix("unknown "), next(iter(found)), known)
     if isinstance(found, dict) and len(found) == 1:
         return (*path, next(iter(found))), f"{unknown('name', next(iter(found)), known)}; {what}"
+    chosen = next(
+        (option for tag, option in options if isinstance(found, str) and tag in (found, f"{found}_rule")), None
+    )
+    if isinstance(chosen, type) and issubclass(chosen, BaseModel):
+        return path, f"expected a mapping, found {show(found)}; write {_example(chosen)}"
     return path, f"{what}: {listed}; found {show(found)}"
+
+
+def _example(model: type[BaseModel], found: Any = None) -> str:
+    """Return how a mapping of a model may look: what must be given, ``found`` for the first of it."""
+    required = [(name, field) for name, field in model.model_fields.items() if field.is_required()]
+    parts = []
+    for name, field in required or list(model.model_fields.items())[:1]:
+        (_, kind), *_ = _branches(field.annotation)
+        if found is not None and not isinstance(found, (dict, bool)):
+            value = found if isinstance(found, str) and found.isidentifier() else show(found)
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            value = _example(kind)
+        elif field.is_required():
+            value = "[...]" if get_origin(kind) is list else "..."
+        else:
+            value = show(field.get_default(call_default_factory=True))
+        parts.append(f"{field.alias or name}: {value}")
+        found = None
+    return f"{{{', '.join(parts)}}}"
 
 
 def _nearest_zone(found: Any) -> str:
@@ -197,17 +224,21 @@ def _nearest_zone(found: Any) -> str:
     return nearest(found, sorted(available_timezones()))
 
 
-def _fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """Return the keys that the mapping at ``loc`` takes, in the order of the model."""
+def _options(model: type[BaseModel], loc: Sequence[str | int]) -> Iterable[tuple[str | None, Any]]:
+    """Return (union tag, type) for everything that may stand at ``loc``."""
     options: list[tuple[str | None, Any]] = [(None, model)]
     for part in loc:
         options = list(_inner(options, part))
-    return [
-        field.alias or name
-        for _, option in options
-        if isinstance(option, type) and issubclass(option, BaseModel)
-        for name, field in option.model_fields.items()
-    ]
+    return options
+
+
+def _models(model: type[BaseModel], loc: Sequence[str | int]) -> list[type[BaseModel]]:
+    return [found for _, found in _options(model, loc) if isinstance(found, type) and issubclass(found, BaseModel)]
+
+
+def _fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Return the keys that the mapping at ``loc`` takes, in the order of the model."""
+    return [field.alias or name for option in _models(model, loc) for name, field in option.model_fields.items()]
 
 
 def _inner(options: list[tuple[str | None, Any]], part: str | int) -> Iterator[tuple[str | None, Any]]:

@@ -122,7 +122,9 @@ def _find(name: str, what: str) -> Path:
         if name and _is_file(path):
             return path
     known = [known for known, _ in _listing(what)]
-    raise SpecError(f"{unknown(what, name, known)} (looked in ./{what}s and in the package)")
+    here = next((file for file in (f"{name}.yaml", f"{name}.yml") if name and _is_file(Path(file))), "")
+    remedy = f"; did you mean the file {here}? Write it with its ending" if here else "; any other is given by its file"
+    raise SpecError(f"{unknown(what, name, known)} (looked in ./{what}s and in the package){remedy}")
 
 
 def _directories(what: str) -> list[Path]:

