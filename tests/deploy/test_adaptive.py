@@ -13,8 +13,8 @@ from distributed import Client, Event, wait
 from daskml_scale import deploy, events
 from daskml_scale.deploy.local import ScaledLocalCluster
 from daskml_scale.engine.backlog import read_backlog
-from daskml_scale.engine.reporter import BacklogReporter
 from daskml_scale.engine.dispatch import dispatch
+from daskml_scale.engine.reporter import BacklogReporter
 from daskml_scale.plan.units import Unit
 
 

@@ -99,7 +99,11 @@ def test_sound_stages_have_no_problem() -> None:
     [
         ({"kind": "predict", "model": "m", "input": "t"}, "stages.p.model", "'m' is of kind features"),
         ({"kind": "predict", "model": "rr", "input": "t"}, "stages.p.model", "there is no stage 'rr'"),
-        ({"kind": "predict", "model": "r", "input": "m"}, "stages.p.input", "stages that fit here (ingest, map, rechunk): t"),
+        (
+            {"kind": "predict", "model": "r", "input": "m"},
+            "stages.p.input",
+            "stages that fit here (ingest, map, rechunk): t",
+        ),
         ({"kind": "predict", "model": "r", "input": "t", "tables": {"x": "r"}}, "stages.p.tables.x", "of kind train"),
         ({"kind": "evaluate", "model": "r", "input": "t", "metrics": ["roc_auc"]}, "stages.p.input", "(features): m"),
         (
