@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from .explain import Problem, closest, unknown
 from .expressions import names
 from .items import MapRows
-from .steps import AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing
+from .steps import AsOf, EventStep, Lookup, Step
 from .workflow import (
     EvaluateSpec,
     FeaturesSpec,
@@ -128,9 +128,6 @@ def step_columns(
     for position, step in enumerate(steps):
         at = f"steps[{position}].{step.step}"
         match step:
-            case DateParts() | Cyclical() | Keep() | Ordinal():
-                both = None if known is None else [*known, *made]
-                yield from ((path, name, both, "") for path, name in _parts(f"{at}.of", step.of))
             case Lookup():
                 other = "their_key" if step.their_key else "key"
                 theirs = tables.get(step.table)
@@ -144,10 +141,15 @@ def step_columns(
                     yield path, name, theirs, step.table
                 yield f"{at}.their_time", step.their_time, theirs, step.table
                 yield from ((path, name, theirs, step.table) for path, name in _parts(f"{at}.take", step.take))
-            case Trailing():
+            case EventStep():
                 yield f"{at}.of", step.of, known, ""
                 yield f"{at}.at", step.at, known, ""
                 yield from ((path, name, known, "") for path, name in _parts(f"{at}.match", step.match))
+            case _:
+                both = None if known is None else [*known, *made]
+                field = getattr(step, "of", None)
+                of = list(step.reads()) if field is None else field
+                yield from ((path, name, both, "") for path, name in _parts(f"{at}.of" if field else at, of))
         made.extend(step.outputs())
 
 

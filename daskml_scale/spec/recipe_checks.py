@@ -18,7 +18,7 @@ from daskml_scale.errors import SpecError
 
 from .explain import Problem, nearest
 from .expressions import evaluate, names
-from .steps import AsOf, Lookup, Step, Trailing
+from .steps import AsOf, EventStep, Lookup, Step
 from .workflow import FeaturesSpec, IngestSpec, Workflow
 
 NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -76,7 +76,7 @@ def step_problems(
             listed = ", ".join(sorted(tables)) or "none"
             guess = nearest(step.table, tables) or "; add it to tables:;"
             problems.append(Problem(f"{where}.table", f"there is no table {step.table!r}{guess} known: {listed}"))
-        if isinstance(step, Trailing) and step.of == target and _known_in_time(step.at, known_at):
+        if isinstance(step, EventStep) and step.of == target and _known_in_time(step.at, known_at):
             message = (
                 f"a row's own target {target!r} would count in its window: {step.at!r} is not after known_at "
                 f"({known_at}); name in at: the column that says when the target was recorded"
@@ -105,7 +105,7 @@ def recorded_later(
     exempt = _sources(names(known_at), derived_from)
     later = {target: "it is the target"} if target else {}
     for step in steps:
-        if isinstance(step, Trailing) and not _known_in_time(step.at, known_at):
+        if isinstance(step, EventStep) and not _known_in_time(step.at, known_at):
             later.setdefault(step.of, f"a trailing step says it is recorded at {step.at!r}")
             later.setdefault(step.at, "a trailing step takes it for the time of a later record")
     only: list[str] = [target] if target else []
@@ -191,7 +191,7 @@ def _field(step: Step, column: str) -> str:
 
 def _doubled(step: Step, position: int, where: str, made: dict[str, int]) -> Iterable[Problem]:
     for output in step.outputs():
-        if output in made:
+        if output in made and not (step.replaces and output in step.reads() and made[output] != position):
             other = "twice by this step" if made[output] == position else f"by steps[{made[output]}] too"
             message = f"duplicate name: feature {output!r} is made {other}; remove one"
             hint = ", or give one date_parts a prefix:" if step.step == "date_parts" else ""

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Column, Duration, Spec, Word
+from .base import Column, Duration, Word
+from .step_base import Columns, EventStep, Matched, Step
+from .steps_categories import CATEGORY_STEPS
+from .steps_history import HISTORY_STEPS
+from .steps_numeric import NUMERIC_STEPS
+
+__all__ = ["STEPS", "AnyStep", "AsOf", "Columns", "Cyclical", "DateParts", "EventStep", "Keep", "Lookup", "Ordinal",
+           "Step", "Trailing", "dump_step"]  # fmt: skip
 
 DATE_PARTS = (
     "year", "month", "day", "dayofweek", "dayofyear", "hour", "minute", "minute_of_day", "week", "quarter",
@@ -20,10 +27,6 @@ DATE_PARTS = (
 DatePart = Literal[
     "year", "month", "day", "dayofweek", "dayofyear", "hour", "minute", "minute_of_day", "week", "quarter"
 ]
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _check_zone(text: str) -> str:
@@ -41,23 +44,6 @@ def _check_zone(text: str) -> str:
 
 Zone = Annotated[str, AfterValidator(_check_zone)]
 """The IANA name of a time zone."""
-Columns = Annotated[list[Column], BeforeValidator(_as_list), Field(min_length=1)]
-"""One name or a list of names."""
-
-
-class Step(Spec):
-    """Base of all steps."""
-
-    step: ClassVar[str]
-    """Name in YAML."""
-
-    def reads(self) -> tuple[str, ...]:
-        """Return the columns or earlier features that the step reads at the row itself."""
-        raise TypeError(f"{type(self).__name__} does not name what it reads")
-
-    def outputs(self) -> tuple[str, ...]:
-        """Return the names of the features that the step appends, in order."""
-        raise TypeError(f"{type(self).__name__} does not name what it makes")
 
 
 class DateParts(Step):
@@ -164,7 +150,7 @@ class AsOf(Step):
 
     step: ClassVar[str] = "as_of"
     table: Word
-    match: Annotated[list[Column], BeforeValidator(_as_list)] = Field(default_factory=list)
+    match: Matched = Field(default_factory=list)
     their_time: Column
     take: Columns
     tolerance: Duration | None = None
@@ -176,7 +162,7 @@ class AsOf(Step):
         return tuple(f"{self.table}_{name}" for name in self.take)
 
 
-class Trailing(Step):
+class Trailing(EventStep):
     """A statistic of earlier rows' values over event-time windows that end at ``known_at``.
 
     Row j counts for row i when ``known_at[i] - window < at[j] <= known_at[i]``, the ``match`` columns
@@ -185,20 +171,20 @@ class Trailing(Step):
     """
 
     step: ClassVar[str] = "trailing"
-    of: Column
-    at: Column
-    match: Annotated[list[Column], BeforeValidator(_as_list)] = Field(default_factory=list)
     windows: list[Duration] = Field(min_length=1)
     stat: Literal["mean", "sum", "count"] = "mean"
 
-    def reads(self) -> tuple[str, ...]:
-        return tuple(self.match)
+    def spans(self) -> tuple[str, ...]:
+        return tuple(self.windows)
 
     def outputs(self) -> tuple[str, ...]:
         return tuple(f"{self.of}_{self.stat}_{window.replace(' ', '')}" for window in self.windows)
 
 
-STEPS: dict[str, type[Step]] = {cls.step: cls for cls in (DateParts, Cyclical, Ordinal, Keep, Lookup, AsOf, Trailing)}
+_ALL: tuple[type[Step], ...] = (
+    DateParts, Cyclical, Ordinal, Keep, Lookup, AsOf, Trailing, *NUMERIC_STEPS, *CATEGORY_STEPS, *HISTORY_STEPS,
+)  # fmt: skip
+STEPS: dict[str, type[Step]] = {cls.step: cls for cls in _ALL}
 """YAML name -> class."""
 
 

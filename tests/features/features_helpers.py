@@ -62,3 +62,25 @@ def as_columns(frame) -> dict[str, Values]:
         else:
             columns[name] = categorize(series)
     return columns
+
+
+def made_in_chunks(program: Program, columns: dict[str, Values], chunk: int, shard: int = 0, where: str | None = None):
+    """Fit and transform columns in memory as the stage does; return the fitted recipe and float64 features."""
+    import json
+
+    import numpy as np
+
+    from daskml_scale.engine.worker import Cache
+    from daskml_scale.plan.units import row_ranges
+    from daskml_scale.stages.features.statistics import Bounds, learn, scan
+    from daskml_scale.stages.features.transformer import MemoryTable, RowTransformer
+
+    rows = len(next(iter(columns.values())))
+    ranges = row_ranges(rows, chunk)
+    scans = [scan(program, {k: v[a:b] for k, v in columns.items()}, b - a, where) for a, b in ranges]
+    fitted = Program.from_dict(json.loads(json.dumps(learn(program, json.loads(json.dumps(scans))).to_dict())))
+    bounds = Bounds.merge(fitted, ranges, scans) if fitted.trailing else None
+    transformer, cache = RowTransformer(fitted, MemoryTable(columns), {}), Cache()
+    halo = bounds.halo if bounds else lambda start, stop: ()
+    parts = [transformer.matrix(a, b, halo(a, b), cache, "float64") for a, b in row_ranges(rows, shard or chunk)]
+    return fitted, np.concatenate([np.empty((0, len(fitted.features))), *parts])

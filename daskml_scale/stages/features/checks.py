@@ -15,10 +15,14 @@ from daskml_scale.errors import SpecError
 from daskml_scale.plan.units import Snapshot
 from daskml_scale.spec.explain import nearest
 from daskml_scale.spec.expressions import Coded, Values, evaluate, names
-from daskml_scale.spec.steps import AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing
+from daskml_scale.spec.step_base import EventStep, Step
+from daskml_scale.spec.steps import AsOf, DateParts, Lookup, Ordinal, Trailing
+from daskml_scale.spec.steps_categories import Count, Hashing, OneHot
+from daskml_scale.spec.steps_numeric import Compute
 from daskml_scale.storage.tables import kind_of
 
-from .program import Program, reads_features
+from .learning import lessons, reads_rows
+from .program import Program
 
 Kinds = Mapping[str, str]
 """Column -> ``number``, ``time``, ``category`` or ``other``."""
@@ -116,20 +120,22 @@ def check(program: Program, columns: Kinds, tables: Mapping[str, Kinds], where: 
                 f"{program.target!r} is a variable of every feature matrix; rename the column", path="target"
             )
     for position, step in enumerate(program.steps):
-        made = dict.fromkeys(program.made_before(position), "number") if reads_features(step) else {}
+        made = dict.fromkeys(program.made_before(position), "number") if reads_rows(step) else {}
         _step(step, f"steps[{position}].{step.step}", {**columns, **made}, tables)
+    if program.categories is None:
+        lessons(program.steps)
 
 
 def _step(step: Step, place: str, columns: Kinds, tables: Mapping[str, Kinds]) -> None:
     match step:
         case DateParts():
             _column(f"{place}.of", columns, step.of, "time")
-        case Cyclical() | Keep():
-            for name in step.of:
-                _column(f"{place}.of", columns, name, "number")
-        case Ordinal():
-            for name in step.of:
+        case Ordinal() | Count() | OneHot() | Hashing():
+            for name in step.reads():
                 _column(f"{place}.of", columns, name, "category")
+        case Compute():
+            for name, text in step.features.items():
+                _expression(f"{place}.features.{name}", text, columns, time=False)
         case Lookup():
             theirs = tables[step.table]
             other = step.their_key or step.key
@@ -146,11 +152,19 @@ def _step(step: Step, place: str, columns: Kinds, tables: Mapping[str, Kinds]) -
                 _same(f"{place}.match", columns, name, theirs, name, step.table)
             _column(f"{place}.their_time", theirs, step.their_time, "time", f"table {step.table!r}")
             _taken(place, theirs, step.take, step.table)
-        case Trailing():
+        case EventStep():
             _column(f"{place}.at", columns, step.at, "time")
             for name in step.match:
                 _column(f"{place}.match", columns, name, None)
-            _column(f"{place}.of", columns, step.of, None if step.stat == "count" else "number")
+            _column(
+                f"{place}.of",
+                columns,
+                step.of,
+                None if isinstance(step, Trailing) and step.stat == "count" else "number",
+            )
+        case _:
+            for name in step.reads():
+                _column(f"{place}.of", columns, name, "number")
 
 
 def _taken(place: str, theirs: Kinds, names: Iterable[str], table: str) -> None:

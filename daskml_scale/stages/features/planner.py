@@ -18,6 +18,7 @@ from daskml_scale.spec.recipe_checks import check_steps
 from daskml_scale.spec.steps import Lookup, dump_step
 
 from . import checks
+from .learning import lessons
 from .program import Program, joined_columns
 from .statistics import Bounds, Ranges, learn
 from .transformer import RowTransformer, StoredTable, Table
@@ -133,11 +134,13 @@ class RecipePlanner:
 
     def scan_parts(self) -> Parts:
         """Return what all units of the fitting pass share in their fingerprints."""
-        learns = self.program.categories is None
+        learns = self.program.learns
+        lesson = [self.program.steps[position] for position in _lesson(self.program)] if learns else []
         parameters = [
-            self.program.ordinal if learns else None,
-            self.where if learns and self.program.ordinal else None,
+            self.program.ordinal if self.program.categories is None else None,
+            self.where if learns else None,
             [self.program.known_at, sorted(self.program.windows)] if self.program.trailing else None,
+            *[dump_step(step) for step in lesson],
         ]
         return Parts(code=CODE, parameters=digest(parameters))
 
@@ -162,8 +165,7 @@ class RecipePlanner:
         PlanError
             When there are rows and ``where`` selects none of them.
         """
-        learns = self.program.categories is None and self.program.ordinal and self.where
-        if learns and self.rows.rows and not sum(found["learnt"] for found in scans):
+        if self.program.learns and self.where and self.rows.rows and not sum(found["learnt"] for found in scans):
             raise PlanError(
                 f"none of the {self.rows.rows:,} rows{f' of {self.rows.url}' if self.rows.url else ''} is selected by "
                 f"{self.where!r}: the recipe has nothing to learn from; widen the condition"
@@ -252,6 +254,12 @@ def require(snapshot: object, url: str, stage: str) -> Snapshot:
     if isinstance(snapshot, Snapshot):
         return snapshot
     raise PlanError(f"{stage}: {url} does not exist; run the stage that writes it, or check the URL")
+
+
+def _lesson(program: Program) -> list[int]:
+    """Return the positions of the steps that decide what is kept of a chunk."""
+    found = lessons(program.steps)
+    return sorted({*found.learn, *found.compute})
 
 
 def _all_ids(snapshot: Snapshot, columns: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:

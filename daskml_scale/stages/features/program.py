@@ -7,8 +7,9 @@ data and computes no features; ``transformer`` and ``planner`` are built on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -18,7 +19,9 @@ from daskml_scale.plan.records import digest
 from daskml_scale.spec.base import Spec, seconds
 from daskml_scale.spec.explain import explain
 from daskml_scale.spec.expressions import names
-from daskml_scale.spec.steps import AnyStep, AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing, dump_step
+from daskml_scale.spec.steps import AnyStep, AsOf, EventStep, Lookup, Ordinal, Step, dump_step
+
+from .learning import learns, lessons, reads_rows
 
 FORMAT = 1
 """Version of a recipe's JSON."""
@@ -39,6 +42,8 @@ class Program:
     withheld : tuple of str
         Columns whose value at the row itself never counts in a window or a join of its own table: the
         target and what goes with it, found in ``fit``. Prediction reads no target and still needs to know.
+    learnt : mapping of step position to JSON value
+        What the steps of ``learning`` learnt.
     """
 
     steps: tuple[Step, ...]
@@ -46,11 +51,17 @@ class Program:
     target: str | None = None
     categories: Mapping[str, tuple[str, ...]] | None = None
     withheld: tuple[str, ...] = ()
+    learnt: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features, in order."""
-        return tuple(name for step in self.steps for name in step.outputs())
+        return _unique(name for step in self.steps for name in step.outputs())
+
+    @property
+    def learns(self) -> bool:
+        """Whether fitting must look at the rows that may be learnt from."""
+        return self.categories is None and any(isinstance(step, Ordinal) or learns(step) for step in self.steps)
 
     @property
     def ordinal(self) -> tuple[str, ...]:
@@ -58,15 +69,16 @@ class Program:
         return _unique(name for step in self.steps if isinstance(step, Ordinal) for name in step.of)
 
     @property
-    def trailing(self) -> tuple[Trailing, ...]:
-        return tuple(step for step in self.steps if isinstance(step, Trailing))
+    def trailing(self) -> tuple[EventStep, ...]:
+        """The steps that look at earlier rows of the table."""
+        return tuple(step for step in self.steps if isinstance(step, EventStep))
 
     @property
     def windows(self) -> dict[str, int]:
         """Time column of the trailing steps -> longest window that ends there, ns."""
         longest: dict[str, int] = {}
         for step in self.trailing:
-            longest[step.at] = max(longest.get(step.at, 0), *(nanoseconds(window) for window in step.windows))
+            longest[step.at] = max(longest.get(step.at, 0), *(nanoseconds(window) for window in step.spans()))
         return longest
 
     @property
@@ -75,7 +87,7 @@ class Program:
         found: list[str] = list(names(self.known_at))
         for position, step in enumerate(self.steps):
             made = self.made_before(position)
-            found.extend(name for name in step.reads() if not (reads_features(step) and name in made))
+            found.extend(name for name in step.reads() if not (reads_rows(step) and name in made))
         return _unique(found)
 
     @property
@@ -99,30 +111,39 @@ class Program:
     def scan_columns(self, where: str | None) -> tuple[str, ...]:
         """Return the columns that the fitting pass reads; empty when there is nothing to learn."""
         found: list[str] = []
-        if self.categories is None and self.ordinal:
-            found.extend((*self.ordinal, *(names(where) if where else ())))
+        if self.learns:
+            found.extend((*self.ordinal, *lessons(self.steps).columns, *(names(where) if where else ())))
         if self.trailing:
             found.extend((*names(self.known_at), *self.windows))
         return _unique(found)
 
-    def fitted(self, categories: Mapping[str, Sequence[str]], withheld: Sequence[str] = ()) -> Program:
+    def fitted(
+        self,
+        categories: Mapping[str, Sequence[str]],
+        withheld: Sequence[str] = (),
+        learnt: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Program:
         """Return the same recipe with what fitting learnt."""
-        learnt = {name: tuple(labels) for name, labels in sorted(categories.items())}
-        return replace(self, categories=learnt, withheld=tuple(withheld))
+        sorted_labels = {name: tuple(labels) for name, labels in sorted(categories.items())}
+        return replace(self, categories=sorted_labels, withheld=tuple(withheld), learnt=dict(learnt))
 
     def unfitted(self) -> Program:
         """Return the same recipe before fitting."""
-        return replace(self, categories=None, withheld=())
+        return replace(self, categories=None, withheld=(), learnt={})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as a JSON dict; :meth:`from_dict` is the inverse."""
-        fitted = self.categories is not None and {name: list(labels) for name, labels in self.categories.items()}
+        fitted: dict[str, Any] | None = None
+        if self.categories is not None:
+            categories = {name: list(labels) for name, labels in self.categories.items()}
+            fitted = {"categories": categories, "withheld": list(self.withheld)}
+            fitted.update({"learnt": dict(self.learnt)} if self.learnt else {})
         return {
             "format": FORMAT,
             "steps": [dump_step(step) for step in self.steps],
             "known_at": self.known_at,
             "target": self.target,
-            "fitted": None if fitted is False else {"categories": fitted, "withheld": list(self.withheld)},
+            "fitted": fitted,
         }
 
     @classmethod
@@ -142,18 +163,14 @@ class Program:
         learnt = value.get("fitted")
         if learnt is None:
             return program
-        return program.fitted(learnt["categories"], learnt.get("withheld", [program.target] if program.target else []))
+        withheld = learnt.get("withheld", [program.target] if program.target else [])
+        return program.fitted(learnt["categories"], withheld, learnt.get("learnt", {}))
 
     @property
     def hash(self) -> str:
         """Digest of steps, ``known_at``, target and what fitting learnt."""
         content = self.to_dict()
         return digest(content["steps"], content["known_at"], content["target"], content["fitted"])
-
-
-def reads_features(step: Step) -> bool:
-    """Return whether a step may read features of earlier steps: joins and windows read the table only."""
-    return isinstance(step, (Cyclical, Keep, DateParts, Ordinal))
 
 
 def joined_columns(step: Lookup | AsOf) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from daskml_scale import html
 from daskml_scale.errors import SpecError, UsageError
 from daskml_scale.plan.records import digest
 from daskml_scale.spec.expressions import names
-from daskml_scale.spec.steps import AsOf, Lookup, Step, Trailing
+from daskml_scale.spec.steps import AsOf, EventStep, Lookup, Step
 from daskml_scale.stages.claim import claim
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
@@ -247,7 +247,7 @@ def _reading(step: Step) -> str:
         return f"{step.table} by {step.key}"
     if isinstance(step, AsOf):
         return f"{step.table} by {', '.join((*step.match, step.their_time))}"
-    if isinstance(step, Trailing):
+    if isinstance(step, EventStep):
         by = f" by {', '.join(step.match)}" if step.match else ""
         return f"earlier {step.of}, recorded at {step.at}{by}"
     return ", ".join(step.reads())

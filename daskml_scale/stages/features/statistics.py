@@ -14,6 +14,7 @@ import numpy as np
 
 from daskml_scale.spec.expressions import Coded, Values, evaluate
 
+from .learning import learn_steps, scan_steps
 from .program import Program
 
 _NEVER = (2**63 - 1, -(2**63))
@@ -42,17 +43,22 @@ def scan(program: Program, columns: Mapping[str, Values], rows: int, where: str 
     Returns
     -------
     dict
-        ``learnt``: rows of ``where``; ``categories``: column -> label -> rows; ``known_at``: [first, last] in ns
+        ``learnt``: rows of ``where``; ``categories``: column -> label -> rows; ``steps``: what
+        other steps learn from; ``known_at``: [first, last] in ns
         since 1970, or None; ``at``: time column -> the same.
     """
     found: dict[str, Any] = {"rows": rows}
-    if program.categories is None and program.ordinal:
+    if program.learns:
         wanted = np.ones(rows, dtype=bool)
         if where:
             condition = np.asarray(evaluate(where, columns), dtype="float64")
             wanted = np.broadcast_to(np.nan_to_num(condition) != 0, (rows,))
         found["learnt"] = int(wanted.sum())
         found["categories"] = {name: _counts(columns[name], wanted) for name in program.ordinal}
+        if statistics := scan_steps(
+            program.steps, {name: column[wanted] for name, column in columns.items()}, int(wanted.sum())
+        ):
+            found["steps"] = statistics
     if program.trailing:
         found["known_at"] = _ends(instants(program.known_at, columns, rows))
         found["at"] = {name: _ends(np.asarray(columns[name])) for name in program.windows}
@@ -76,11 +82,13 @@ def learn(program: Program, scans: Iterable[Mapping[str, Any]], withheld: Sequen
     if program.categories is not None:
         return program
     counts: dict[str, dict[str, int]] = {name: {} for name in program.ordinal}
-    for found in scans:
+    chunks = list(scans)
+    learnt = learn_steps(program.steps, [found.get("steps", {}) for found in chunks])
+    for found in chunks:
         for name, labels in found.get("categories", {}).items():
             for label, rows in labels.items():
                 counts[name][label] = counts[name].get(label, 0) + rows
-    return program.fitted({name: sorted(labels) for name, labels in counts.items()}, withheld)
+    return program.fitted({name: sorted(labels) for name, labels in counts.items()}, withheld, learnt)
 
 
 @dataclass(frozen=True, eq=False)

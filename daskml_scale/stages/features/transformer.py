@@ -30,10 +30,14 @@ import numpy as np
 from daskml_scale.engine.worker import CACHE, Cache
 from daskml_scale.plan.units import Unit
 from daskml_scale.spec.expressions import Coded, Values
-from daskml_scale.spec.steps import AsOf, Cyclical, DateParts, Keep, Lookup, Ordinal, Step, Trailing
+from daskml_scale.spec.step_base import EventStep, Step
+from daskml_scale.spec.steps import AsOf, Lookup, Ordinal, Trailing
+from daskml_scale.spec.steps_history import HistoryStep
 
-from . import joins, kernels
+from . import history, joins, kernels
+from .learning import reads_rows
 from .program import Program, joined_columns
+from .rowwise import rowwise
 from .statistics import Ranges, instants, scan
 
 
@@ -143,8 +147,9 @@ class RowTransformer:
         out = np.empty((stop - start, len(self.program.features)), dtype=dtype)
         for position, step in enumerate(self.program.steps):
             join = self.join(position, cache) if isinstance(step, (Lookup, AsOf)) else None
-            columns = {**rows, **made} if _rowwise(step) else rows
-            arrays = self._step(step, columns, known_at, join, events, self._itself(step, start, stop, halo))
+            columns = {**rows, **made} if reads_rows(step) else rows
+            itself = self._itself(step, start, stop, halo)
+            arrays = self._step(position, columns, known_at, join, events, itself)
             made.update(zip(step.outputs(), arrays, strict=True))
         with np.errstate(over="ignore", invalid="ignore"):
             for column, name in enumerate(self.program.features):
@@ -153,7 +158,7 @@ class RowTransformer:
 
     def _step(
         self,
-        step: Step,
+        position: int,
         columns: Mapping[str, Values],
         known_at: np.ndarray,
         join: joins.Join | None,
@@ -161,19 +166,11 @@ class RowTransformer:
         itself: np.ndarray | None,
     ) -> list[np.ndarray]:
         """Return the features of one step, float64, each of shape (rows,)."""
+        step = self.program.steps[position]
         match step:
-            case DateParts():
-                return kernels.date_parts(np.asarray(columns[step.of]), step.parts, step.zone)
-            case Cyclical():
-                pairs = zip(step.of, step.periods, strict=True)
-                return [
-                    wave for name, period in pairs for wave in kernels.cyclical(kernels.numbers(columns[name]), period)
-                ]
             case Ordinal():
                 learnt = self.program.categories or {}
                 return [kernels.ordinal(_coded(columns[name]), learnt[name], step.unknown) for name in step.of]
-            case Keep():
-                return [kernels.numbers(columns[name]) for name in step.of]
             case Lookup():
                 assert join is not None
                 return joins.lookup(step, join, columns)
@@ -182,7 +179,10 @@ class RowTransformer:
                 return joins.as_of(step, join, columns, known_at, itself)
             case Trailing():
                 return joins.trailing(step, columns, known_at, events, itself)
-        raise TypeError(f"{type(step).__name__} has no kernel")
+            case HistoryStep():
+                hidden = step.of in self.program.withheld
+                return history.history(step, columns, known_at, events, itself, hidden=hidden)
+        return rowwise(step, columns, self.program.learnt.get(str(position)), len(known_at))
 
     def join(self, position: int, cache: Cache = CACHE) -> joins.Join:
         """Return the prepared table of the lookup or as-of step at ``position``, from the cache of this process."""
@@ -196,7 +196,7 @@ class RowTransformer:
     def _itself(self, step: Step, start: int, stop: int, halo: Ranges) -> np.ndarray | None:
         """Return where each row is among those that a step looks at, -1 where it is not; ``None`` if it may count."""
         withheld = self.program.withheld
-        if isinstance(step, Trailing) and step.of in withheld:
+        if isinstance(step, HistoryStep) or (isinstance(step, EventStep) and step.of in withheld):
             return places(halo, start, stop)
         if isinstance(step, AsOf) and step.table in self.own and not set(withheld).isdisjoint(step.take):
             return np.arange(start, stop)
@@ -206,10 +206,6 @@ class RowTransformer:
         names = self.program.event_columns
         pieces = [self.rows.read(names, start, stop) for start, stop in halo or ((0, 0),)]
         return {name: concatenate([piece[name] for piece in pieces]) for name in names}
-
-
-def _rowwise(step: Step) -> bool:
-    return not isinstance(step, (Lookup, AsOf, Trailing))
 
 
 def _coded(column: Values) -> Coded:

@@ -1,0 +1,72 @@
+"""Steps on categories: one-hot, hashing, count encoding. Labels count, never codes.
+
+What they learn is in ``stages.features.learning``. No numbers are computed here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .base import Column
+from .step_base import Columns, Step
+
+
+class OneHot(Step):
+    """1 in the feature of the row's category, 0 elsewhere: ``<of>_<level>`` per level.
+
+    ``levels`` names the levels, so that the features are known before ``fit``. Any other category, rare
+    or never seen, counts in ``<of>_other`` (``unknown: other``) or nowhere (``unknown: zeros``). A missing
+    category is 0 everywhere.
+    """
+
+    step: ClassVar[str] = "one_hot"
+    of: Column
+    levels: Annotated[list[str], Field(min_length=1)]
+    unknown: Literal["other", "zeros"] = "other"
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def outputs(self) -> tuple[str, ...]:
+        return (*(f"{self.of}_{level}" for level in self.levels), *([f"{self.of}_other"] * (self.unknown == "other")))
+
+
+class Hashing(Step):
+    """One-hot of the hash of a category, in ``buckets`` features ``<of>_hash_<n>``: nothing is learnt.
+
+    The hash is MurmurHash3 of the label, as in scikit-learn's ``FeatureHasher``; a sign that the hash
+    gives keeps collisions from adding up (``signed``).
+    """
+
+    step: ClassVar[str] = "hashing"
+    of: Column
+    buckets: Annotated[int, Field(ge=1, le=65536)]
+    signed: bool = True
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(f"{self.of}_hash_{bucket}" for bucket in range(self.buckets))
+
+
+class Count(Step):
+    """How many of the rows seen in ``fit`` have the row's category: ``<name>_count``; 0 for one never seen.
+
+    ``share`` divides by the rows that have a category. Missing gives NaN.
+    """
+
+    step: ClassVar[str] = "count"
+    of: Columns
+    share: bool = False
+
+    def reads(self) -> tuple[str, ...]:
+        return tuple(self.of)
+
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(f"{name}_count" for name in self.of)
+
+
+CATEGORY_STEPS: tuple[type[Step], ...] = (OneHot, Hashing, Count)

@@ -1,0 +1,174 @@
+"""Kernels of the steps on the history of an entity. What a history is: ``spec.steps_history``.
+
+A value depends on the events of the row's own history only, taken in one order (time, then table order):
+not on chunks, not on other entities, not on anything recorded after ``known_at``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daskml_scale.spec.expressions import Values
+from daskml_scale.spec.steps_history import Diff, ExponentialMean, ForwardFill, HistoryStep, Lag, Rolling, Since
+
+from .joins import Keys, Timeline
+from .kernels import numbers
+from .program import nanoseconds
+
+_BLOCK = 1 << 20
+"""Most events of windows that are looked at together."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Histories:
+    """Where the history of each row lies in the timeline.
+
+    Attributes
+    ----------
+    start, stop : ndarray of int, shape (rows,)
+        Events [start, stop) of the timeline.
+    own : ndarray of int, shape (rows,)
+        1 where the newest event is the row itself.
+    values : ndarray of float64, shape (events + 1,)
+        In the order of the timeline; the last one is NaN, for no event.
+    times : ndarray of int64, shape (events,)
+        ns since 1970, in the order of the timeline.
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    own: np.ndarray
+    values: np.ndarray
+    times: np.ndarray
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return values at places of the timeline, NaN where a place is not in the row's history."""
+        return np.asarray(self.values[np.where((places >= self.start) & (places < self.stop), places, -1)])
+
+    def last(self, wanted: np.ndarray) -> np.ndarray:
+        """Return the place of the newest event that is wanted, -1 where the history has none; shape (rows,)."""
+        newest = np.maximum.accumulate(np.append(-1, np.where(wanted, np.arange(len(wanted)), -1)))[self.stop]
+        return np.where((self.stop > self.start) & (newest >= self.start), newest, -1)
+
+
+def history(
+    step: HistoryStep,
+    columns: Mapping[str, Values],
+    known_at: np.ndarray,
+    events: Mapping[str, Values],
+    itself: np.ndarray | None,
+    *,
+    hidden: bool = False,
+) -> list[np.ndarray]:
+    """Return the features of a step, float64, each of shape (rows,).
+
+    Parameters
+    ----------
+    columns : mapping of match column to Values of shape (rows,)
+    known_at : ndarray of datetime64, shape (rows,)
+    events : mapping of column to Values of shape (events,)
+        Rows of the table, in table order: at least all whose ``at`` lies in ``(known_at - within, known_at]``.
+    itself : ndarray of int, shape (rows,), optional
+        Which event is the row itself, -1 for none.
+    hidden : bool
+        Whether the row's own value never counts: it is the target or goes with it.
+    """
+    found = _histories(step, columns, known_at, events, itself, hidden=hidden)
+    with np.errstate(all="ignore"):
+        match step:
+            case Lag():
+                return [found.at(found.stop - found.own - lag) for lag in step.lags]
+            case Diff():
+                newest = found.at(found.stop - 1)
+                return [newest - found.at(found.stop - 1 - lag) for lag in step.lags]
+            case Rolling():
+                made = _rolling(found, step.events, step.stats)
+                return [made[stat] for stat in step.stats]
+            case ExponentialMean():
+                return [_exponential(found, known_at, nanoseconds(step.half_life))]
+            case Since():
+                place = found.last(~np.isnan(found.values[:-1]) & (found.values[:-1] != 0))
+                seconds = (known_at.astype("datetime64[ns]").view("int64") - np.append(found.times, 0)[place]) / 1e9
+                return [np.where(place < 0, np.nan, seconds)]
+            case ForwardFill():
+                return [found.values[found.last(~np.isnan(found.values[:-1]))]]
+    raise TypeError(f"{type(step).__name__} has no kernel")
+
+
+def _histories(
+    step: HistoryStep,
+    columns: Mapping[str, Values],
+    known_at: np.ndarray,
+    events: Mapping[str, Values],
+    itself: np.ndarray | None,
+    *,
+    hidden: bool,
+) -> _Histories:
+    times = np.asarray(events[step.at]).astype("datetime64[ns]")
+    keys = Keys([events[name] for name in step.match], len(times))
+    timeline = Timeline(keys.own, times)
+    groups = keys.encode([columns[name] for name in step.match], len(known_at))
+    stop = timeline.count(groups, known_at)
+    start = timeline.count(groups, known_at - np.timedelta64(nanoseconds(step.within), "ns"))
+    start = np.minimum(start, stop)  # a window that begins before 1677 would wrap around
+    place = np.full(len(known_at), -1) if itself is None else timeline.places(len(times), itself)
+    inside = (place >= start) & (place < stop)
+    stop = np.where(inside, place + (not hidden), stop)
+    values = np.append(numbers(events[step.of])[timeline.order], np.nan)
+    own = (inside & (not hidden)).astype("int64")
+    return _Histories(start, stop, own, values, times[timeline.order].view("int64"))
+
+
+def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return statistics of the newest ``events`` events, added from the oldest to the newest."""
+    longest = int((found.stop - found.start).max(initial=0))
+    back = range(min(events, longest), 0, -1)
+    rows = len(found.stop)
+    count, total = np.zeros(rows), np.zeros(rows)
+    low, high = np.full(rows, np.nan), np.full(rows, np.nan)
+    for steps_back in back:
+        value = found.at(found.stop - steps_back)
+        here = ~np.isnan(value)
+        count += here
+        total += np.where(here, value, 0.0)
+        low, high = np.fmin(low, value), np.fmax(high, value)
+    mean = np.where(count > 0, total / count, np.nan)
+    made = {"count": count, "sum": np.where(count > 0, total, np.nan), "mean": mean, "min": low, "max": high}
+    if "std" in stats:
+        squares = np.zeros(rows)
+        for steps_back in back:
+            value = found.at(found.stop - steps_back) - mean
+            squares += np.where(np.isnan(value), 0.0, value * value)
+        made["std"] = np.where(count > 1, np.sqrt(squares / (count - 1)), np.nan)
+    return made
+
+
+def _exponential(found: _Histories, known_at: np.ndarray, half_life: int) -> np.ndarray:
+    """Return the weighted mean of each history; weights count from its newest event, so that none overflows."""
+    newest = np.append(found.times, 0)[found.last(~np.isnan(found.values[:-1]))]
+    result = np.full(len(known_at), np.nan)
+    for first, last in _blocks(found.stop - found.start):
+        start, length = found.start[first:last], (found.stop - found.start)[first:last]
+        row = np.repeat(np.arange(last - first), length)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length) + start[row]
+        value = found.values[place]
+        used = ~np.isnan(value)
+        row, place, value = row[used], place[used], value[used]
+        weight = np.exp2((found.times[place] - newest[first:last][row]) / half_life)
+        total = np.bincount(row, weight * value, minlength=last - first)
+        result[first:last] = total / np.bincount(row, weight, minlength=last - first)
+    return result
+
+
+def _blocks(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Cut rows where the events of their histories exceed a block; one row is never cut."""
+    until = np.cumsum(lengths)
+    first = 0
+    while first < len(lengths):
+        before = until[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(until, before + _BLOCK, "right")))
+        yield first, last
+        first = last

@@ -1,0 +1,163 @@
+"""Features of the steps that look at the row itself, learnt or not: one dispatch for fitting and transforming.
+
+A step that learns is given what it learnt, a JSON value made by ``learning``. Every value depends on its
+own row alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from daskml_scale.spec.expressions import Coded, Values, evaluate
+from daskml_scale.spec.step_base import Step
+from daskml_scale.spec.steps import Cyclical, DateParts, Keep
+from daskml_scale.spec.steps_categories import Count, Hashing, OneHot
+from daskml_scale.spec.steps_numeric import (
+    PCA,
+    Bin,
+    Clip,
+    Compute,
+    Impute,
+    Interactions,
+    Log,
+    MinMax,
+    Robust,
+    Standardize,
+)  # fmt: skip
+
+from . import kernels
+from .kernels import numbers
+
+
+def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -> list[np.ndarray]:
+    """Return the features of one step, float64, each of shape (rows,).
+
+    Parameters
+    ----------
+    step : Step
+        Of one of the kinds that look at one row at a time.
+    columns : mapping of column or earlier feature to Values of shape (rows,)
+    learnt : JSON value or None
+        What the step learnt in ``fit``.
+
+    Raises
+    ------
+    TypeError
+        When the step is of another kind.
+    """
+    match step:
+        case DateParts():
+            return kernels.date_parts(np.asarray(columns[step.of]), step.parts, step.zone)
+        case Cyclical():
+            pairs = zip(step.of, step.periods, strict=True)
+            return [wave for name, period in pairs for wave in kernels.cyclical(numbers(columns[name]), period)]
+        case Keep():
+            return [numbers(columns[name]) for name in step.of]
+        case Compute():
+            return [_computed(text, columns, rows) for text in step.features.values()]
+        case OneHot():
+            return one_hot(_coded(columns[step.of]), step)
+        case Hashing():
+            return hashing(_coded(columns[step.of]), step)
+        case Count():
+            return [counts(_coded(columns[name]), learnt[name], step.share) for name in step.of]
+    values = [numbers(columns[name]) for name in step.reads()]
+    match step:
+        case Interactions():
+            with np.errstate(over="ignore", invalid="ignore"):
+                return [one * other for one, other in combinations(values, 2)]
+        case PCA():
+            return _project(np.stack(values, axis=1), learnt)
+        case Impute():
+            return _imputed(step, values, learnt)
+    with np.errstate(all="ignore"):
+        return [_scaled(step, name, array, learnt) for name, array in zip(step.reads(), values, strict=True)]
+
+
+def _scaled(step: Step, name: str, values: np.ndarray, learnt: Any) -> np.ndarray:
+    match step:
+        case Standardize() | Robust():
+            centre, scale = learnt[name]
+            return np.asarray((values - centre) / scale)
+        case MinMax():
+            first, last = learnt[name]
+            width = (last - first) or 1.0
+            return np.asarray((values - first) / width * (step.high - step.low) + step.low)
+        case Log():
+            result = np.log1p(values) if step.plus_one else np.log(values)
+            return np.asarray(np.where(np.isneginf(result), np.nan, result))
+        case Clip():
+            return np.asarray(np.clip(values, step.low, step.high))
+        case Bin():
+            inner = np.asarray(learnt[name], dtype="float64")[1:-1]
+            return np.where(np.isnan(values), np.nan, np.searchsorted(inner, values, "right").astype("float64"))
+    raise TypeError(f"{type(step).__name__} has no kernel")
+
+
+def _imputed(step: Impute, values: list[np.ndarray], learnt: Any) -> list[np.ndarray]:
+    fills = [step.value if learnt is None else learnt[name] for name in step.of]
+    absent = [np.isnan(array) for array in values]
+    filled = [
+        np.where(gone, np.nan if fill is None else fill, array)
+        for array, gone, fill in zip(values, absent, fills, strict=True)
+    ]
+    return filled + [gone.astype("float64") for gone in absent if step.indicator]
+
+
+def _computed(text: str, columns: Mapping[str, Values], rows: int) -> np.ndarray:
+    return np.broadcast_to(numbers(evaluate(text, columns)), (rows,))
+
+
+def _project(values: np.ndarray, learnt: Any) -> list[np.ndarray]:
+    """Return components; each is a sum in the order of the columns, whatever the number of rows."""
+    centred = values - np.asarray(learnt["mean"])
+    found = []
+    with np.errstate(all="ignore"):
+        for component in learnt["components"]:
+            total = np.zeros(len(values))
+            for column, weight in enumerate(component):
+                total += centred[:, column] * weight
+            found.append(total)
+    return found
+
+
+def _coded(column: Values) -> Coded:
+    if not isinstance(column, Coded):
+        raise TypeError(f"a column of {column.dtype} is not a category")
+    return column
+
+
+def _by_label(column: Coded, table: list[float], absent: float) -> np.ndarray:
+    """Return the number of each row's label; ``absent`` where the category is missing."""
+    return np.array([*table, absent])[np.where(column.codes < 0, -1, column.codes)]
+
+
+def one_hot(column: Coded, step: OneHot) -> list[np.ndarray]:
+    """Return an indicator per level, and one for all other categories if the step has one."""
+    found = [_by_label(column, [float(label == level) for label in column.labels], 0.0) for level in step.levels]
+    if step.unknown == "other":
+        found.append(_by_label(column, [float(label not in step.levels) for label in column.labels], 0.0))
+    return found
+
+
+def hashing(column: Coded, step: Hashing) -> list[np.ndarray]:
+    """Return 1 (or the hash's sign) in the bucket of each row's category, as ``sklearn.FeatureHasher``."""
+    from sklearn.utils import murmurhash3_32
+
+    hashes = [int(murmurhash3_32(label, seed=0, positive=False)) for label in column.labels]
+    buckets = [abs(value) % step.buckets for value in hashes]
+    signs = [-1.0 if step.signed and value < 0 else 1.0 for value in hashes]
+    return [
+        _by_label(column, [sign * (own == bucket) for own, sign in zip(buckets, signs, strict=True)], 0.0)
+        for bucket in range(step.buckets)
+    ]
+
+
+def counts(column: Coded, learnt: Mapping[str, int], share: bool) -> np.ndarray:
+    """Return how often each row's category was seen in ``fit``, or its share of those seen."""
+    total = max(1, sum(learnt.values())) if share else 1
+    return _by_label(column, [learnt.get(label, 0) / total for label in column.labels], np.nan)
