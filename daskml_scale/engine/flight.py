@@ -260,7 +260,8 @@ class Flight:
         elif _is(result, "CancelledError") and batch.attempt < LOST_WORKERS:
             self.again.append(Batch(batch.units, batch.attempt + 1, batch.suspect, batch.race))
             self.placed = None  # the workers that held the kernel may be gone: place it again
-            if self.client.status != "running" or "connection" in str(result):
+            gone = self.client.status != "running" or "connection" in str(result)
+            if gone and task.future.client is self.client:  # else another task told of the same loss before
                 self._scheduler_lost(str(result))
             return _NOTHING
         elif task.future.status != "error" and batch.attempt < LOST_WORKERS:
@@ -271,7 +272,15 @@ class Flight:
         # The batch itself could not run (the kernel does not import there, say): no unit is to blame, and a
         # retry would fail alike.
         why = f"{type(result).__name__}: {result}"[:2000]
-        return failed(self._unanswered(batch), Failure(why, kinds=(type(result).__name__,)), batch.attempt)
+        return self._failed(batch, Failure(why, kinds=(type(result).__name__,)))
+
+    def _failed(self, batch: Batch, failure: Failure, worker: str = "") -> Finished:
+        """Fail what has no result yet; copies of it that come later do not count."""
+        units = self._unanswered(batch)
+        if batch.race is not None:
+            batch.race.done.update(unit.key for unit in units)
+            self._end_race(batch.race)
+        return failed(units, failure, batch.attempt, worker)
 
     def _finished(self, batch: Batch, worker: str, rows: Rows) -> Finished:
         units = batch.units[: len(rows)]
@@ -311,7 +320,7 @@ class Flight:
         self.tell(f"{self.name}: worker {where} was lost; its {len(units)} units run again in a child process")
         if batch.attempt >= LOST_WORKERS:
             why = f"WorkerLost: {LOST_WORKERS} workers were lost while this unit was on them"
-            return failed(units, Failure(why, kinds=("WorkerLost",)), batch.attempt, where)
+            return self._failed(batch, Failure(why, kinds=("WorkerLost",)), where)
         self.suspects.append(Batch(units, batch.attempt + 1, suspect=True, race=batch.race))
         return _NOTHING
 

@@ -147,7 +147,7 @@ def child(pipe: Connection) -> None:
         return
     pipe.send_bytes(_READY)
     for argument in arguments:
-        pipe.send_bytes(packed(run_units(call, [argument], limits)))
+        pipe.send_bytes(packed(run_units(call, [argument], limits), limits.result_bytes))
 
 
 def _end_with(pipe: Any) -> None:

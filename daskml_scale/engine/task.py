@@ -188,11 +188,11 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
     with threadpoolctl.threadpool_limits(limits=context.threads):
         keys, payloads, weights = pickle.loads(units)
         rows = run_units(*calls(kernel, keys, payloads, weights, context), limits)
-    return context.name, packed(rows)
+    return context.name, packed(rows, limits.result_bytes)
 
 
-def packed(rows: Rows) -> bytes:
-    """Pickle rows; a value that cannot be pickled fails its own unit.
+def packed(rows: Rows, result_bytes: int = 1 << 62) -> bytes:
+    """Pickle rows; a value that cannot be pickled, or takes more than ``result_bytes`` then, fails its own unit.
 
     Values go in one pickle where all are of classes that every process has, else each in its own, by
     value where only cloudpickle can (classes and functions of a notebook).
@@ -200,13 +200,19 @@ def packed(rows: Rows) -> bytes:
     alone = any(_module(kind) not in _EVERYWHERE for kind in {value.__class__ for value in rows.values})
     if not alone:
         try:
-            return pickle.dumps((False, rows.values, rows.failures, rows.nanoseconds), protocol=5)
+            data = pickle.dumps((False, rows.values, rows.failures, rows.nanoseconds), protocol=5)
+            if len(data) <= result_bytes:
+                return data
+            del data
         except Exception:
             alone = True
     values = []
     for position, value in enumerate(rows.values):
         try:
             values.append(_pickled(value))
+            if len(values[-1]) > result_bytes:  # what lies inside an object of a user has no size before
+                rows.failures[position] = too_large(len(values[-1]), result_bytes)
+                values[-1] = _pickled(None)
         except Exception as raised:
             values.append(_pickled(None))
             rows.failures[position] = Failure(

@@ -62,7 +62,15 @@ def unstick(client: Any, keys: list[str], seconds: float) -> str:
     if not addresses:
         return f"{text}; every worker answers, so nothing is restarted: stop the run if a unit hangs"
     try:
-        client.restart_workers(addresses, timeout=30, raise_for_error=False)
+        # As ``client.restart_workers``, which refuses workers without a nanny, such as those of our clusters: the
+        # scheduler lets go of them, and their cluster replaces them.
+        client.sync(
+            client.scheduler.restart_workers,
+            workers=addresses,
+            timeout=30,
+            on_error="return",
+            stimulus_id="daskml-watchdog",
+        )
     except Exception as raised:
         return f"{text}; restarting {', '.join(addresses)} failed ({raised!r})"
     return f"{text}; restarted {', '.join(addresses)}, which did not answer: their tasks run again"

@@ -18,6 +18,7 @@ from daskml_scale.engine.task import (
     unpacked,
 )
 from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.plan.records import Written
 from daskml_scale.plan.units import Unit
 
 
@@ -65,6 +66,13 @@ def test_a_result_larger_than_the_driver_takes_fails_its_own_unit():
     assert [value and len(value) for value in found.values] == [10, None, 20]
     assert "returned 3 MiB and the driver takes 2 MiB" in found.failures[1].error
     assert "ResultTooLargeError" in found.failures[1].kinds
+
+
+def test_a_large_result_inside_an_object_is_found_when_it_is_pickled():
+    sizes = [10, 3 << 20, 20]
+    found = unpacked(packed(rows(OnPayload(lambda size: Written({}, size, "x" * size)), sizes), 2 << 20))
+    assert [value and value.rows for value in found.values] == [10, None, 20]
+    assert "returned 3 MiB and the driver takes 2 MiB" in found.failures[1].error
 
 
 @pytest.mark.parametrize("value", [1, "text", None, [1, {"a": 2.0}], {1, 2}])

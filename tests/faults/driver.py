@@ -25,7 +25,8 @@ def main(scripts: str, *words: str) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     if DRIVER_MEMORY in os.environ:
         # Linux does not enforce this limit; Dask believes it.
-        resource.setrlimit(resource.RLIMIT_RSS, (int(os.environ[DRIVER_MEMORY]) << 20, resource.RLIM_INFINITY))
+        size = int(os.environ[DRIVER_MEMORY]) << 20
+        resource.setrlimit(resource.RLIMIT_RSS, (size, size))
     found = {stage: Script.from_dict(data) for stage, data in json.loads(Path(scripts).read_text()).items()}
     build = Builder.build
 

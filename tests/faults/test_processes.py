@@ -145,7 +145,7 @@ def test_one_blow_after_another(seed, table, whole, start):
 
 def test_when_all_workers_are_stopped_the_watchdog_restarts_them(table, whole, start):
     draw = Draw("watchdog", 0)
-    environ = {"DASK_DASKML_SCALE__STALL_SECONDS": "3"}
+    environ = {"DASK_DASKML_SCALE__STALL_SECONDS": "3", "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s"}
     run = start(table, STAGE, environ=environ, delay=DELAY, moments=draw.moments(UNITS))
     run.reach()
     run.strike(signal.SIGSTOP, *run.workers())

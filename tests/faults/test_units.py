@@ -115,15 +115,15 @@ def test_a_call_that_hangs_is_overtaken(table, whole, start):
 
 
 def test_a_result_too_large_for_the_driver_fails_its_own_unit(table, whole, start, tmp_path):
-    """A driver of 800 MiB, and a result that a worker can hold and send."""
+    """A quarter of what the driver believes to have is 325 MiB; the result has 334, and its worker can send it."""
     one = tmp_path / "one.yaml"
-    one.write_text(CLUSTER.replace("min: 2, max: 2", "min: 1, max: 1"))
-    guilty = [Fault(GUILTY, "large", amount=250e6)]
-    run = start(table, STAGE, cluster=str(one), environ={DRIVER_MEMORY: "800"}, delay=DELAY, faults=guilty)
+    one.write_text(CLUSTER.replace("min: 2, max: 2", "min: 1, max: 1").replace("700MiB", "1200MiB"))
+    guilty = [Fault(GUILTY, "large", amount=350e6)]
+    run = start(table, STAGE, cluster=str(one), environ={DRIVER_MEMORY: "1300"}, delay=DELAY, faults=guilty)
     ended = run.end()
     assert ended.code == 1, ended.said
     guilty_alone(run, whole)
     assert not repeated(run)
     error = unfinished(run.store, STAGE)[GUILTY]
     assert "TooLarge" in error
-    assert "MiB" in error
+    assert "returned 334 MiB" in error
