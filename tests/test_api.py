@@ -94,9 +94,7 @@ def test_a_dry_run_writes_nothing_and_agrees_with_the_run(workflow, tmp_path):
     assert not (tmp_path / "store").exists()
     summary = dms.run(workflow)
     planned = {row.name: row.units for row in rows}
-    assert {row.name: row.units for row in summary.stages if row.name != "predictions"} == {
-        name: units for name, units in planned.items() if name != "predictions"
-    }
+    assert {row.name: row.units for row in summary.stages} == planned
     assert all(row.units == 0 and row.reused > 0 for row in dms.dry_run(workflow))
 
 
@@ -316,10 +314,28 @@ def test_a_dry_run_after_a_change_plans_what_the_run_then_does(workflow):
     workflow.write_text(workflow.read_text().replace("known_at: t\n", "known_at: t - hours(1)\n"))
     planned = {row.name: row.units for row in dms.dry_run(workflow)}
     done = {row.name: row.units - row.reused for row in dms.run(workflow).stages}
-    assert {name: units for name, units in planned.items() if name != "predictions"} == {
-        name: units for name, units in done.items() if name != "predictions"
-    }
-    assert planned["predictions"] > 0
+    assert planned == done
+
+
+def test_a_first_dry_run_counts_every_pass_and_says_what_it_waits_for(workflow, tmp_path):
+    """Prediction reads windows and joined tables too: their passes count, though no model exists yet."""
+    text = workflow.read_text().replace("known_at: t", "known_at: t\n    tables: {same: rows}")
+    steps = "[{trailing: {of: x, at: t, windows: [3h], stat: sum}}, {lookup: {table: same, key: number, take: [z]}}, "
+    workflow.write_text(text.replace("steps: [", f"steps: {steps}"))
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    (tmp_path / "rows.csv").write_text(
+        "\n".join([lines[0] + ",number", *(f"{x},{n}" for n, x in enumerate(lines[1:]))])
+    )
+    planned = {row.name: row for row in dms.dry_run(workflow)}
+    done = {row.name: row.units for row in dms.run(workflow).stages}
+    assert {name: row.units for name, row in planned.items()} == done
+    assert done["predictions"] > 10 + 1  # its rows, the scan of the windows, the keys of the table
+    assert planned["predictions"].note == "its input is written by model, rows"
+    assert "10 chunks to scan, then 10 shards" in planned["predictions"].grid
+    (tmp_path / "store" / "predictions.ledger").rename(tmp_path / "away")
+    after = {row.name: row for row in dms.dry_run(workflow)}["predictions"]
+    assert (after.units, after.grid) == (planned["predictions"].units, planned["predictions"].grid)
+    assert 0.5 < planned["predictions"].memory / after.memory < 2
 
 
 def test_submitting_from_python_gives_the_run_to_watch(workflow):

@@ -196,8 +196,7 @@ def _why(row: Any) -> str:
     reasons = ", ".join(
         reason if alike else f"{count:,} of {plural(total, 'unit')}: {reason}" for reason, count in row.reasons.items()
     )
-    # What a planned stage waits for is in the workflow; only a stage that cannot be planned yet has to say so.
-    return "; ".join(part for part in (row.grid, reasons) if part) or row.note
+    return "; ".join(part for part in (row.grid, reasons, row.note) if part)
 
 
 def status(run: RunRecord, now: float, here: str = "") -> RenderableType:

@@ -25,7 +25,7 @@ from daskml_scale.storage import files, stores
 from .base import Input, Ref, StageBase, StageResult
 from .claim import claim
 from .features.planner import CODE as FEATURES_CODE
-from .features.planner import RecipePlanner, require
+from .features.planner import Ready, RecipePlanner, require
 from .functions import Sent, code_digest
 from .isolate import GIVE_UP
 from .matrix import FEATURES
@@ -69,6 +69,8 @@ class PredictStage(StageBase):
         ``quarantine`` (rows that fail are missing, with a status), or ``raise``: the first fails its unit.
     trusted : tuple of str
         Types that the model file may hold beyond scikit-learn's.
+    expected : mapping, optional
+        The recipe that the model will have, for plans before it is trained.
     """
 
     input: str
@@ -81,6 +83,7 @@ class PredictStage(StageBase):
     max_bad: int = 0
     on_error: str = "quarantine"
     trusted: tuple[str, ...] = ()
+    expected: Mapping[str, Any] | None = None
     kind: str = "predict"
 
     def reads(self) -> Mapping[str, Ref]:
@@ -93,7 +96,7 @@ class PredictStage(StageBase):
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         table = require(inputs["input"], self.input, self.name)
         if not isinstance(inputs["bundle"], FileId):
-            return self._before_training(Layout.of(table, self.matrix), records)
+            return self._before_training(Layout.of(table, self.matrix), inputs, records)
         bundle = Bundle(self.bundle, read_manifest(self.bundle), self.trusted)
         output = Output.of("" if self.function else self.method, bundle.schema, self.matrix.dtype, self.output)
         model, layout = Model(bundle, self.method, output, self.function), Layout.of(table, self.matrix, output)
@@ -123,11 +126,19 @@ class PredictStage(StageBase):
         planner.check()
         return planner
 
-    def _before_training(self, layout: Layout, records: Mapping[str, Record]) -> Plan:
+    def _before_training(self, layout: Layout, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         """Return the plan of a dry run whose model is not trained yet: units and grid, no work."""
         units = [(Unit(row_key(start, layout.shard), None, stop - start), "") for start, stop in layout.ranges]
         memory = layout.shard * 8 * 3 * len(layout.table.variables)
-        return select(units, Parts(code=CODE), records, grid=layout.grid, memory=memory, rows=layout.table.rows)
+        rows = select(units, Parts(code=CODE), records, grid=layout.grid, memory=memory, rows=layout.table.rows)
+        if self.expected is None:
+            return rows
+        planner = self._planner(layout.table, self.expected, inputs)
+        scan = planner.scan(records)
+        memory = max(memory, scan.memory, Ready(planner.program, planner, None).memory(0, layout.shard, 8))
+        if scan.units:
+            return replace(scan, later=len(units), grid=f"{scan.grid}, then {layout.grid}", memory=memory)
+        return after(scan, replace(rows, memory=memory))
 
     def _recipe_rows(self, layout: Layout, model: Model, planner: RecipePlanner, records: Mapping[str, Record]) -> Plan:
         """Return the plan of the second pass over a raw table."""

@@ -159,12 +159,13 @@ class Builder:
         from .predict import PredictStage
 
         function = Sent(find(spec.method, self.modules), self.modules) if ":" in spec.method else None
+        features = self._features_of(spec.model)
         return PredictStage(
             name,
             self.ledger(name),
             input=self.dataset(spec.input),
             bundle=self.model(spec.model),
-            tables=self._tables(spec.tables or self._tables_of(spec.model)),
+            tables=self._tables(spec.tables or (features.tables if features else {})),
             method=spec.method.rpartition(":")[2],
             function=function,
             output=spec.output.model_dump(exclude_none=True) or None,
@@ -172,6 +173,7 @@ class Builder:
             max_bad=spec.max_bad,
             on_error=spec.on_error,
             trusted=self.trusted(spec.model),
+            expected=None if features is None else _recipe(features),
         )
 
     def _rechunk(self, name: str, spec: RechunkSpec) -> Stage:
@@ -208,11 +210,19 @@ class Builder:
             retry=spec.retry,
         )
 
-    def _tables_of(self, model: str) -> Mapping[str, str]:
-        """Return the tables that the model's features stage joins: what the recipe needs to run again."""
+    def _features_of(self, model: str) -> FeaturesSpec | None:
+        """Return the features stage that a model is trained on: its recipe and the tables that it joins."""
         trained = self.workflow.stages[model]
         features = self.workflow.stages[trained.input] if isinstance(trained, TrainSpec) else None
-        return features.tables if isinstance(features, FeaturesSpec) else {}
+        return features if isinstance(features, FeaturesSpec) else None
+
+
+def _recipe(spec: FeaturesSpec) -> dict[str, Any]:
+    """Return a recipe as a model will carry it; what it will have learnt is left empty."""
+    from .features.program import Program
+
+    program = Program(tuple(spec.steps), spec.known_at)
+    return program.fitted(dict.fromkeys(program.ordinal, ())).to_dict()
 
 
 _KINDS: dict[type[StageSpec], Callable[[Builder, str, Any], Stage]] = {

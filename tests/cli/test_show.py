@@ -225,7 +225,7 @@ def test_a_plan_shows_units_memory_and_why():
     lines = written(show.plan(rows)).splitlines()
     assert lines[1].split(maxsplit=4)[:4] == ["a", "ingest", "3", "1"]
     assert lines[1].endswith("2.0 KiB  4 chunks; 3 of 4 units: new")
-    assert lines[2].endswith("-  3 shards; 1 of 3 units: new, 2 of 3 units: input changed")
+    assert lines[2].endswith("-  3 shards; 1 of 3 units: new, 2 of 3 units: input changed; its input is written by a")
     assert lines[3].endswith("-  planned after b")
     assert lines[-1] == "6 units to run, 1 reused. Nothing was written. Memory is per task."
 
