@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from .memory import Need
 
 
 class Unit(NamedTuple):
@@ -230,6 +227,14 @@ class Why:
         return self.other.get(key, self.usual)
 
 
+class Needs(Protocol):
+    """What the projected memory of a unit is made of."""
+
+    def refusal(self, limit: int) -> str:
+        """Return why it does not fit into ``limit`` bytes, and what would."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One pass of a stage: what to run now, what is reused, and why.
@@ -257,8 +262,8 @@ class Plan:
         For people: ``17 shards of 20,000 rows``.
     memory : int
         Projected peak bytes of one unit.
-    need : Need or None
-        What these bytes are made of, where the stage's units are blocks of a grid.
+    need : Needs or None
+        What these bytes are made of; a stage of blocks of a grid gives ``plan.memory.Need``.
     beside : mapping of str to Template
         Datasets to create before the units run that the stage removes when it is finished, by URL.
     rows : int
@@ -279,7 +284,7 @@ class Plan:
     template: Template | None = None
     grid: str = ""
     memory: int = 0
-    need: Need | None = None
+    need: Needs | None = None
     beside: Mapping[str, Template] = field(default_factory=dict)
     rows: int = 0
     parts: Parts = field(default_factory=Parts)

@@ -103,6 +103,7 @@ class RechunkStage(StageBase):
             template=layout.template(),
             grid=f"{count:,} block{'s'[: count != 1]} of {len(layout.targets)} variables{two}",
             memory=layout.memory,
+            need=layout,
             rows=layout.source.rows,
         )
 

@@ -8,6 +8,7 @@ from itertools import product
 
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.grids import Grid, Read, block_key, grid_units
+from daskml_scale.plan.memory import sized
 from daskml_scale.plan.rechunking import Passes, passes
 from daskml_scale.plan.units import Snapshot, Template, Unit, Variable
 
@@ -69,6 +70,13 @@ class Layout:
             {name: grid(name, ways[name], False) for name in between},
             {name: grid(name, way, True) for name, way in ways.items()},
             max((way.memory for way in ways.values()), default=0),
+        )
+
+    def refusal(self, limit: int) -> str:
+        """Return why a unit does not fit into a worker of ``limit`` bytes, and what helps."""
+        return (
+            f"one unit takes up to {sized(self.memory)} and a worker has {sized(limit)}; "
+            "set `memory` to less, or use workers with more"
         )
 
     def template(self) -> Template:

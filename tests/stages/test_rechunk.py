@@ -276,3 +276,12 @@ print(json.dumps({"grown": peak() - before, "same": bool((stores.read_region(f"{
     found = json.loads(done.stdout)
     assert found["same"]
     assert found["grown"] < 32 * 2**20
+
+
+def test_workers_with_less_than_the_memory_asked_for_are_refused(tmp_path, monkeypatch):
+    maps(tmp_path / "maps.zarr")
+    monkeypatch.setattr("daskml_scale.stages.run.memory_limit", lambda client: 8 * KIB)
+    with pytest.raises(
+        PlanError, match=r"x: one unit takes up to \d+ KiB and a worker has 8 KiB; set `memory` to less"
+    ):
+        run_stage(stage(tmp_path))
