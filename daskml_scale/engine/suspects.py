@@ -40,7 +40,7 @@ def run_suspects(blob: bytes, blob_digest: str, units: bytes, limits: Limits) ->
     Raises
     ------
     RuntimeError
-        When the kernel cannot be loaded in the child; no unit is to blame.
+        When the kernel cannot be loaded in the child, or ends it before the first unit; no unit is to blame.
     """
     from distributed import get_worker
 
@@ -48,13 +48,18 @@ def run_suspects(blob: bytes, blob_digest: str, units: bytes, limits: Limits) ->
     memory = getattr(worker.memory_manager, "memory_limit", None)
     keys, payloads, weights = pickle.loads(units)
     finished: list[bytes] = []
-    deaths = 0
+    deaths = starts = 0
     while len(finished) < len(keys):
         at = len(finished)
         rest = pickle.dumps((keys[at:], payloads[at:], weights[at:]))
-        reason = _run_child([blob, rest, pickle.dumps((limits, str(worker.name)))], memory, finished, len(keys))
+        ready, reason = _run_child([blob, rest, pickle.dumps((limits, str(worker.name)))], memory, finished, len(keys))
         if len(finished) == len(keys):
             break
+        if not ready:
+            starts += 1
+            if starts < DEATHS:
+                continue
+            raise RuntimeError(f"a process that was to run the units {reason} before the first one, {DEATHS} times")
         deaths = deaths + 1 if len(finished) == at else 1
         if deaths >= DEATHS:
             finished.append(packed(poisoned(reason)))
@@ -81,8 +86,16 @@ def merged(parts: list[bytes]) -> Rows:
     return rows
 
 
-def _run_child(messages: list[bytes], memory: int | None, finished: list[bytes], wanted: int) -> str:
-    """Run units in one child until all are done or it dies; append what it finished; return how it ended."""
+def _run_child(messages: list[bytes], memory: int | None, finished: list[bytes], wanted: int) -> tuple[bool, str]:
+    """Run units in one child until all are done or it dies; append what it finished.
+
+    Returns
+    -------
+    ready : bool
+        Whether it came to the first unit.
+    reason : str
+        How it ended.
+    """
     ours, theirs = Pipe()
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
@@ -90,7 +103,7 @@ def _run_child(messages: list[bytes], memory: int | None, finished: list[bytes],
         stdin=subprocess.DEVNULL,
     )
     theirs.close()
-    reason = ""
+    ready, reason = False, ""
     try:
         for message in (pickle.dumps(sys.path), *messages):
             ours.send_bytes(message)
@@ -99,7 +112,9 @@ def _run_child(messages: list[bytes], memory: int | None, finished: list[bytes],
                 answer = ours.recv_bytes()
                 if answer.startswith(b"!"):
                     raise RuntimeError(answer[1:].decode())
-                if answer != _READY:
+                if answer == _READY:
+                    ready = True
+                else:
                     finished.append(answer)
             elif memory and _resident(process.pid) > memory * MEMORY_SHARE:
                 reason = f"used more than {memory * MEMORY_SHARE / 2**20:,.0f} MiB of memory"
@@ -112,7 +127,7 @@ def _run_child(messages: list[bytes], memory: int | None, finished: list[bytes],
             process.wait(1)
         process.kill()
         code = process.wait()
-    return reason or _how(code)
+    return ready, reason or _how(code)
 
 
 def _resident(pid: int) -> int:

@@ -172,6 +172,27 @@ def test_a_unit_that_kills_its_workers_is_given_up_and_the_others_finish(fragile
     assert sorted(o.value for o in found if o.ok) == [0, 1, 2, 4, 5, 6, 7]
 
 
+class EndsAChild:
+    """A kernel that a worker, which runs tasks in threads, can load, and that ends a child process that loads it."""
+
+    def __reduce__(self):
+        return (load_in_a_thread, ())
+
+
+def load_in_a_thread():
+    if threading.current_thread() is threading.main_thread():
+        os._exit(3)
+    return die_always
+
+
+def test_a_kernel_that_ends_the_child_that_loads_it_makes_no_unit_guilty(fragile):
+    found = run(EndsAChild(), [Unit("3", ("", 3))], client=fragile)
+    (error,) = [outcome.error for outcome in found]
+    assert error == (
+        "RuntimeError: a process that was to run the units ended itself with exit code 3 before the first one, 3 times"
+    )
+
+
 def test_futures_are_released_once_their_group_was_consumed(client):
     groups = dispatch(square, None, units(200), name="release", client=client)
     for _ in groups:
