@@ -1,4 +1,4 @@
-"""Steps on categories: one-hot, hashing, count encoding. Labels count, never codes.
+"""Steps on categories: one-hot, hashing, count and target encoding. Labels count, never codes.
 
 What they learn is in ``stages.features.learning``. No numbers are computed here.
 """
@@ -69,4 +69,26 @@ class Count(Step):
         return tuple(f"{name}_count" for name in self.of)
 
 
-CATEGORY_STEPS: tuple[type[Step], ...] = (OneHot, Hashing, Count)
+class TargetMean(Step):
+    """Mean of the recipe's target in the row's category, out of fold and smoothed: ``<name>_target``.
+
+    A row's fold is decided by the value of ``fold_by`` alone, a column that tells rows or entities apart, and
+    its encoding comes from the rows of the other folds, in training and prediction alike: no row, and no
+    other row with its ``fold_by``, ever sees its own target. ``(sum + smooth * mean) / (rows + smooth)``, mean
+    that of all rows of the other folds; it stands for categories never seen there and for missing ones.
+    """
+
+    step: ClassVar[str] = "target_mean"
+    of: Columns
+    fold_by: Column
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    smooth: Annotated[float, Field(ge=0)] = 10.0
+
+    def reads(self) -> tuple[str, ...]:
+        return (*self.of, self.fold_by)
+
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(f"{name}_target" for name in self.of)
+
+
+CATEGORY_STEPS: tuple[type[Step], ...] = (OneHot, Hashing, Count, TargetMean)

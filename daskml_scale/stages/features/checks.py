@@ -17,7 +17,7 @@ from daskml_scale.spec.explain import nearest
 from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.spec.step_base import EventStep, Step
 from daskml_scale.spec.steps import AsOf, DateParts, Lookup, Ordinal, Trailing
-from daskml_scale.spec.steps_categories import Count, Hashing, OneHot
+from daskml_scale.spec.steps_categories import Count, Hashing, OneHot, TargetMean
 from daskml_scale.spec.steps_numeric import Compute
 from daskml_scale.storage.tables import kind_of
 
@@ -122,6 +122,8 @@ def check(program: Program, columns: Kinds, tables: Mapping[str, Kinds], where: 
     for position, step in enumerate(program.steps):
         made = dict.fromkeys(program.made_before(position), "number") if reads_rows(step) else {}
         _step(step, f"steps[{position}].{step.step}", {**columns, **made}, tables)
+        if isinstance(step, TargetMean) and program.target is None and program.categories is None:
+            raise SpecError("there is no target to learn from; give the recipe target:", path=f"steps[{position}]")
     if program.categories is None:
         lessons(program.steps)
 
@@ -133,6 +135,10 @@ def _step(step: Step, place: str, columns: Kinds, tables: Mapping[str, Kinds]) -
         case Ordinal() | Count() | OneHot() | Hashing():
             for name in step.reads():
                 _column(f"{place}.of", columns, name, "category")
+        case TargetMean():
+            for name in step.of:
+                _column(f"{place}.of", columns, name, "category")
+            _column(f"{place}.fold_by", columns, step.fold_by, None)
         case Compute():
             for name, text in step.features.items():
                 _expression(f"{place}.features.{name}", text, columns, time=False)

@@ -17,7 +17,7 @@ from daskml_scale.errors import DaskMLError, SpecError
 from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.spec.step_base import EventStep, Step
 from daskml_scale.spec.steps import AsOf, Cyclical, DateParts, Keep, Lookup
-from daskml_scale.spec.steps_categories import Count
+from daskml_scale.spec.steps_categories import Count, TargetMean
 from daskml_scale.spec.steps_numeric import (
     PCA,
     Bin,
@@ -31,6 +31,7 @@ from daskml_scale.spec.steps_numeric import (
     Standardize,
 )  # fmt: skip
 
+from . import target_mean
 from .kernels import numbers
 from .rowwise import rowwise
 from .summary import DISTINCT, Summary, comoments, merge_comoments
@@ -62,7 +63,7 @@ def learns(step: Step) -> bool:
     """Return whether a step learns from the statistics of this module."""
     if isinstance(step, Impute):
         return step.by != "constant"
-    return isinstance(step, (Standardize, MinMax, Robust, Bin, Count, PCA))
+    return isinstance(step, (Standardize, MinMax, Robust, Bin, Count, TargetMean, PCA))
 
 
 def reads_rows(step: Step) -> bool:
@@ -119,12 +120,17 @@ def _two_passes(steps: Sequence[Step], position: int, name: str) -> str:
     )
 
 
-def scan_steps(steps: tuple[Step, ...], columns: Mapping[str, Values], rows: int) -> dict[str, Any]:
+def scan_steps(
+    steps: tuple[Step, ...], columns: Mapping[str, Values], rows: int, target: str | None = None
+) -> dict[str, Any]:
     """Return the statistics of one chunk's rows, those that may be learnt from: step position -> JSON value."""
     plan, found = lessons(steps), {}
     current: dict[str, Values] = dict(columns)
     for position, step in enumerate(steps):
-        if position in plan.learn:
+        if isinstance(step, TargetMean):
+            assert target is not None
+            found[str(position)] = target_mean.scan(step, columns, numbers(columns[target]))
+        elif position in plan.learn:
             found[str(position)] = _scan(step, current)
         elif position in plan.compute:
             current.update(zip(step.outputs(), rowwise(step, current, None, rows), strict=True))
@@ -172,6 +178,8 @@ def learn_steps(steps: tuple[Step, ...], scans: Iterable[Mapping[str, Any]]) -> 
         step, parts = steps[position], [chunk[str(position)] for chunk in chunks]
         if isinstance(step, Count):
             learnt[str(position)] = {name: _added(part[name] for part in parts) for name in step.of}
+        elif isinstance(step, TargetMean):
+            learnt[str(position)] = target_mean.learn(step, parts)
         elif isinstance(step, PCA):
             learnt[str(position)] = _components(step, parts)
         else:

@@ -16,6 +16,7 @@ from daskml_scale.plan.records import Record, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit, row_key, row_ranges
 from daskml_scale.spec.recipe_checks import check_steps
 from daskml_scale.spec.steps import Lookup, dump_step
+from daskml_scale.spec.steps_categories import TargetMean
 
 from . import checks
 from .learning import lessons
@@ -141,6 +142,7 @@ class RecipePlanner:
             self.where if learns else None,
             [self.program.known_at, sorted(self.program.windows)] if self.program.trailing else None,
             *[dump_step(step) for step in lesson],
+            *[self.program.target for step in lesson if isinstance(step, TargetMean)],
         ]
         return Parts(code=CODE, parameters=digest(parameters))
 

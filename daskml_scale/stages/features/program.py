@@ -20,6 +20,7 @@ from daskml_scale.spec.base import Spec, seconds
 from daskml_scale.spec.explain import explain
 from daskml_scale.spec.expressions import names
 from daskml_scale.spec.steps import AnyStep, AsOf, EventStep, Lookup, Ordinal, Step, dump_step
+from daskml_scale.spec.steps_categories import TargetMean
 
 from .learning import learns, lessons, reads_rows
 
@@ -113,6 +114,8 @@ class Program:
         found: list[str] = []
         if self.learns:
             found.extend((*self.ordinal, *lessons(self.steps).columns, *(names(where) if where else ())))
+            if self.target and any(isinstance(step, TargetMean) for step in self.steps):
+                found.append(self.target)
         if self.trailing:
             found.extend((*names(self.known_at), *self.windows))
         return _unique(found)

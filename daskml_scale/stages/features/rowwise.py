@@ -15,7 +15,7 @@ import numpy as np
 from daskml_scale.spec.expressions import Coded, Values, evaluate
 from daskml_scale.spec.step_base import Step
 from daskml_scale.spec.steps import Cyclical, DateParts, Keep
-from daskml_scale.spec.steps_categories import Count, Hashing, OneHot
+from daskml_scale.spec.steps_categories import Count, Hashing, OneHot, TargetMean
 from daskml_scale.spec.steps_numeric import (
     PCA,
     Bin,
@@ -29,7 +29,7 @@ from daskml_scale.spec.steps_numeric import (
     Standardize,
 )  # fmt: skip
 
-from . import kernels
+from . import kernels, target_mean
 from .kernels import numbers
 
 
@@ -63,6 +63,8 @@ def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -
             return one_hot(_coded(columns[step.of]), step)
         case Hashing():
             return hashing(_coded(columns[step.of]), step)
+        case TargetMean():
+            return target_mean.encode(step, columns, learnt)
         case Count():
             return [counts(_coded(columns[name]), learnt[name], step.share) for name in step.of]
     values = [numbers(columns[name]) for name in step.reads()]

@@ -56,7 +56,7 @@ def scan(program: Program, columns: Mapping[str, Values], rows: int, where: str 
         found["learnt"] = int(wanted.sum())
         found["categories"] = {name: _counts(columns[name], wanted) for name in program.ordinal}
         if statistics := scan_steps(
-            program.steps, {name: column[wanted] for name, column in columns.items()}, int(wanted.sum())
+            program.steps, {name: column[wanted] for name, column in columns.items()}, int(wanted.sum()), program.target
         ):
             found["steps"] = statistics
     if program.trailing:
