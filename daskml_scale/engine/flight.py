@@ -126,6 +126,8 @@ class Flight:
         self.again: deque[Batch] = deque()
         self.suspects: deque[Batch] = deque()
         self.done: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.finished: list[Any] = []
+        """Futures whose outcomes are not committed yet."""
         self.samples: deque[float] = deque(maxlen=256)
         """Seconds per weight of some finished units, for their median."""
         self.token, self.counter, self.losses = uuid.uuid4().hex[:8], 0, 0
@@ -142,26 +144,27 @@ class Flight:
 
     def groups(self) -> Iterator[Outcomes]:
         """Yield groups of outcomes until every unit has one."""
-        group, finished, flushed = Outcomes(), list[Any](), time.monotonic()
+        group, flushed = Outcomes(), time.monotonic()
         held = 0
         self._report(force=True)
         self._fill(pushed=True)
         while group or self._unfinished():
             for task, result in self._collect(self._wait(bool(group), flushed)):
                 part = self._settled(task, result)
-                finished.append(task.future)
+                self.finished.append(task.future)
                 group.add(part)
                 held += len(result[1]) if isinstance(result, tuple) else 0
             self._fill(pushed=not group and not self.tasks)
             self._report()
             self._look_after()
             late = time.monotonic() - flushed >= FLUSH_SECONDS or held >= FLUSH_BYTES
-            enough = len(finished) * 2 >= self._window() or self.ahead.paused
+            enough = len(self.finished) * 2 >= self._window() or self.ahead.paused
             if group and (late or enough or not self.tasks):
                 yield group
-                for future in finished:
+                for future in self.finished:
                     future.release()
-                group, finished, flushed, held = Outcomes(), [], time.monotonic(), 0
+                self.finished.clear()
+                group, flushed, held = Outcomes(), time.monotonic(), 0
                 self._fill(pushed=True)
             elif not group and not self.tasks and self.ahead.paused:
                 raise ClusterError(f"{self.name}: {WAITS_FOR_NOTHING}")
@@ -407,6 +410,9 @@ class Flight:
             if self.tasks:
                 self.client.cancel([task.future for task in self.tasks.values()], force=True)
         self.tasks.clear()
+        for future in self.finished:  # a traceback that is kept would keep them on the cluster
+            future.release()
+        self.finished.clear()
 
 
 _NOTHING = Finished([], Rows(), "")

@@ -79,9 +79,7 @@ def test_the_json_tells_runs_stages_workers_scaling_and_backlog(cluster: tuple[C
     client.log_event(events.TOPIC, commit("json", 1).to_dict())
     assert fetch_json(url + "/workflow.json")["backlog"] is None
     client.register_plugin(backlog.BacklogPlugin(), name=backlog.NAME)
-    BacklogReporter(client, "features").report(
-        units_left=4, runnable=4, seconds_per_unit=0.5, in_flight=0, now=1.0
-    )
+    BacklogReporter(client, "features").report(units_left=4, runnable=4, seconds_per_unit=0.5, in_flight=0, now=1.0)
     data = fetch_json(url + "/workflow.json?run=json")
     assert data["workers"] == 1
     assert data["backlog"] == {"units": 4, "seconds": 2.0}
