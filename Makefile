@@ -44,6 +44,7 @@ $(VENV)/installed-dev: $(VENV)/python pyproject.toml
 	$(INSTALL) --editable '.[test,lint]'
 	touch $@ $(VENV)/installed-examples
 
+# Not ./runs: results are the user's.
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -161,6 +161,10 @@ def status(run: str | None, unit: str | None, as_json: bool) -> int:
         told = api.why(found, unit)
         _print([one.to_dict() for one in told], as_json, lambda: drawn(told))
         return Exit.OK
+    if found.state == "lost":
+        from daskml_scale.runs.recount import recounted
+
+        found = recounted(found)
     _print(found.to_dict(), as_json, lambda: show.status(found, now, os.getcwd()))
     return Exit.OK
 

@@ -53,12 +53,15 @@ def text(line: str) -> RenderableType:
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str | Text]], numbers: Iterable[str] = ()) -> Table:
-    """Return a borderless table; the columns named in ``numbers`` are set right, the last one may wrap."""
+    """Return a borderless table; the columns named in ``numbers`` are set right.
+
+    Where there is little room the last column wraps, or the first if the last holds numbers.
+    """
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     right = set(numbers)
-    for position, name in enumerate(header):
-        last = position == len(header) - 1
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=not last, overflow="fold")
+    wraps = header[0] if header[-1] in right else header[-1]
+    for name in header:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name != wraps, overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table
@@ -70,7 +73,10 @@ def state_text(state: str) -> Text:
 
 
 class StageLines:
-    """One line per stage: mark, name, bar, units, rate or reuse, time. The bar takes what is left, 8 to 24 columns."""
+    """One line per stage: mark, name, bar, units, rate or reuse, time.
+
+    The bar takes what is left, 8 to 24 columns. Where there is little room the bar goes first, then rate and reuse.
+    """
 
     def __init__(self, stages: Iterable[StageRecord]) -> None:
         self.stages = list(stages)
@@ -84,20 +90,22 @@ def _grid(listed: Sequence[StageRecord], width: int, marks: Mapping[str, str]) -
     longest = min(24, max((len(stage.name) for stage in listed), default=1))
     grid.add_column(width=1)
     grid.add_column(width=longest, no_wrap=True, overflow="ellipsis")
-    grid.add_column(width=max(8, min(24, width - longest - 45)))
-    for _ in range(3):
+    bar, pace = width >= longest + 45, width >= longest + 33
+    if bar:
+        grid.add_column(width=max(8, min(24, width - longest - 45)))
+    for _ in range(2 + pace):
         grid.add_column(justify="right", no_wrap=True)
     for stage in listed:
         style = COLOURS.get(stage.state, "dim")
         mark = marks.get(stage.state, " ")
         dim = "dim" if stage.state == "waiting" else ""
-        count = f"{stage.done:,}/{stage.units:,}" if stage.units else ""
+        count = f"{stage.done:,}/{stage.units:,}" if stage.units else f"{stage.done:,}" if stage.done else ""
         cells: list[RenderableType] = [
             Text(mark, style),
             Text(stage.name, dim),
-            _bar(stage),
+            *([_bar(stage)] if bar else []),
             Text(count),
-            Text(_pace(stage)),
+            *([Text(_pace(stage))] if pace else []),
             Text(_time(stage)),
         ]
         grid.add_row(*cells)

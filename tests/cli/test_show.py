@@ -244,3 +244,27 @@ def test_the_list_of_runs_has_one_line_each():
     assert first.split()[:2] == ["flights-20261122-7f3a", "running"]
     assert first.split()[-3:] == ["1/3", "0:12", "runs/flights"]
     assert second.split()[-2:] == ["-", "runs/flights"]
+
+
+@pytest.mark.parametrize("width", [40, 48, 60, 80])
+def test_numbers_of_a_summary_are_never_broken(width):
+    stages = [
+        {"name": name, "units": 104, "reused": 35, "seconds": 97.1, "rows": 336_776 * 40}
+        for name in ("check", "predictions")
+    ]
+    run = {"stages": stages, "metrics": {}, "rows_predicted": 0, "store": "s", "seconds": 3.0}
+    lines = drawn(show.summary(run), width).splitlines()
+    table = lines[: next(n for n, line in enumerate(lines) if not line.strip())]
+    assert table[0].split()[-4:] == ["units", "reused", "seconds", "rows/s"]
+    assert [line.split()[-4:] for line in table[1:] if len(line.split()) > 1] == [["104", "35", "97.1", "92,044"]] * 2
+    assert "".join(line.split()[0] for line in table[1:]) == "checkpredictions"
+    assert all(cell_len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_status_keeps_names_counts_and_times(width):
+    stages = [StageRecord("predictions", state="running", units=12_000, done=9_999, rate=12.5, eta=75.0)]
+    (line,) = drawn(show.StageLines(stages), width).splitlines()
+    assert line.split()[1] == "predictions"
+    assert "9,999/12,000" in line
+    assert "1:15 left" in line

@@ -125,8 +125,12 @@ def test_a_killed_run_turns_lost_and_submitting_again_goes_on(folder, command, s
     found = status(run)
     assert (found["state"], found["lease_until"] > time.time()) == ("lost", True)  # its process is gone
     assert command("status", run)[1].startswith(f"{run}  lost  just now")
-    with sqlite3.connect(registry.path) as connection:  # instead of waiting for it
+    counted = json.loads(command("status", run, "--json")[1])["stages"][0]
+    assert counted["done"] == committed(folder) >= found["stages"][0]["done"]
+    with sqlite3.connect(registry.path) as connection:  # instead of waiting for it, and as if never told
         connection.execute("update runs set lease_until = ?", (time.time() - 60,))
+        connection.execute("update stages set done = 1")
+    assert json.loads(command("status", run, "--json")[1])["stages"][0]["done"] == committed(folder)
     code, out, _ = command("status", run)
     assert code == 0
     assert out.startswith(f"{run}  lost  no sign of life for 1:0")
