@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ class Double(StageBase):
 
     input: str = ""
     fail: tuple[int, ...] = ()
+    dies: str = ""
+    """A file that the unit of row 10 makes, after which its worker dies, once and after it has written."""
     kind: str = "double"
 
     def reads(self) -> Mapping[str, Ref]:
@@ -76,6 +79,10 @@ class Double(StageBase):
             stores.write_region(self.out, start, {"y": np.full(stop - start, -1.0)})
             raise ValueError("asked to fail after writing")
         x, _ = stores.read_raw(self.input, "x", start, stop)
+        if self.dies and start == 10 and not Path(self.dies).exists():
+            stores.write_region(self.out, start, {"y": np.full(stop - start, -1.0)})
+            Path(self.dies).touch()
+            os._exit(1)
         return Written(stores.write_region(self.out, start, {"y": 2 * x}), rows=stop - start)
 
 

@@ -14,6 +14,11 @@ from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import transaction
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _server_first(s3: Server) -> None:
+    """The workers of the module's cluster inherit the environment that points to the server."""
+
+
 @pytest.fixture
 def stage(store: str) -> Double:
     return Double("d", f"{store}/d.ledger", input=table(f"{store}/x.zarr"))
@@ -100,6 +105,16 @@ def test_workers_of_a_cluster_write_into_every_store_that_they_reach(stage, clie
     run_stage(stage, client=client)
     assert values(stage) == [2.0 * n for n in range(1, ROWS + 1)]
     run_stage(stage, client=client)
+    assert LAST[-1].reused == 20
+
+
+def test_a_worker_that_dies_after_writing_changes_nothing(stage, client, tmp_path):
+    if files.is_memory(stage.out):
+        pytest.skip("memory:// lives in one process")
+    run_stage(Double("d", stage.ledger, input=stage.input, dies=str(tmp_path / "died")), client=client)
+    assert (tmp_path / "died").exists()
+    assert values(stage) == [2.0 * n for n in range(1, ROWS + 1)]
+    run_stage(stage)
     assert LAST[-1].reused == 20
 
 
