@@ -21,7 +21,7 @@ _HOME = {
     "map": "stages.map",
     "open_dataset": "storage.stores",
     "open_results": "storage.results",
-    "predict": "stages.predict",
+    "predict": "stages.predicting",
     "rechunk": "stages.rechunk",
     "run": "api",
     "save_model": "artifacts",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from .engine.backlog_view import backlog
     from .stages.features import Recipe
     from .stages.map import map
-    from .stages.predict import predict
+    from .stages.predicting import predict
     from .stages.rechunk import rechunk
     from .storage.results import open_results
     from .storage.stores import open_dataset

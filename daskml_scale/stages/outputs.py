@@ -111,7 +111,7 @@ def bad_counts(status: np.ndarray, reasons: Sequence[Any]) -> dict[str, Any]:
 
 
 def concluded(
-    name: str, method: str, rows: int, found: Sequence[Mapping[str, Any] | None], max_bad: int
+    name: str, method: str, rows: int, found: Sequence[Mapping[str, Any] | None], max_bad: int, what: str = "row"
 ) -> StageResult:
     """Return the result from the bad rows of all units.
 
@@ -129,12 +129,12 @@ def concluded(
         return StageResult(result, rows)
     reasons = [entry for counts in present for entry in counts["reasons"]][:3]
     message = (
-        f"{name}: {bad:,} of {rows:,} rows could not be predicted ({bad_input:,} bad input, {model_error:,} model "
-        f"errors): {'; '.join(f'row {row}: {text}' for row, _, text in reasons)}"
+        f"{name}: {bad:,} of {rows:,} {what}s could not be predicted ({bad_input:,} bad input, {model_error:,} model "
+        f"errors): {'; '.join(f'{what} {row}: {text}' for row, _, text in reasons)}"
     )
     if bad > max_bad:
         raise UnitsFailedError(
-            f"{message}; that is more than max_bad = {max_bad}: mend the rows, or allow max_bad: {bad}. "
-            "All other rows are written"
+            f"{message}; that is more than max_bad = {max_bad}: mend the {what}s, or allow max_bad: {bad}. "
+            f"All other {what}s are written"
         )
     return StageResult(result, rows, warnings=(message,), bad_rows=bad)

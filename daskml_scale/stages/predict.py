@@ -8,36 +8,27 @@ the stage. The model's hash is part of every fingerprint: another model predicts
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daskml_scale.artifacts.bundle import MANIFEST, Bundle, load_model, read_manifest
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.errors import PlanError, UsageError
+from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit, row_key
 from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
-from .claim import claim
 from .features.planner import CODE as FEATURES_CODE
 from .features.planner import Ready, RecipePlanner, require
 from .functions import Sent, code_digest
 from .isolate import GIVE_UP
 from .matrix import FEATURES
-from .model_output import METHODS, Output
+from .model_output import Output
 from .outputs import Layout, bad_counts, concluded
 from .scoring import Job, MatrixRows, Model, without_target
-
-if TYPE_CHECKING:
-    import numpy as np
-    import xarray as xr
-
-ON_ERROR = ("quarantine", "raise")
 
 CODE = "predict-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -214,112 +205,3 @@ class PredictStage(StageBase):
         units = [record for key, record in sorted(records.items()) if key.startswith("rows/")]
         rows = sum(record.rows for record in units)
         return concluded(self.name, self.method, rows, [record.result for record in units], self.max_bad)
-
-
-def asked_of(
-    bundle: Bundle, method: str | Callable[[Any, np.ndarray], Any], schema: Mapping[str, Any] | None, dtype: str
-) -> Model:
-    """Return a bundle with what is asked of it.
-
-    Raises
-    ------
-    UsageError
-        When there is no such method.
-    PlanError
-        When the model has no such output, or a function cannot be sent to workers.
-    """
-    function = Sent(method) if callable(method) else None
-    name = getattr(method, "__name__", type(method).__name__) if callable(method) else method
-    if function is None and name not in METHODS:
-        raise UsageError(f"method {name!r} is not known; use {', '.join(METHODS)}, or give a function")
-    return Model(bundle, name, Output.of("" if function else name, bundle.schema, dtype, schema), function)
-
-
-def predict(
-    model: Bundle | str | os.PathLike[str],
-    data: Any,
-    out: str | os.PathLike[str] | None = None,
-    *,
-    method: str | Callable[[Any, np.ndarray], Any] = "predict",
-    schema: Mapping[str, Any] | None = None,
-    tables: Mapping[str, Any] | None = None,
-    on_error: str = "quarantine",
-    max_bad: int = 0,
-    client: Any | None = None,
-) -> xr.Dataset:
-    """Predict every row of a raw table with a saved model; its recipe makes the features.
-
-    Parameters
-    ----------
-    model : Bundle or str
-        A bundle, or its folder.
-    data : xarray.Dataset or str
-        The raw table, or its URL; a feature matrix for a model saved without a recipe.
-    out : str, optional
-        URL ending in ``.zarr``: compute now, write there, and return that, opened. Its ledger lies beside
-        it; a second call computes only what changed. Without it the result is lazy.
-    method : str or callable
-        ``predict``, ``predict_proba``, ``decision_function``, ``transform``; or a function of the estimator
-        and a matrix of shape (rows, features) that returns one value, or one list of values, per row.
-    schema : mapping, optional
-        What the output is, where the bundle does not tell: ``columns`` (labels of several values per row),
-        ``dim`` (their dimension), ``name``, ``dtype``.
-    tables : mapping of name to Dataset or URL, optional
-        The tables of the recipe's joins.
-    on_error : str
-        ``quarantine``: rows that fail are missing in the result and ``status`` says why; ``raise``: the
-        first row that fails is an error, and nothing of its chunk is written.
-    max_bad : int
-        Rows that may fail. In a lazy result this holds for each chunk.
-    client : distributed.Client, optional
-        The default client if there is one, else this process.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``prediction`` (row), ``probability`` (row, class), ``decision`` or ``embedding`` (row, component);
-        ``status`` (row); key columns.
-
-    Raises
-    ------
-    UnitsFailedError
-        When more than ``max_bad`` rows failed; the others are written.
-    UntrustedError
-        When the model file is altered, or holds types that are not trusted.
-    """
-    from .lazy_predict import Source
-    from .run import noted
-
-    if on_error not in ON_ERROR:
-        raise UsageError(f"on_error={on_error!r} is not known; use {' or '.join(ON_ERROR)}")
-    if on_error == "raise" and max_bad:
-        raise UsageError(f"on_error='raise' and max_bad={max_bad} contradict each other; leave one away")
-    bundle = model if isinstance(model, Bundle) else load_model(model)
-    asked = asked_of(bundle, method, schema, MatrixOut().dtype)
-    source = Source.of(asked, data, tables)
-    if out is None:
-        return source.lazy(max_bad)
-    url = files.normal(out)
-    if not url.endswith(".zarr"):
-        raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
-    stage = PredictStage(
-        Path(url).stem,
-        stores.beside(url, "ledger"),
-        input=source.url,
-        bundle=bundle.path,
-        tables=source.tables,
-        method=asked.method,
-        function=asked.function,
-        output=schema,
-        max_bad=max_bad,
-        on_error=on_error,
-        trusted=bundle.trusted,
-    )
-    with claim(url, "predict", source.reads):
-        if source.stored:
-            source.run(stage, client)
-        else:
-            rows = 0 if source.bound is None else source.bound.planner.rows.rows
-            with noted(Path(url).stem, "predict", 1, rows):  # in one go
-                source.write(url, max_bad, on_error)
-    return stores.open_dataset(url)

@@ -35,7 +35,8 @@ from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.stages.functions import Sent
 from daskml_scale.stages.isolate import BadRows
 from daskml_scale.stages.model_output import Output
-from daskml_scale.stages.predict import PredictStage, predict
+from daskml_scale.stages.predict import PredictStage
+from daskml_scale.stages.predicting import predict
 from daskml_scale.stages.run import run_stage
 from daskml_scale.stages.scoring import Model
 from daskml_scale.storage import stores

@@ -1,0 +1,206 @@
+"""``dms.predict``: a saved model on a table, a feature matrix, or N-dimensional variables; lazy, or written.
+
+It decides which of the three the data is, and joins ``PredictStage``, ``CubeStage`` and their lazy
+counterparts. Nothing here computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskml_scale.artifacts.bundle import Bundle, load_model
+from daskml_scale.engine.client import current_client
+from daskml_scale.errors import UsageError
+from daskml_scale.spec.workflow import MatrixOut
+from daskml_scale.storage import files, stores
+
+from .claim import claim
+from .functions import Sent
+from .model_output import METHODS, Output
+from .scoring import Model
+
+if TYPE_CHECKING:
+    import numpy as np
+    import xarray as xr
+
+ON_ERROR = ("quarantine", "raise")
+
+
+def asked_of(
+    bundle: Bundle, method: str | Callable[[Any, np.ndarray], Any], schema: Mapping[str, Any] | None, dtype: str
+) -> Model:
+    """Return a bundle with what is asked of it.
+
+    Raises
+    ------
+    UsageError
+        When there is no such method.
+    PlanError
+        When the model has no such output, or a function cannot be sent to workers.
+    """
+    function = Sent(method) if callable(method) else None
+    name = getattr(method, "__name__", type(method).__name__) if callable(method) else method
+    if function is None and name not in METHODS:
+        raise UsageError(f"method {name!r} is not known; use {', '.join(METHODS)}, or give a function")
+    return Model(bundle, name, Output.of("" if function else name, bundle.schema, dtype, schema), function)
+
+
+def predict(
+    model: Bundle | str | os.PathLike[str],
+    data: Any,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    method: str | Callable[[Any, np.ndarray], Any] = "predict",
+    schema: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Any] | None = None,
+    inputs: Sequence[str] | None = None,
+    window: Mapping[str, int] | None = None,
+    on_error: str = "quarantine",
+    max_bad: int = 0,
+    client: Any | None = None,
+) -> xr.Dataset:
+    """Predict every row of a raw table, or every cell of N-dimensional variables, with a saved model.
+
+    Parameters
+    ----------
+    model : Bundle or str
+        A bundle, or its folder.
+    data : xarray.Dataset or str
+        The raw table of the model's recipe. For a model saved without one: a feature matrix, or variables
+        over any dimensions, such as (time, lat, lon), each a feature.
+    out : str, optional
+        URL ending in ``.zarr``: compute now, write there, and return that, opened. Its ledger lies beside
+        it; a second call computes only what changed. Without it the result is lazy.
+    method : str or callable
+        ``predict``, ``predict_proba``, ``decision_function``, ``transform``; or a function of the estimator
+        and a matrix of shape (rows, features) that returns one value, or one list of values, per row.
+    schema : mapping, optional
+        What the output is, where the bundle does not tell: ``columns`` (labels of several values per row),
+        ``dim`` (their dimension), ``name``, ``dtype``.
+    tables : mapping of name to Dataset or URL, optional
+        The tables of the recipe's joins.
+    inputs : sequence of str, optional
+        Variables in the order of the model's features; by default those of the features' names. Some may
+        have fewer dimensions than others. A cell of which all inputs are missing stays missing.
+    window : mapping of dimension to int, optional
+        The features of a cell are those of its neighbours too, so many to either side.
+    on_error : str
+        ``quarantine``: rows that fail are missing in the result and ``status`` says why; ``raise``: the
+        first row that fails is an error, and nothing of its chunk is written.
+    max_bad : int
+        Rows that may fail. In a lazy result this holds for each chunk.
+    client : distributed.Client, optional
+        The default client if there is one, else this process.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``prediction`` (row), ``probability`` (row, class), ``decision`` or ``embedding`` (row, component);
+        ``status`` (row); key columns. Over the dimensions of the variables in place of the row.
+
+    Raises
+    ------
+    UnitsFailedError
+        When more than ``max_bad`` rows failed; the others are written.
+    UntrustedError
+        When the model file is altered, or holds types that are not trusted.
+    """
+    if on_error not in ON_ERROR:
+        raise UsageError(f"on_error={on_error!r} is not known; use {' or '.join(ON_ERROR)}")
+    if on_error == "raise" and max_bad:
+        raise UsageError(f"on_error='raise' and max_bad={max_bad} contradict each other; leave one away")
+    bundle = model if isinstance(model, Bundle) else load_model(model)
+    asked = asked_of(bundle, method, schema, MatrixOut().dtype)
+    options = {"method": asked.method, "function": asked.function, "output": schema, "max_bad": max_bad,
+               "on_error": on_error, "trusted": bundle.trusted}  # fmt: skip
+    url = _target(out)
+    if bundle.recipe is None:
+        from .lazy_cube import is_cube, opened
+
+        data = opened(data)
+        if is_cube(asked, data, inputs):
+            return _of_cells(asked, data, url, inputs, window, options, client)
+    if inputs is not None or window is not None:
+        raise UsageError(
+            f"inputs= and window= are for variables of a dataset; the features of {bundle.name} are made by its recipe "
+            "or lie in a feature matrix: leave them away"
+        )
+    return _of_rows(asked, data, url, tables, options, client)
+
+
+def _target(out: str | os.PathLike[str] | None) -> str:
+    if out is None:
+        return ""
+    url = files.normal(out)
+    if not url.endswith(".zarr"):
+        raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
+    return url
+
+
+def _of_rows(
+    asked: Model, data: Any, url: str, tables: Mapping[str, Any] | None, options: dict[str, Any], client: Any | None
+) -> xr.Dataset:
+    """Predict rows of a table or of a feature matrix."""
+    from .lazy_predict import Source
+    from .predict import PredictStage
+    from .run import noted
+
+    source = Source.of(asked, data, tables)
+    if not url:
+        return source.lazy(options["max_bad"])
+    stage = PredictStage(
+        Path(url).stem,
+        stores.beside(url, "ledger"),
+        input=source.url,
+        bundle=asked.bundle.path,
+        tables=source.tables,
+        **options,
+    )
+    with claim(url, "predict", source.reads):
+        if source.stored:
+            source.run(stage, client)
+        else:
+            rows = 0 if source.bound is None else source.bound.planner.rows.rows
+            with noted(Path(url).stem, "predict", 1, rows):  # in one go
+                source.write(url, options["max_bad"], options["on_error"])
+    return stores.open_dataset(url)
+
+
+def _of_cells(
+    asked: Model,
+    data: Any,
+    url: str,
+    inputs: Sequence[str] | None,
+    window: Mapping[str, int] | None,
+    options: dict[str, Any],
+    client: Any | None,
+) -> xr.Dataset:
+    """Predict cells of N-dimensional variables."""
+    from .lazy_cube import Cube
+    from .predict_cube import CubeStage
+    from .run import run_stage
+
+    cube = Cube.of(asked, data, inputs, window)
+    if not url:
+        return cube.lazy(options["max_bad"])
+    if not cube.url:
+        raise UsageError(
+            "data is no dataset as it lies in a store, so nothing can be reused: write it first, or leave `out` away "
+            "and call to_zarr on the lazy result"
+        )
+    stage = CubeStage(
+        Path(url).stem,
+        stores.beside(url, "ledger"),
+        input=cube.url,
+        bundle=asked.bundle.path,
+        cells=cube.cells,
+        decoding=cube.decoding(),
+        **options,
+    )
+    here = any(files.is_memory(place) for place in (cube.url, stage.ledger, asked.bundle.path))
+    with claim(url, "predict", [("data", cube.url), ("model", asked.bundle.path)]):
+        run_stage(stage, client=None if here else client or current_client())
+    return stores.open_dataset(url)
