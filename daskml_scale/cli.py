@@ -1,37 +1,32 @@
 """The command line: verbs that join what the other rooms do. No logic: decisions and pictures are elsewhere.
 
-Results and ``--json`` go to stdout, progress and errors to stderr. One line says what went wrong and
-what to do; a traceback means a defect. Everything heavy is imported inside the verb that needs it.
+Results and ``--json`` go to stdout, progress and errors to stderr; how a command ends is the matter of
+`cli_end`. Everything heavy is imported inside the verb that needs it.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from daskml_scale.cli_end import PROGRAM, RunEndedError, ended, print_result, put, say
 from daskml_scale.cli_ledger import ledger
-from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError, UsageError
+from daskml_scale.errors import Exit
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from daskml_scale.events import Sink
     from daskml_scale.runs.execute import RunSummary
     from daskml_scale.runs.records import Registry
     from daskml_scale.runs.state import RunRecord
 
-PROGRAM = "daskml-scale"
 Verb = Callable[..., Any]
 
 
@@ -107,8 +102,8 @@ def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: boo
         with only_results(as_json):
             summary = _work(registry, run, quiet=quiet)
     except Exception as error:
-        raise _RunEnded(run) from error
-    _print(summary.to_dict(), as_json, lambda: show.summary(summary.to_dict(), os.getcwd()))
+        raise RunEndedError(run) from error
+    print_result(summary.to_dict(), as_json, lambda: show.summary(summary.to_dict(), os.getcwd()))
     return summary.exit_code
 
 
@@ -128,9 +123,9 @@ def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool)
     from daskml_scale import api
 
     run = api.submit(workflow, store=store, cluster=cluster)
-    _put(json.dumps(run.to_dict()) if as_json else run.id)
-    _say(f"Watch it:            {PROGRAM} status {run.id}")
-    _say(f"If it stops, go on:  {_again(run)}")
+    put(json.dumps(run.to_dict()) if as_json else run.id)
+    say(f"Watch it:            {PROGRAM} status {run.id}")
+    say(f"If it stops, go on:  {_again(run)}")
     return Exit.OK
 
 
@@ -159,13 +154,13 @@ def status(run: str | None, unit: str | None, as_json: bool) -> int:
         from daskml_scale.runs.why import drawn
 
         told = api.why(found, unit)
-        _print([one.to_dict() for one in told], as_json, lambda: drawn(told))
+        print_result([one.to_dict() for one in told], as_json, lambda: drawn(told))
         return Exit.OK
     if found.state == "lost":
         from daskml_scale.runs.recount import recounted
 
         found = recounted(found)
-    _print(found.to_dict(), as_json, lambda: show.status(found, now, os.getcwd()))
+    print_result(found.to_dict(), as_json, lambda: show.status(found, now, os.getcwd()))
     return Exit.OK
 
 
@@ -181,7 +176,7 @@ def list_verb(limit: int, as_json: bool) -> int:
 
     now = time.time()
     runs = Registry().list(now=now, limit=limit)
-    _print([run.to_dict() for run in runs], as_json, lambda: show.runs(runs, now, os.getcwd()))
+    print_result([run.to_dict() for run in runs], as_json, lambda: show.runs(runs, now, os.getcwd()))
     return Exit.OK
 
 
@@ -200,7 +195,7 @@ def validate(file: str, as_json: bool) -> int:
     spec = api.check(file)
     data = {"file": file, "workflow": spec.name, "stages": list(spec.stages)}
     line = f"ok: {file}: workflow {spec.name}, {plural(len(spec.stages), 'stage')}"
-    _print(data, as_json, lambda: show.text(line))
+    print_result(data, as_json, lambda: show.text(line))
     return Exit.OK
 
 
@@ -238,7 +233,7 @@ def version(as_json: bool) -> int:
 
     packages = ("daskml-scale", "dask", "distributed", "zarr", "xarray", "scikit-learn")
     found = {name: of(name) for name in packages} | {"python": sys.version.split()[0]}
-    _print(found, as_json, lambda: show.pairs(list(found.items())))
+    print_result(found, as_json, lambda: show.pairs(list(found.items())))
     return Exit.OK
 
 
@@ -277,68 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         return int(verbs.main(args=words, prog_name=PROGRAM, standalone_mode=False) or Exit.OK)
-    except _OutputError as error:
-        return _unwritten(error.error)
-    except OSError as error:
-        written_by = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parent
-        # click prints help and the like by itself.
-        return _unwritten(error) if written_by == Path(click.__file__).parent else _failed(error, "--json" in words)
     except (Exception, KeyboardInterrupt) as error:
-        return _failed(error, "--json" in words)
-
-
-class _RunEnded(Exception):
-    """A run that is in the registry ended with an error: its cause."""
-
-    def __init__(self, run: RunRecord) -> None:
-        self.run = run
-
-
-class _OutputError(Exception):
-    """The result could not be written to stdout."""
-
-    def __init__(self, error: OSError) -> None:
-        self.error = error
-
-
-def _failed(error: BaseException, as_json: bool) -> int:
-    """Tell what went wrong, with ``--json`` as a document too, and return the exit code."""
-    from daskml_scale.runs.lease import failure
-
-    run = error.run if isinstance(error, _RunEnded) else None
-    error = error.__cause__ if isinstance(error, _RunEnded) and error.__cause__ else error
-    if isinstance(error, click.Abort):
-        error = KeyboardInterrupt()
-    text, code = f"error: {error}", Exit.FAILED
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        text, code = error.format_message(), Exit.USAGE
-    elif isinstance(error, click.ClickException):
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else PROGRAM
-        text, code = f"error: {error.format_message()}\nSee: {where} --help", Exit.USAGE
-        error = UsageError(error.format_message())
-    elif isinstance(error, KeyboardInterrupt):
-        text, code = "stopped", Exit.INTERRUPTED
-    elif isinstance(error, DaskMLError):
-        text, code = str(error) if isinstance(error, InterruptedRunError) else text, error.exit_code
-    else:
-        traceback.print_exception(error)
-        text = f"error: {type(error).__name__}: {error}\nThis is a defect in {PROGRAM}; please report it."
-    _say(text)
-    if as_json:
-        try:
-            _put(json.dumps(failure(error, run)))
-        except _OutputError as unwritten:
-            _unwritten(unwritten.error)
-    return code
-
-
-def _unwritten(error: OSError) -> int:
-    """End without a result: who read it has gone, or there is no room for it."""
-    if error.errno != errno.EPIPE:
-        _say(f"error: stdout cannot be written: {error.strerror or error}")
-    with suppress(OSError, ValueError):  # Python writes what it still holds when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Exit.FAILED
+        return ended(error, "--json" in words)
 
 
 def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
@@ -348,7 +283,7 @@ def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: boo
 
     with only_results(as_json):
         rows = api.dry_run(workflow, store=store, cluster=cluster)
-    _print([row.to_dict() for row in rows], as_json, lambda: show.plan(rows))
+    print_result([row.to_dict() for row in rows], as_json, lambda: show.plan(rows))
     return Exit.OK
 
 
@@ -364,35 +299,13 @@ def _work(registry: Registry, run: RunRecord, *, quiet: bool) -> RunSummary:
     return attend(registry, run, work, view(sys.stderr, quiet=quiet))
 
 
-def _print(data: Any, as_json: bool, draw: Callable[[], RenderableType]) -> None:
-    if as_json:
-        _put(json.dumps(data))
-        return
-    from daskml_scale.runs import show
-
-    picture = draw()
-    _written(lambda: show.write(picture, sys.stdout))
-
-
-def _put(line: str) -> None:
-    _written(lambda: click.echo(line))
-
-
-def _written(write: Callable[[], None]) -> None:
-    try:
-        write()
-        sys.stdout.flush()
-    except OSError as error:
-        raise _OutputError(error) from error
-
-
 def _names(found: Sequence[tuple[str, Path]], as_json: bool) -> int:
     from daskml_scale.runs import show
     from daskml_scale.runs.words import first_comment
 
     rows = [(name, str(path), first_comment(path.read_text(errors="replace"))) for name, path in found]
     data = [{"name": name, "file": file, "description": text} for name, file, text in rows]
-    _print(data, as_json, lambda: show.columns(("name", "file", "description"), rows))
+    print_result(data, as_json, lambda: show.columns(("name", "file", "description"), rows))
     return Exit.OK
 
 
@@ -400,8 +313,3 @@ def _again(run: RunRecord) -> str:
     from daskml_scale.runs.words import command
 
     return command(run.command, run.cwd, os.getcwd())
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):  # a closed terminal
-        click.echo(text, err=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import click
 
+from daskml_scale.cli_end import print_result
 from daskml_scale.errors import Exit
 
 
@@ -29,7 +27,7 @@ def show_verb(store: str, stage: str | None, as_json: bool) -> int:
       daskml-scale ledger show runs/flights
       daskml-scale ledger show runs/flights predictions
     """
-    from daskml_scale.runs import ledgers, show
+    from daskml_scale.runs import ledgers
 
     if stage is None:
         found = ledgers.summaries(store)
@@ -42,10 +40,7 @@ def show_verb(store: str, stage: str | None, as_json: bool) -> int:
              "worker": one.worker, "why": one.why, "error": one.error}
             for one in records
         ]  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(data))
-    else:
-        show.write(drawn, sys.stdout)
+    print_result(data, as_json, lambda: drawn)
     return Exit.OK
 
 
@@ -65,11 +60,8 @@ def verify_verb(store: str, stage: str | None, repair: bool, as_json: bool) -> i
       daskml-scale ledger verify runs/flights
       daskml-scale ledger verify runs/flights predictions --repair
     """
-    from daskml_scale.runs import ledgers, show
+    from daskml_scale.runs import ledgers
 
     found = ledgers.checked(store, stage, repair=repair)
-    if as_json:
-        click.echo(json.dumps([one.to_dict() for one in found]))
-    else:
-        show.write(ledgers.verdicts(found), sys.stdout)
+    print_result([one.to_dict() for one in found], as_json, lambda: ledgers.verdicts(found))
     return Exit.FAILED if any(one.problems for one in found) and not repair else Exit.OK

@@ -34,8 +34,10 @@ def _recounted(stage: StageRecord, store: str, started: float) -> StageRecord:
         fresh = _committed(files.join(store, f"{stage.name}.ledger"), started)
     except (DaskMLError, OSError):
         return stage  # out of reach: what the run told last is what is known
-    done = max(stage.done, stage.reused + fresh)
-    return replace(stage, done=min(done, stage.units) if stage.units else done)
+    # A ledger that was compacted since holds what was reused, too.
+    both = stage.reused + fresh
+    done = max(stage.done, both if both <= stage.units else fresh)
+    return replace(stage, done=done, units=max(stage.units, done))
 
 
 def _committed(ledger: str, since: float) -> int:

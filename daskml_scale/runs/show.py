@@ -99,7 +99,7 @@ def _grid(listed: Sequence[StageRecord], width: int, marks: Mapping[str, str]) -
         style = COLOURS.get(stage.state, "dim")
         mark = marks.get(stage.state, " ")
         dim = "dim" if stage.state == "waiting" else ""
-        count = f"{stage.done:,}/{stage.units:,}" if stage.units else f"{stage.done:,}" if stage.done else ""
+        count = f"{stage.done:,}/{stage.units:,}" if stage.units else ""
         cells: list[RenderableType] = [
             Text(mark, style),
             Text(stage.name, dim),

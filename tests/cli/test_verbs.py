@@ -123,7 +123,9 @@ def test_every_error_is_a_document_on_stdout_with_json(command, folder):
 @pytest.mark.parametrize(
     "words", [["run", "tiny.yaml"], ["list"], ["version", "--json"], ["validate", "tiny.yaml"], ["--help"]]
 )
-def test_a_full_stdout_is_one_message(folder, words):
+def test_a_full_stdout_is_one_message(folder, words, command):
+    if words[0] == "ledger":
+        assert command("run", "tiny.yaml")[0] == 0
     with open("/dev/full", "w") as full:
         done = subprocess.run([*PROGRAM, *words], stdout=full, stderr=-1, text=True, check=False)
     assert done.returncode == 1

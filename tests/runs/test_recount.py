@@ -43,6 +43,12 @@ def test_units_since_the_start_count_once_and_earlier_and_failed_ones_do_not(tmp
     assert done(run) == [1 + 3]
 
 
+def test_a_pass_that_was_planned_after_the_last_word_counts(tmp_path: Path) -> None:
+    commit(tmp_path, "a", [str(number) for number in range(50)])
+    (stage,) = recounted(lost(tmp_path, StageRecord("a", state="running", units=2, done=1))).stages
+    assert (stage.done, stage.units) == (50, 50)
+
+
 def test_no_more_than_there_are_and_no_less_than_was_told(tmp_path: Path) -> None:
     commit(tmp_path, "a", ["1", "2", "3"])
     commit(tmp_path, "b", ["1"])
