@@ -382,6 +382,15 @@ def test_anything_else_is_refused_before_work_begins(workflow, tmp_path, place, 
     assert not (tmp_path / "store").exists()
 
 
+def test_predicting_through_a_cluster_object_says_what_to_give(workflow, client, tmp_path):
+    dms.run(workflow)
+    store = tmp_path / "store"
+    given = (str(store / "models/model"), dms.open_dataset(str(store / "rows.zarr")), str(tmp_path / "p.zarr"))
+    with pytest.raises(UsageError, match=r"client is a LocalCluster; give a distributed Client \(cluster.get_client"):
+        dms.predict(*given, client=client.cluster)
+    assert dms.predict(*given, client=client).sizes["row"] == 95
+
+
 def test_a_closed_client_is_refused(workflow, client, tmp_path):
     from distributed import Client
 

@@ -18,7 +18,7 @@ from daskml_scale import events
 from daskml_scale.engine.client import workers
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
-from daskml_scale.errors import DaskMLError, PlanError, StoreError
+from daskml_scale.errors import DaskMLError, PlanError, StoreError, UsageError
 from daskml_scale.plan.records import Record
 from daskml_scale.plan.table import Records
 from daskml_scale.plan.units import Outcome, Plan, Unit
@@ -127,6 +127,8 @@ def run_stage(
         When units failed; all others were committed. What our own code refused is raised as that error.
     PlanError
         When an input is missing, or a unit needs more memory than a worker has.
+    UsageError
+        When ``client`` is something else.
     """
     return accounted(stage, client=client, sink=sink, run=run)[0]
 
@@ -135,6 +137,8 @@ def accounted(
     stage: Stage, *, client: Any | None = None, sink: events.Sink = events.ignore, run: str = ""
 ) -> tuple[StageResult, StageRow]:
     """Run a stage as :func:`run_stage` does; return its result and its accounting."""
+    if client is not None and not callable(client) and not hasattr(client, "submit"):
+        raise UsageError(f"client is a {type(client).__name__}; give a distributed Client (cluster.get_client())")
     sink(events.StageStarted(time=time.time(), run=run, stage=stage.name, stage_kind=stage.kind))
     loop = _Loop(stage, client, sink, run)
     try:
