@@ -2,8 +2,9 @@
 
 Dask costs 1 to 2 ms of one scheduler core per task, so W slots share about 1/o tasks a second. A task
 therefore aims at ``max(0.2 s, o W / 0.35)``: a full cluster then keeps its scheduler busy for a third of the
-time, which leaves room for heartbeats and for filling it (`scaling.simulate`). The first tasks of a stage are
-probes of one unit (a remembered duration skips them); then the size jumps, no further than the evidence carries.
+time, which leaves room for heartbeats and for filling it (`scaling.simulate`). Where slots wait long between two
+tasks (far or busy machines), tasks last longer than 0.2 s as well. The first tasks of a stage are probes of one
+unit (a remembered duration skips them); then the size jumps, no further than the evidence carries.
 
 Units may differ a thousandfold, so the estimate is a mean over the last tasks that knows how much weight
 and how much spread stand behind it. Towards the end tasks shrink by the factoring rule (Hummel, Schonberg
@@ -18,8 +19,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 
-MIN_SECONDS = 0.2
-"""Shortest duration that a task aims at (joblib's MIN_IDEAL_BATCH_DURATION is the same)."""
+MIN_SECONDS, MAX_SECONDS = 0.2, 2.0
+"""Duration that a task aims at where slots are few: the shortest (as joblib's), and the longest where they wait."""
+WAIT_SHARE = 0.03
+"""Of a task's duration that its slot waits for it, as far as `MAX_SECONDS` allows."""
 MAX_UNITS = 16_384
 MAX_BYTES = 1 << 20
 TASKS_PER_SLOT = 2
@@ -38,6 +41,10 @@ EVEN = 0.25
 """Spread up to which units count as alike."""
 MIN_OVERHEAD, MAX_OVERHEAD = 2e-4, 2e-2
 """Seconds per task that a measurement of the overhead is believed to be within."""
+GAPS = 4
+"""Times the gap below which tasks do not shrink at the end."""
+MAX_GAP = 0.5
+"""Seconds that a measurement of the gap is believed to be at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Batching:
         Mean of the last tasks; ``None`` until something was measured or remembered.
     overhead : float
         Seconds of scheduler time per task on this cluster.
+    gap : float
+        Seconds that a slot waits between two tasks: messages to the scheduler and back, and its own start.
     evidence : float
         Weight behind the mean; 0 for a remembered one.
     total : float
@@ -63,6 +72,7 @@ class Batching:
     evidence: float = 0.0
     spread: float = 0.0
     total: float = 0.0
+    gap: float = 0.003
 
     def measured(self, seconds: float, weight: float, *, squares: float | None = None, slots: int = 1) -> Batching:
         """Return the state after a task of ``weight`` took ``seconds`` of kernel time.
@@ -113,8 +123,14 @@ class Batching:
         """Return the state after tasks cost the scheduler so much each; outliers count a little only."""
         if not seconds_per_task > 0:
             return self
-        fresh = min(max(seconds_per_task, MIN_OVERHEAD), MAX_OVERHEAD, 4 * self.overhead)
-        return replace(self, overhead=self.overhead + 0.1 * (fresh - self.overhead))
+        fresh = max(seconds_per_task, MIN_OVERHEAD)
+        return replace(self, overhead=_blended(self.overhead, min(fresh, MAX_OVERHEAD)))
+
+    def waited(self, seconds: float) -> Batching:
+        """Return the state after a slot waited so long for a task, while tasks were there; outliers count little."""
+        if not seconds >= 0:
+            return self
+        return replace(self, gap=_blended(self.gap, min(seconds, MAX_GAP)))
 
     @property
     def per_slot(self) -> int:
@@ -123,7 +139,7 @@ class Batching:
 
     def target_seconds(self, slots: int) -> float:
         """Return how long a task should last with ``slots`` slots."""
-        return max(MIN_SECONDS, self.overhead * slots / SCHEDULER_SHARE)
+        return max(MIN_SECONDS, min(self.gap / WAIT_SHARE, MAX_SECONDS), self.overhead * slots / SCHEDULER_SHARE)
 
     def bounds(self, left: float, slots: int, overtaken: float = 0.0) -> tuple[float, float]:
         """Return the least and the most weight of the next task.
@@ -147,13 +163,17 @@ class Batching:
             most = min(most, EVIDENCE * self.evidence)
         least = self.overhead * slots / SCHEDULER_SHARE * per_second
         # Factoring: half of what is left in a round over all slots; less where units are uneven, so that the
-        # longest task of a round (by the normal approximation) ends before what is left would. Below the time
-        # in which the scheduler sends a round, smaller tasks would end later, not sooner.
+        # longest task of a round (by the normal approximation) ends before what is left would. Below a few gaps,
+        # or the time in which the scheduler sends a round, smaller tasks would end later, not sooner.
         fair = left / slots
         uneven = math.sqrt(2 * self.spread * math.log(slots)) if slots > 1 else 0.0
         part = min(fair / 2, ((math.sqrt(uneven * uneven + 4 * fair) - uneven) / 2) ** 2)
-        part = max(part, self.overhead * max(slots, 4) * per_second)
+        part = max(part, max(self.overhead * slots, GAPS * self.gap) * per_second)
         return min(least, most, part), min(most, part)
+
+
+def _blended(known: float, fresh: float) -> float:
+    return known + 0.1 * (min(fresh, 4 * max(known, MIN_OVERHEAD)) - known)
 
 
 @dataclass(slots=True)

@@ -142,6 +142,9 @@ class _Model:
     """Tasks whose end the driver has not seen yet."""
     counts: list[int] = field(default_factory=list)
     """Units of every task."""
+    ends: dict[int, float] = field(default_factory=dict)
+    waits: dict[int, float] = field(default_factory=dict)
+    """Seconds that the slot of a task had waited for it."""
     probes: Probes = field(default_factory=Probes)
     probing: dict[int, int] = field(default_factory=dict)
     """Number of each probe in flight."""
@@ -188,17 +191,21 @@ class _Model:
         else:
             self.queued.append(task)
 
-    def start(self, task: int) -> None:
+    def start(self, task: int, after: int = -1) -> None:
+        """A slot gets a task, maybe as the next one ``after`` another."""
         self.spent[task] = self.draw(self.now, self.counts[task])
         seconds = self.spent[task][0]
         begin = self.now + self.costs.latency + self.costs.worker
+        if after >= 0:
+            self.waits[task] = begin - self.ends.pop(after)
+        self.ends[task] = begin + seconds
         self.busy += max(0.0, min(begin + seconds, self.horizon) - begin)
         self.busy_first += max(0.0, min(begin + seconds, FIRST_SECONDS, self.horizon) - begin)
         self.push(begin + seconds + self.costs.latency, _RETURN, task)
 
     def settled(self, task: int) -> None:
         if self.queued:
-            self.start(self.queued.popleft())
+            self.start(self.queued.popleft(), after=task)
         else:
             self.idle += 1
         self.push(self.now + self.costs.latency, _TOLD, task)
@@ -216,6 +223,8 @@ class _Model:
             seconds, squares = self.spent[task]
             count = self.counts[task]
             self.batching = self.batching.measured(seconds, count, squares=squares, slots=self.slots)
+            if task in self.waits:
+                self.batching = self.batching.waited(self.waits.pop(task))
             if task in self.probing:
                 self.probes.end(self.probing.pop(task))
             self.in_flight -= 1

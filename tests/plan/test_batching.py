@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 
 from daskml_scale.plan.batching import (
     EVIDENCE,
+    GAPS,
+    MAX_GAP,
     MAX_OVERHEAD,
+    MAX_SECONDS,
     MIN_OVERHEAD,
     MIN_SECONDS,
     SCHEDULER_SHARE,
     TASKS_PER_SLOT,
+    WAIT_SHARE,
     Batching,
     Probes,
     share,
@@ -97,7 +101,7 @@ def test_no_more_units_are_looked_at_than_are_taken_and_one(batching, slots):
 def test_the_end_is_shared_by_all_slots(batching, slots, left):
     """No batch takes more than half a slot's share of what is left, unless dispatching smaller ones lasts longer."""
     chosen = take_uniform(batching, left, left=left, slots=slots)
-    floor = batching.overhead * max(slots, 4) / batching.seconds_per_weight
+    floor = max(batching.overhead * slots, GAPS * batching.gap) / batching.seconds_per_weight
     assert chosen == 1 or chosen - 1 <= max(left / (2 * slots), floor)
 
 
@@ -210,6 +214,28 @@ def test_the_overhead_follows_the_cluster(overhead, real):
     for _ in range(200):
         batching = batching.overhead_measured(real)
     assert math.isclose(batching.overhead, real, rel_tol=1e-3)
+
+
+@given(st.lists(st.floats(-1, 100), max_size=100))
+def test_the_measured_gap_stays_within_bounds(measured):
+    batching = Batching()
+    for value in measured:
+        before, batching = batching.gap, batching.waited(value)
+        assert 0 <= batching.gap <= MAX_GAP
+        assert batching.gap <= 1.3 * before + 1e-4
+        assert value >= 0 or batching.gap == before
+
+
+@given(st.floats(0, 1.0))
+def test_tasks_last_longer_where_slots_wait_for_them(gap):
+    batching = Batching(1e-3)
+    for _ in range(300):
+        batching = batching.waited(gap)
+    target = batching.target_seconds(2)
+    assert MIN_SECONDS <= target <= MAX_SECONDS
+    assert gap <= WAIT_SHARE * target * 1.01 or target == MAX_SECONDS
+    # On a large cluster the scheduler decides.
+    assert batching.target_seconds(8000) == batching.overhead * 8000 / SCHEDULER_SHARE
 
 
 def test_probes_in_order_change_nothing():

@@ -86,6 +86,13 @@ def test_slots_end_together(slots, units):
     assert report.slots > 0.96
 
 
+def test_slots_far_from_their_scheduler_get_longer_tasks():
+    """50 ms one way: a task of 0.2 s would leave its slot idle for a third of the time."""
+    report = simulate(4, constant(0.005), costs=Costs(latency=0.05), seconds=120)
+    assert report.task_seconds[0] > 1
+    assert report.slots > 0.94
+
+
 def test_a_job_smaller_than_the_cluster_ends():
     report = simulate(64, constant(0.5), units=10, seconds=math.inf)
     assert report.units == report.tasks == 10
