@@ -290,11 +290,15 @@ def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: boo
 def _work(registry: Registry, run: RunRecord, *, quiet: bool) -> RunSummary:
     from daskml_scale.runs.attend import attend
     from daskml_scale.runs.live import view
+    from daskml_scale.runs.words import near
+
+    here = near(run.source, os.getcwd())  # as errors name it
+    source = here if here.endswith((".yaml", ".yml")) else run.source
 
     def work(sink: Sink) -> RunSummary:
         from daskml_scale import api  # once the view is up: this takes a moment
 
-        return api.run(run.source, store=run.store, cluster=run.cluster, sink=sink, run_id=run.id)
+        return api.run(source, store=run.store, cluster=run.cluster, sink=sink, run_id=run.id)
 
     return attend(registry, run, work, view(sys.stderr, quiet=quiet))
 

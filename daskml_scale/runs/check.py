@@ -70,20 +70,30 @@ def _headers(loaded: Loaded[Workflow]) -> dict[str, tuple[str, ...]]:
 
 
 def _check_estimators(loaded: Loaded[Workflow]) -> None:
-    """Check that what a search or a training fits can be built."""
+    """Check that what a search or a training fits can be built, and takes the parameters that it is given."""
+    from daskml_scale.stages.estimator import build_estimator
+
     for name, spec in loaded.model.stages.items():
         try:
             if isinstance(spec, SearchSpec):
                 from daskml_scale.stages.search import stage as search_stage
 
                 search_stage.check(spec)
-            elif isinstance(spec, TrainSpec) and spec.estimator is not None:
-                from daskml_scale.stages.estimator import build_estimator
-
-                build_estimator(spec.estimator, {}, 0)
+            if isinstance(spec, (SearchSpec, TrainSpec)) and spec.estimator is not None:
+                _check_values(build_estimator(spec.estimator, {}, 0), next(iter(spec.estimator)))
         except SpecError as error:
             path = error.path or "estimator"
             raise loaded.error(f"stages.{name}.{path}", error.message) from None
+
+
+def _check_values(estimator: object, path: str) -> None:
+    """Let scikit-learn check the values that ``fit`` would refuse. Not every estimator can tell."""
+    check = getattr(estimator, "_validate_params", None)
+    if callable(check):
+        try:
+            check()
+        except ValueError as error:
+            raise SpecError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def _check_functions(loaded: Loaded[Workflow]) -> None:

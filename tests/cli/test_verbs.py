@@ -197,6 +197,15 @@ def test_a_failure_with_json_is_one_document_too(process, folder):
     assert json.loads(process("status", found["run"], "--json").stdout)["message"] == found["error"]
 
 
+def test_what_only_the_run_finds_names_the_file_as_it_was_given(command, folder):
+    text = (folder / "tiny.yaml").read_text().replace("sort_by: [key]}", "sort_by: [key]}, derive: {y: x < 'a'}")
+    (folder / "tiny.yaml").write_text(text)
+    code, out, err = command("run", "tiny.yaml", "--quiet")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: tiny.yaml:6: stages.table.derive.low: ")
+    assert err.count("\n") == 1
+
+
 def test_a_failed_run_is_one_message_and_status_says_how_to_go_on(command, folder):
     text = (folder / "tiny.yaml").read_text().replace("{unique: [key]}", "{range: {of: x, most: 3}}")
     (folder / "tiny.yaml").write_text(text)
