@@ -19,6 +19,7 @@ import click
 
 from daskml_scale.cli_end import PROGRAM, RunEndedError, ended, print_result, put, say
 from daskml_scale.cli_ledger import ledger
+from daskml_scale.cli_models import models
 from daskml_scale.errors import Exit
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def version(as_json: bool) -> int:
 
 
 verbs.add_command(ledger)
+verbs.add_command(models)
 
 
 @verbs.command("_runner", hidden=True)

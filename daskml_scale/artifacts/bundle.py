@@ -26,13 +26,13 @@ from daskml_scale.html import table
 from daskml_scale.storage import files
 
 from . import trust
+from .manifest import FORMAT, MANIFEST, MODEL, read_manifest
 from .methods import call as call
 from .methods import schema_of
+from .registry import resolved
 from .savable import check_fitted, check_loads, check_trusted
 from .savable import dump as dump
 
-FORMAT = 1
-MODEL, MANIFEST = "model.skops", "bundle.json"
 _PACKAGES = ("daskml-scale", "numpy", "scikit-learn", "skops")
 
 
@@ -217,7 +217,7 @@ def load_model(path: str | os.PathLike[str], *, trusted: trust.Trusted = ()) -> 
     Parameters
     ----------
     path : str
-        Folder of the bundle.
+        Folder of the bundle; or a registered one, ``STORE/registry/NAME@champion`` or ``...@3``.
     trusted : sequence of str or type
         Types to allow beyond scikit-learn's own, after you have read what they do.
 
@@ -228,31 +228,10 @@ def load_model(path: str | os.PathLike[str], *, trusted: trust.Trusted = ()) -> 
     UntrustedError
         When the model file is not the one that the bundle names, or holds types that are not trusted.
     """
-    folder = files.normal(path)
+    folder = resolved(files.normal(path))
     bundle = Bundle(folder, read_manifest(folder), tuple(trust.type_name(kind) for kind in trusted))
     trust.audit(_checked_bytes(folder, bundle.sha256), bundle.trusted, files.join(folder, MODEL))
     return bundle
-
-
-def read_manifest(path: str) -> dict[str, Any]:
-    """Return the content of ``bundle.json``.
-
-    Raises
-    ------
-    StoreError
-        When there is none, or it is of another format.
-    """
-    url = files.join(path, MANIFEST)
-    found = files.read_json(url)
-    if found is None:
-        raise StoreError(f"{path} is not a model bundle: there is no {MANIFEST}; check the path, or train the model")
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        have = found.get("format") if isinstance(found, dict) else type(found).__name__
-        raise StoreError(f"{url} has format {have!r}, expected {FORMAT}; save the model again with this version")
-    absent = [key for key in ("sha256", "estimator", "recipe", "schema", "training") if key not in found]
-    if absent:
-        raise StoreError(f"{url} lacks {', '.join(absent)}; save the model again")
-    return found
 
 
 def load_estimator(path: str, sha256: str, trusted: trust.Trusted = ()) -> Any:

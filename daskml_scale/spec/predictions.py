@@ -1,4 +1,4 @@
-"""How a ``predict`` stage asks a model: a method or a function, and what comes out where the model does not tell."""
+"""What stages ask of a model: metrics, a method or a function, and the output where the model does not tell."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from .base import Spec, Word
 from .explain import unknown
 from .items import check_function
 
+Metric = Literal[
+    "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "balanced_accuracy", "f1",
+    "r2", "mean_absolute_error", "median_absolute_error", "root_mean_squared_error",
+]  # fmt: skip
+"""Metrics of which it is known whether more or less is better."""
+AnyMetric = Metric | Literal["calibration", "mean_error"]
 METHODS = ("predict", "predict_proba", "decision_function", "transform")
 
 

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from .base import ByteSize, Column, Spec, Version, Word
 from .expressions import Expression
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
-from .predictions import Method, OutputOf
+from .predictions import AnyMetric, Method, Metric, OutputOf
 from .space import AnyDistribution
 from .steps import AnyStep, Columns
 
@@ -376,26 +376,26 @@ class EvaluateSpec(StageSpec):
     bootstrap : int
         Resamples for 95 % intervals.
     against : str, optional
-        A train stage whose model is compared on the same rows.
+        A train stage whose model is compared on the same rows; or
+    champion : str, optional
+        A registered name: the champion to beat is compared, when there is one.
     """
 
     kind: Literal["evaluate"] = "evaluate"
     model: Word
     input: Word
     where: Expression | None = None
-    metrics: Annotated[
-        list[
-            Literal[
-                "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "balanced_accuracy", "f1",
-                "calibration", "r2", "mean_error", "mean_absolute_error", "median_absolute_error",
-                "root_mean_squared_error",
-            ]
-        ],
-        Field(min_length=1),
-    ]  # fmt: skip
+    metrics: Annotated[list[AnyMetric], Field(min_length=1)]
     slices: list[Column] = Field(default_factory=list)
     bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 0
     against: Word | None = None
+    champion: Word | None = None
+
+    @model_validator(mode="after")
+    def _one_other(self) -> EvaluateSpec:
+        if self.against and self.champion:
+            raise PydanticCustomError("champion", "give against: (a train stage) or champion: (a name), not both")
+        return self
 
     def references(self) -> dict[str, str]:
         against = {"against": self.against} if self.against else {}
@@ -513,6 +513,46 @@ class RechunkSpec(StageSpec):
         return {"input": (*TABLES, "features", "predict")}
 
 
+class ChampionIf(Spec):
+    """The metric must be at least as good as ``least``, and better than the champion's, by ``by``, on the same rows."""
+
+    metric: Metric
+    least: float | None = None
+    by: Annotated[float, Field(ge=0)] = 0.0
+
+
+class RegisterSpec(StageSpec):
+    """Put a trained model into the store's registry as the next version; the champion if it is good enough.
+
+    Attributes
+    ----------
+    name : str, optional
+        In the registry; by default the name that the model is saved under.
+    scores : str, optional
+        The evaluate stage whose metrics are kept with the version, and judged.
+    champion_if : mapping, optional
+        Without it every version becomes the champion.
+    """
+
+    kind: Literal["register"] = "register"
+    model: Word
+    name: Word | None = None
+    scores: Word | None = None
+    champion_if: ChampionIf | None = None
+
+    @model_validator(mode="after")
+    def _scored(self) -> RegisterSpec:
+        if self.champion_if and not self.scores:
+            raise PydanticCustomError("scores", "champion_if needs scores: (an evaluate stage)")
+        return self
+
+    def references(self) -> dict[str, str]:
+        return {"model": self.model, **({"scores": self.scores} if self.scores else {}), **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"model": ("train",), "scores": ("evaluate",)}
+
+
 KINDS: dict[str, type[StageSpec]] = {
     "ingest": IngestSpec,
     "validate": ValidateSpec,
@@ -520,6 +560,7 @@ KINDS: dict[str, type[StageSpec]] = {
     "search": SearchSpec,
     "train": TrainSpec,
     "evaluate": EvaluateSpec,
+    "register": RegisterSpec,
     "predict": PredictSpec,
     "rechunk": RechunkSpec,
     "map": MapSpec,
@@ -532,6 +573,7 @@ AnyStage = Annotated[
     | Annotated[SearchSpec, Tag("search")]
     | Annotated[TrainSpec, Tag("train")]
     | Annotated[EvaluateSpec, Tag("evaluate")]
+    | Annotated[RegisterSpec, Tag("register")]
     | Annotated[PredictSpec, Tag("predict")]
     | Annotated[RechunkSpec, Tag("rechunk")]
     | Annotated[MapSpec, Tag("map")],

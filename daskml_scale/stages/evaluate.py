@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from daskml_scale.artifacts.bundle import MANIFEST, Bundle, call, load_estimator, read_manifest
+from daskml_scale.artifacts.bundle import Bundle, call, load_estimator
+from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
+from daskml_scale.artifacts.registry import Registry
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, UsageError
 from daskml_scale.plan.records import Record, digest, select
@@ -53,6 +55,9 @@ class EvaluateStage(StageBase):
         Resamples for 95 % intervals; 0 gives none.
     against : str
         URL of the folder of another bundle to compare with; empty for none.
+    store, champion : str
+        URL of a store, and a name in its registry: compare with that champion, or, for the champion itself,
+        with the one before it. Empty for none.
     seed : int
         Of the resamples.
     """
@@ -65,19 +70,25 @@ class EvaluateStage(StageBase):
     slices: tuple[str, ...] = ()
     bootstrap: int = 0
     against: str = ""
+    store: str = ""
+    champion: str = ""
     seed: int = 0
     kind: str = "evaluate"
 
     def reads(self) -> Mapping[str, Ref]:
         bundles = {"bundle": self.bundle, **({"against": self.against} if self.against else {})}
         found = {name: Ref("file", files.join(folder, MANIFEST)) for name, folder in bundles.items()}
+        if self.champion:
+            found["champion"] = Ref("file", Registry(self.store).file(self.champion))
         return {"input": Ref("dataset", self.input), **found}
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         matrix = require(inputs["input"], self.input, self.name)
         folders = [self.bundle, *([self.against] if self.against else [])]
-        there = all(isinstance(found, FileId) for name, found in inputs.items() if name != "input")
+        there = all(isinstance(inputs[name], FileId) for name in ("bundle", *(["against"] if self.against else [])))
         bundles = [Bundle(folder, read_manifest(folder), self.trusted) for folder in folders] if there else []
+        if bundles and self.champion:
+            bundles += self._rival(bundles[0].sha256)
         for bundle in bundles:
             check(bundle.name, bundle.classes, self.metrics)
         ids = matrix_inputs(matrix, self.where, self.slices)
@@ -85,9 +96,7 @@ class EvaluateStage(StageBase):
         more = (self.slices, self.bootstrap, self.bootstrap and self.seed)
         parts = Parts(
             code=CODE,
-            model=digest(*(bundle.sha256 for bundle in bundles))
-            if self.against
-            else "".join(b.sha256 for b in bundles),
+            model=digest(*(b.sha256 for b in bundles)) if len(bundles) > 1 else "".join(b.sha256 for b in bundles),
             parameters=digest(self.metrics, self.where, *(more if any(more) else ())),
         )
         return select(
@@ -118,6 +127,15 @@ class EvaluateStage(StageBase):
         if other is not None:
             result["against"] = against(result["metrics"], measure(other, self.metrics), other.name, apart)
         return result
+
+    def _rival(self, sha256: str) -> list[Bundle]:
+        """Return the champion to beat, if there is one."""
+        registry = Registry(self.store)
+        found = registry.shelf(self.champion).rival(sha256)
+        if found is None:
+            return []
+        folder = registry.bundle(self.champion, found.number)
+        return [Bundle(folder, read_manifest(folder), self.trusted)]
 
     def _score(self, bundle: Bundle, matrix: Matrix, worker: WorkerContext) -> Scored:
         """Return what a model says of all rows."""

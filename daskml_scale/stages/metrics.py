@@ -88,12 +88,15 @@ class Metric:
         Whether it is of classifiers; else of regressors.
     table : bool
         Whether it gives a table instead of a number.
+    lower : bool
+        Whether a lower number is better.
     """
 
     of: Callable[[Scored], Any]
     needs: tuple[str, ...]
     classes: bool = True
     table: bool = False
+    lower: bool = False
 
 
 def check(model: str, classes: Sequence[Any], names: Iterable[str]) -> None:
@@ -236,20 +239,22 @@ def _errors(scored: Scored) -> np.ndarray:
 METRICS: dict[str, Metric] = {
     "roc_auc": Metric(_roc_auc, ("predict_proba", "decision_function")),
     "average_precision": Metric(_average_precision, ("predict_proba", "decision_function")),
-    "log_loss": Metric(_log_loss, ("predict_proba",)),
-    "brier": Metric(_brier, ("predict_proba",)),
+    "log_loss": Metric(_log_loss, ("predict_proba",), lower=True),
+    "brier": Metric(_brier, ("predict_proba",), lower=True),
     "accuracy": Metric(_accuracy, ("predict",)),
     "balanced_accuracy": Metric(_balanced_accuracy, ("predict",)),
     "f1": Metric(_f1, ("predict",)),
     "calibration": Metric(_calibration, ("predict_proba",), table=True),
     "r2": Metric(_r2, ("predict",), classes=False),
     "mean_error": Metric(lambda scored: float(_errors(scored).mean()), ("predict",), classes=False),
-    "mean_absolute_error": Metric(lambda scored: float(np.abs(_errors(scored)).mean()), ("predict",), classes=False),
+    "mean_absolute_error": Metric(
+        lambda scored: float(np.abs(_errors(scored)).mean()), ("predict",), classes=False, lower=True
+    ),
     "median_absolute_error": Metric(
-        lambda scored: float(np.median(np.abs(_errors(scored)))), ("predict",), classes=False
+        lambda scored: float(np.median(np.abs(_errors(scored)))), ("predict",), classes=False, lower=True
     ),
     "root_mean_squared_error": Metric(
-        lambda scored: float(np.sqrt((_errors(scored) ** 2).mean())), ("predict",), classes=False
+        lambda scored: float(np.sqrt((_errors(scored) ** 2).mean())), ("predict",), classes=False, lower=True
     ),
 }
 """By the names that workflow files use."""

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from daskml_scale.artifacts.bundle import MANIFEST, Bundle, load_model, read_manifest
+from daskml_scale.artifacts.bundle import Bundle, load_model
+from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import Record, Written, after, digest, select

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from daskml_scale.artifacts.bundle import MANIFEST, Bundle, load_model, read_manifest
+from daskml_scale.artifacts.bundle import Bundle, load_model
+from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.grids import Grid, Read, common_grid, grid_units

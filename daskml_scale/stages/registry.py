@@ -18,6 +18,7 @@ from daskml_scale.spec.workflow import (
     MapSpec,
     PredictSpec,
     RechunkSpec,
+    RegisterSpec,
     SearchSpec,
     StageSpec,
     TrainSpec,
@@ -151,7 +152,23 @@ class Builder:
             slices=tuple(spec.slices),
             bootstrap=spec.bootstrap,
             against=self.model(spec.against) if spec.against else "",
+            store=self.store if spec.champion else "",
+            champion=spec.champion or "",
             seed=self.workflow.seed,
+        )
+
+    def _register(self, name: str, spec: RegisterSpec) -> Stage:
+        from .register import Condition, RegisterStage
+
+        wanted = spec.champion_if
+        return RegisterStage(
+            name,
+            self.ledger(name),
+            store=self.store,
+            bundle=self.model(spec.model),
+            model_name=spec.name or self.model(spec.model).rpartition("/")[2],
+            scores=self.ledger(spec.scores) if spec.scores else "",
+            condition=Condition(wanted.metric, wanted.least, wanted.by) if wanted else None,
         )
 
     def _predict(self, name: str, spec: PredictSpec) -> Stage:
@@ -232,6 +249,7 @@ _KINDS: dict[type[StageSpec], Callable[[Builder, str, Any], Stage]] = {
     SearchSpec: Builder._search,
     TrainSpec: Builder._train,
     EvaluateSpec: Builder._evaluate,
+    RegisterSpec: Builder._register,
     PredictSpec: Builder._predict,
     MapSpec: Builder._map,
     RechunkSpec: Builder._rechunk,

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from daskml_scale.artifacts.bundle import MANIFEST, MODEL, save_model
+from daskml_scale.artifacts.bundle import save_model
+from daskml_scale.artifacts.manifest import MANIFEST, MODEL
 from daskml_scale.artifacts.savable import check_trusted, dump
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError

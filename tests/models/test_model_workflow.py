@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import daskml_scale as dms
 from daskml_scale.api import check
 from daskml_scale.artifacts.bundle import load_model
+from daskml_scale.cli import main
 from daskml_scale.errors import SpecError, UntrustedError
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
@@ -148,3 +150,39 @@ def test_a_model_is_trained_in_parts(tmp_path: Path) -> None:
     assert load_model(tmp_path / "store" / "models" / "model").training["passes"] == 2
     with pytest.raises(SpecError, match="passes"):
         check(write(tmp_path, stages.replace("passes: 2", "passes: 0")))
+
+
+REGISTERED = """
+  model: {{kind: train, input: features, estimator: {estimator}, save_as: late}}
+  scores: {{kind: evaluate, model: model, input: features, champion: late, metrics: [roc_auc]}}
+  register: {{kind: register, model: model, scores: scores, champion_if: {{metric: roc_auc, least: 0.4}}}}
+"""
+
+
+def test_a_workflow_registers_and_the_command_line_shows_promotes_and_rolls_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"{tmp_path}/store"
+
+    def command(*words: str) -> tuple[int, Any]:
+        code = main(["models", *words, "--json"])
+        out = capsys.readouterr().out
+        return code, json.loads(out) if out else None
+
+    assert command("list", store)[0] == 2
+    for estimator in ("sklearn.dummy.DummyClassifier", "sklearn.linear_model.LogisticRegression"):
+        dms.run(write(tmp_path, REGISTERED.format(estimator=estimator)))
+    capsys.readouterr()
+    code, listed = command("list", store)
+    assert (code, listed[0]["name"], listed[0]["versions"], listed[0]["champion"]) == (0, "late", 2, 2)
+    shown = command("show", store, "late")[1]
+    assert [one["number"] for one in shown] == [2, 1]
+    assert shown[0]["aliases"] == ["candidate", "champion"]
+    assert "against 0.5 of 0001" in shown[0]["note"]
+    assert command("rollback", store, "late")[1][1]["aliases"] == ["champion"]
+    assert command("promote", store, "late", "candidate")[1][0]["aliases"] == ["candidate", "champion"]
+    assert command("promote", store, "late", "7")[0] == 2
+    assert main(["models", "show", store, "late"]) == 0
+    assert "LogisticRegression" in capsys.readouterr().out
+    with pytest.raises(SpecError, match="needs scores"):
+        check(write(tmp_path, REGISTERED.format(estimator="a.B").replace("scores: scores, ", "")))
