@@ -198,7 +198,7 @@ def test_a_failure_with_json_is_one_document_too(process, folder):
 
 
 def test_what_only_the_run_finds_names_the_file_as_it_was_given(command, folder):
-    text = (folder / "tiny.yaml").read_text().replace("sort_by: [key]}", "sort_by: [key]}, derive: {y: x < 'a'}")
+    text = (folder / "tiny.yaml").read_text().replace("sort_by: [key]}", "sort_by: [key]}, derive: {low: x < 'a'}")
     (folder / "tiny.yaml").write_text(text)
     code, out, err = command("run", "tiny.yaml", "--quiet")
     assert (code, out) == (2, "")
