@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # The constraints pin what CI tested; `make install CONSTRAINTS=` takes the newest releases.
 CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Most tests wait for processes of their own; the tests of one module share what they start.
+PARALLEL ?= -n 3 --dist loadfile
 INSTALL := $(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .PHONY: demo test test-fast lint bench install clean
@@ -13,10 +15,10 @@ demo: $(VENV)/installed-examples
 	$(BIN)/daskml-scale run flights
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
