@@ -69,9 +69,9 @@ class Draw(random.Random):
     def __init__(self, case: str, seed: int) -> None:
         super().__init__(f"{case} {seed}")
 
-    def moments(self, units: int, number: int = 1) -> tuple[str, ...]:
+    def moments(self, units: int, number: int = 1, first: int = 1) -> tuple[str, ...]:
         """Return moments of a stage: numbers of calls of its kernel, in order, all while work is left."""
-        return tuple(f"call.{call}" for call in sorted(self.sample(range(1, units - 5), number)))
+        return tuple(f"call.{call}" for call in sorted(self.sample(range(first, units - 5), number)))
 
 
 @dataclass(frozen=True)

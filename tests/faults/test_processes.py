@@ -103,9 +103,9 @@ def test_a_driver_killed_around_a_commit_loses_nothing_that_was_durable(moment, 
 
 @moments
 def test_a_stopped_worker_holds_nobody_up(seed, table, whole, start):
-    """Its units run elsewhere; the run does not wait until the scheduler misses it."""
+    """Its units run elsewhere once it is known how long units take: not before the scan and a probe are done."""
     draw = Draw("stop", seed)
-    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS))
+    run = start(table, STAGE, delay=DELAY, moments=draw.moments(UNITS, first=5))
     reached = run.reach()
     run.strike(signal.SIGSTOP, draw.choice(run.workers()))
     run.go(reached)
