@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from daskml_scale.runs.recount import recounted
 from daskml_scale.runs.state import RunRecord, StageRecord
 from daskml_scale.storage.ledger import Ledger
 
-BEGAN = time.time() - 100
+BEGAN = 1_795_334_400.0
 
 
 def lost(store: Path, *stages: StageRecord) -> RunRecord:
@@ -22,12 +21,12 @@ def lost(store: Path, *stages: StageRecord) -> RunRecord:
     return replace(run, started=BEGAN, stages=stages)
 
 
-def commit(store: Path, stage: str, units: list[str], status: str = OK, ago: float = 50) -> None:
+def commit(store: Path, stage: str, units: list[str], status: str = OK, after: float = 50) -> None:
     folder = store / f"{stage}.ledger"
     before = set(folder.glob("*"))
     Ledger(str(folder)).append([Record(unit, "f", "d", status) for unit in units])
     for new in set(folder.glob("*")) - before:
-        os.utime(new, (time.time() - ago,) * 2)
+        os.utime(new, (BEGAN + after,) * 2)
 
 
 def done(run: RunRecord) -> list[int]:
@@ -35,7 +34,7 @@ def done(run: RunRecord) -> list[int]:
 
 
 def test_units_since_the_start_count_once_and_earlier_and_failed_ones_do_not(tmp_path: Path) -> None:
-    commit(tmp_path, "a", ["old", "1"], ago=200)
+    commit(tmp_path, "a", ["old", "1"], after=-1)
     commit(tmp_path, "a", ["1", "2"])
     commit(tmp_path, "a", ["2", "3"])
     commit(tmp_path, "a", ["4"], FAILED)
