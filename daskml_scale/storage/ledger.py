@@ -24,6 +24,10 @@ SUFFIXES = ("json", "seg")
 """Of segments of version 1, and of those that are written."""
 
 
+FEW, SMALL = 8, 0.1
+"""Segments that may stay beside each other, and the size of all but the largest, as a part of it."""
+
+
 class Ledger:
     """Records of one stage.
 
@@ -87,6 +91,8 @@ class Ledger:
     def compact(self, keep: Iterable[str] | None = None) -> None:
         """Replace all segments by one, in unit order.
 
+        A few small ones beside a large one stay: one new unit in a million does not write the ledger again.
+
         Parameters
         ----------
         keep : iterable of unit keys, optional
@@ -94,7 +100,9 @@ class Ledger:
         """
         known = self.records()
         kept = known if keep is None else known.only(keep)
-        if len(self._segments) <= 1 and len(kept) == len(known) and not self.torn:
+        sizes = [len(block) for block in known.blocks]
+        few = len(self._segments) <= FEW and sum(sizes) - max(sizes, default=0) <= SMALL * max(sizes, default=0)
+        if few and len(kept) == len(known) and not self.torn:
             return
         old, block = list(self._segments), kept.newest()
         self._write(segments.encode(block))

@@ -57,6 +57,20 @@ def test_compaction_keeps_what_is_named_and_leaves_one_segment(url):
     assert sorted(Ledger(url).records()) == ["a", "c", "d"]
 
 
+def test_few_small_segments_beside_a_large_one_are_not_written_again(url):
+    ledger = Ledger(url)
+    ledger.append([record(f"{number:03d}") for number in range(100)])
+    for number in range(7):
+        ledger.append([record(f"{number:03d}", rows=1)])
+        ledger.compact()
+    assert len(files.names(url)) == 8
+    assert Ledger(url).records().total("rows") == 7
+    ledger.append([record("007", rows=1)])
+    ledger.compact()
+    assert len(files.names(url)) == 1
+    assert Ledger(url).records().total("rows") == 8
+
+
 def test_a_crash_between_compaction_and_clean_up_loses_and_doubles_nothing(url):
     ledger = Ledger(url)
     ledger.append([record("a")])
