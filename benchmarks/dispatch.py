@@ -35,7 +35,7 @@ PAYLOAD = 200
 SHORT = 0.005
 MEAN, SIGMA = 0.01, 2.0
 """Of the uneven calls: seconds, and the standard deviation of their logarithm."""
-CRASH = 0.0002
+CRASH = 0.0004
 """Seconds of a call beside the one that crashes."""
 
 
@@ -206,7 +206,7 @@ def _crash(runners: Runners, size: Size, steps: int) -> Work:
         failed = sum(future.status == "error" for future in futures)
         return {"extra executions": os.path.getsize(path) - count, "wrongly quarantined": failed - 1}
 
-    name = f"{size.crash:,} x 0.2 ms, one crashes"
+    name = f"{size.crash:,} x 0.4 ms, one crashes"
     peers = {f"client.map of {part:,}, no settings": plain}
     return Work(name, ours, peers, CRASH * size.crash / SLOTS, f"the calls that do not crash on {SLOTS} slots")
 
