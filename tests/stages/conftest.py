@@ -26,3 +26,9 @@ def own_client() -> Iterator[Any]:
 def place(request: pytest.FixtureRequest) -> Any:
     """No client, or a cluster's: both ways in which a map runs."""
     return request.getfixturevalue("own_client") if request.param == "on a cluster" else None
+
+
+@pytest.fixture(autouse=True)
+def _no_copies_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests here count executions: a machine that stands still for a second must not look like a straggler."""
+    monkeypatch.setattr("daskml_scale.engine.flight.STRAGGLER_SECONDS", 60.0)
