@@ -1,4 +1,4 @@
-"""The verbs ``ledger show`` and ``ledger verify``: what a store's ledgers hold, and whether it is true."""
+"""The verbs of ``ledger``: what a store's ledgers hold, whether it is true, and the way back to an earlier run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daskml_scale.errors import Exit
 
 @click.group("ledger")
 def ledger() -> None:
-    """Show what is done in a store, and check that it still is what was written."""
+    """Show what is done in a store, check that it still is what was written, go back to an earlier run."""
 
 
 @ledger.command("show")
@@ -65,3 +65,30 @@ def verify_verb(store: str, stage: str | None, repair: bool, as_json: bool) -> i
     found = ledgers.checked(store, stage, repair=repair)
     print_result([one.to_dict() for one in found], as_json, lambda: ledgers.verdicts(found))
     return Exit.FAILED if any(one.problems for one in found) and not repair else Exit.OK
+
+
+@ledger.command("rollback")
+@click.argument("store")
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def rollback_verb(store: str, run: str | None, as_json: bool) -> int:
+    """Bring an Icechunk store back to the end of an earlier run.
+
+    Data, ledgers, models and small files, in one step; the next run goes on from there. Without RUN the
+    runs that the store knows are listed, newest first.
+
+    \b
+    Examples:
+      daskml-scale ledger rollback icechunk+file://runs/flights
+      daskml-scale ledger rollback icechunk+file://runs/flights 20260829-0912-flights-7f3a
+    """
+    from daskml_scale.runs import ledgers
+
+    if run is None:
+        known = ledgers.runs_of(store)
+        data = [{"run": name, "committed": at} for name, at in known]
+        print_result(data, as_json, lambda: ledgers.runs_table(known))
+    else:
+        left = ledgers.rolled_back(store, run)
+        print_result({"run": run, "left": left}, as_json, lambda: ledgers.way_back(store, run, left))
+    return Exit.OK

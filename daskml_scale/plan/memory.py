@@ -1,4 +1,4 @@
-"""How much memory a unit of a grid needs, which variable is to blame, and which chunks would fit. Pure.
+"""How much memory a unit of a grid or of a table needs, which variable is to blame, and which chunks would fit. Pure.
 
 Counted are: the decoded part of every input and the chunks that are decoded at a time to fill it, the values
 of every output and their encoded copy, and what the kernel itself takes. An upper estimate: a plan that is
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from .grids import Grid, Read, shown
-from .units import Variable
+from .units import Plan, Variable
 
 AT_A_TIME = 10
 """Chunks that Zarr decodes at a time (its default ``async.concurrency``)."""
@@ -113,6 +113,52 @@ class Need:
             return f"{text}, and no chunks of the output fit; rechunk {worst.name}, or use workers with more memory"
         blocks = shown(grid.dims, fits.grid.blocks)
         return f"{text}; output chunks of {blocks} fit ({sized(fits.total)}), or use workers with more memory"
+
+
+@dataclass(frozen=True)
+class RowNeed:
+    """The memory of a unit of rows of a table.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of the unit.
+    shares : sequence of Share
+        What grows with the rows.
+    fixed : sequence of Share
+        What does not: other tables, a model.
+    key : str
+        The setting that says how many rows a unit has.
+    """
+
+    rows: int
+    shares: Sequence[Share]
+    fixed: Sequence[Share] = ()
+    key: str = "chunk"
+
+    @property
+    def total(self) -> int:
+        """Projected peak bytes."""
+        return sum(share.nbytes for share in (*self.shares, *self.fixed))
+
+    def refusal(self, limit: int) -> str:
+        """Return why a unit does not fit into ``limit`` bytes: the sizes, the worst part, what would fit."""
+        worst = max((*self.shares, *self.fixed), key=lambda share: share.nbytes)
+        text = (
+            f"one unit of {self.rows:,} rows needs about {sized(self.total)} and a worker has {sized(limit)}; "
+            f"{worst.verb} {worst.name} takes {sized(worst.nbytes)} of it"
+        )
+        left, growing = limit - sum(share.nbytes for share in self.fixed), sum(share.nbytes for share in self.shares)
+        rows = left * self.rows // growing if growing else 0
+        if rows < 1:
+            return f"{text}; use workers with more memory"
+        digits = 10 ** max(0, len(str(rows)) - 2)
+        return f"{text}; units of {rows // digits * digits:,} rows fit: set {self.key}, or use workers with more memory"
+
+
+def larger(plan: Plan, need: RowNeed | None) -> Plan:
+    """Return a plan that projects what its largest unit needs, when that is more than the plan says so far."""
+    return plan if need is None or need.total <= plan.memory else replace(plan, memory=need.total, need=need)
 
 
 def sized(nbytes: int) -> str:

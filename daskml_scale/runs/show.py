@@ -245,7 +245,7 @@ def _since(run: RunRecord, now: float) -> str:
         silent = now - run.lease_until
         return f"no sign of life for {clock(silent)}" if silent > 0 else "just now"
     return (
-        f"after {took(max(0.0, (run.finished or 0.0) - (run.started or run.finished or 0.0)))}, {_moment(run.finished)}"
+        f"after {took(max(0.0, (run.finished or 0.0) - (run.started or run.finished or 0.0)))}, {moment(run.finished)}"
     )
 
 
@@ -259,7 +259,7 @@ def runs(records: Iterable[RunRecord], now: float, here: str = "") -> Renderable
         (
             run.id,
             state_text(run.state),
-            _moment(run.started or run.created),
+            moment(run.started or run.created),
             _stages_done(run),
             _spent(run, now),
             near(run.store, here),
@@ -280,7 +280,8 @@ def _spent(run: RunRecord, now: float) -> str:
     return clock(max(0.0, end - run.started))
 
 
-def _moment(time: float | None) -> str:
+def moment(time: float | None) -> str:
+    """Return a time (seconds since the epoch) for reading, to the minute."""
     return f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M}" if time is not None else "-"
 
 

@@ -16,6 +16,7 @@ from daskml_scale.artifacts.bundle import Bundle, load_model
 from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
+from daskml_scale.plan.memory import RowNeed, Share, larger
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit, row_key
 from daskml_scale.spec.workflow import MatrixOut
@@ -121,16 +122,18 @@ class PredictStage(StageBase):
     def _before_training(self, layout: Layout, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         """Return the plan of a dry run whose model is not trained yet: units and grid, no work."""
         units = [(Unit(row_key(start, layout.shard), None, stop - start), "") for start, stop in layout.ranges]
-        memory = layout.shard * 8 * 3 * len(layout.table.variables)
-        rows = select(units, Parts(code=CODE), records, grid=layout.grid, memory=memory, rows=layout.table.rows)
+        columns = len(layout.table.variables)
+        need = RowNeed(layout.shard, [Share("reading", f"the columns ({columns:,})", layout.shard * 8 * 3 * columns)])
+        rows = larger(select(units, Parts(code=CODE), records, grid=layout.grid, rows=layout.table.rows), need)
         if self.expected is None:
             return rows
         planner = self._planner(layout.table, self.expected, inputs)
         scan = planner.scan(records)
-        memory = max(memory, scan.memory, Ready(planner.program, planner, None).memory(0, layout.shard, 8))
+        features = Ready(planner.program, planner, None).need([(0, layout.shard)], 8)
         if scan.units:
-            return replace(scan, later=len(units), grid=f"{scan.grid}, then {layout.grid}", memory=memory)
-        return after(scan, replace(rows, memory=memory))
+            scan = replace(scan, later=len(units), grid=f"{scan.grid}, then {layout.grid}")
+            return larger(larger(scan, need), features)
+        return after(scan, larger(rows, features))
 
     def _recipe_rows(self, layout: Layout, model: Model, planner: RecipePlanner, records: Mapping[str, Record]) -> Plan:
         """Return the plan of the second pass over a raw table."""
@@ -139,8 +142,8 @@ class PredictStage(StageBase):
             (self._unit(start, stop, layout, ready.halo(start, stop)), ready.inputs(start, stop, also))
             for start, stop in layout.ranges
         ]
-        memory = max((ready.memory(start, stop, 8) for start, stop in layout.ranges), default=0)
-        return self._select(units, layout, Job(model, ready.transformer, also), memory, records)
+        job = Job(model, ready.transformer, also)
+        return self._select(units, layout, job, ready.need(layout.ranges, 8), records)
 
     def _rows(self, layout: Layout, model: Model, records: Mapping[str, Record]) -> Plan:
         """Return the plan over a feature matrix, for a bundle without a recipe."""
@@ -154,16 +157,22 @@ class PredictStage(StageBase):
             for start, stop in layout.ranges
         ]
         job = Job(model, MatrixRows(self.input, model.bundle.features), also)
-        return self._select(units, layout, job, layout.shard * 16 * width, records)
+        need = RowNeed(layout.shard, [Share("reading", FEATURES, layout.shard * 16 * width)])
+        return self._select(units, layout, job, need, records)
 
     @staticmethod
     def _unit(start: int, stop: int, layout: Layout, halo: Any = ()) -> Unit:
         return Unit(row_key(start, layout.shard), (start, stop, halo), stop - start)
 
     def _select(
-        self, units: Sequence[tuple[Unit, str]], layout: Layout, job: Job, memory: int, records: Mapping[str, Record]
-    ) -> Plan:
+        self, units: Sequence[tuple[Unit, str]], layout: Layout, job: Job, need: RowNeed | None,
+        records: Mapping[str, Record],
+    ) -> Plan:  # fmt: skip
         output = job.model.output
+        if need is not None:
+            written = Share("writing", output.name, layout.shard * 16 * (1 + len(output.columns)))
+            model = Share("holding", "the model", job.model.nbytes)
+            need = replace(need, shares=(*need.shares, written), fixed=(*need.fixed, model))
         return select(
             units,
             Parts(
@@ -178,7 +187,8 @@ class PredictStage(StageBase):
             shared=job,
             template=layout.template(output, job.model.attrs),
             grid=layout.grid,
-            memory=memory + layout.shard * 16 * (1 + len(output.columns)) + job.model.nbytes,
+            memory=need.total if need else 0,
+            need=need,
             rows=layout.table.rows,
         )
 

@@ -144,3 +144,26 @@ def test_a_dry_run_says_how_many_of_how_many_units_run_and_why(command):
     command("run", "tiny.yaml")
     CHUNK.unlink()
     assert "1 of 4 units: output missing" in command("run", "tiny.yaml", "--dry-run")[1]
+
+
+def test_rollback_brings_an_icechunk_store_back_to_an_earlier_run(command, folder):
+    pytest.importorskip("icechunk", reason="the extra icechunk is not installed (Python >= 3.12)")
+    store = "icechunk+file://runs/ice"
+    command("run", "tiny.yaml", "--store", store)
+    Path("a.csv").write_text("key,x\n1,2\n")
+    command("run", "tiny.yaml", "--store", store)
+    code, known = data(command, "ledger", "rollback", store)
+    assert code == 0
+    second, first = (one["run"] for one in known)
+    assert data(command, "ledger", "rollback", store, first) == (0, {"run": first, "left": [second]})
+    assert [one["rows"] for one in data(command, "ledger", "show", store)[1]] == [0, 60]
+    assert command("ledger", "rollback", store, second)[0] == 2
+    code, text, _ = command("ledger", "rollback", store)
+    assert (code, first in text, second in text) == (0, True, False)
+
+
+def test_rollback_of_a_store_without_history_is_refused(command):
+    command("run", "tiny.yaml")
+    code, _, err = command("ledger", "rollback", STORE)
+    assert code == 2
+    assert "only Icechunk repositories can be rolled back" in err

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from hypothesis import given
+import re
+
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from daskml_scale.plan.grids import Read, common_grid, prove
-from daskml_scale.plan.memory import AT_A_TIME, Need
+from daskml_scale.plan.memory import AT_A_TIME, Need, RowNeed, Share
 from daskml_scale.plan.units import Snapshot, Variable
 
 MIB = 2**20
@@ -63,3 +65,30 @@ def test_what_is_said_to_fit_fits_and_is_aligned(shape, chunks, stored, limit):
     if found.total <= limit:
         assert fits is found
     prove(fits.grid, {"a": variable(shape, fits.grid.blocks)})
+
+
+def test_a_unit_of_rows_that_does_not_fit_names_what_takes_most_and_the_rows_that_fit():
+    found = RowNeed(20_000, [Share("reading", "x", 20 * MIB), Share("writing", "y", 60 * MIB)], [], "matrix.shard")
+    assert found.total == 80 * MIB
+    assert found.refusal(40 * MIB) == (
+        "one unit of 20,000 rows needs about 80 MiB and a worker has 40 MiB; writing y takes 60 MiB of it; "
+        "units of 10,000 rows fit: set matrix.shard, or use workers with more memory"
+    )
+    joined = RowNeed(20_000, [Share("reading", "x", 20 * MIB)], [Share("holding", "table late", 64 * MIB)])
+    assert joined.refusal(48 * MIB).endswith("holding table late takes 64 MiB of it; use workers with more memory")
+
+
+@given(st.integers(1, 10**6), st.integers(1, 500), st.integers(0, 10**6), st.integers(1, 10**9))
+def test_the_rows_that_are_said_to_fit_do(rows, each, fixed, limit):
+    def of(count: int) -> RowNeed:
+        return RowNeed(count, [Share("reading", "x", each * count)], [Share("holding", "t", fixed)])
+
+    need = of(rows)
+    assume(need.total > limit)
+    said = re.search(r"units of ([\d,]+) rows fit", need.refusal(limit))
+    if said is None:
+        assert of(1).total > limit
+    else:
+        fits = int(said[1].replace(",", ""))
+        assert 1 <= fits < rows
+        assert of(fits).total <= limit

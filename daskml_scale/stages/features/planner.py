@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from daskml_scale.errors import PlanError
+from daskml_scale.plan.memory import RowNeed, Share
 from daskml_scale.plan.records import Record, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit, row_key, row_ranges
 from daskml_scale.spec.recipe_checks import check_steps
@@ -124,11 +125,13 @@ class RecipePlanner:
         **plan
             Other fields of :class:`Plan`.
         """
+        need = self._scan_need()
         fields = {
             "shared": self.transformer,
             "rows": self.rows.rows,
             "grid": f"{len(self.chunks):,} chunks to scan",
-            "memory": self._scan_memory(),
+            "memory": need.total,
+            "need": need,
             **plan,
         }
         return select(self.scan_units(), self.scan_parts(), records, **fields)
@@ -146,13 +149,20 @@ class RecipePlanner:
         ]
         return Parts(code=CODE, parameters=digest(parameters))
 
-    def _scan_memory(self) -> int:
+    def _scan_need(self) -> RowNeed:
         rows = max((stop - start for start, stop in self.chunks), default=0)
-        return max(16 * rows * len(self.program.scan_columns(self.where)), self._joined_memory())
+        columns = self.program.scan_columns(self.where)
+        own = RowNeed(
+            rows, [Share("scanning", f"the columns ({len(columns):,})", 16 * rows * len(columns))], (), "chunk"
+        )
+        return max(own, RowNeed(rows, (), self.joined_shares(), "chunk"), key=_total)
 
-    def _joined_memory(self) -> int:
-        used = self.program.tables
-        return sum(2 * 8 * self.tables[name].rows * (len(columns) + 2) for name, columns in used.items())
+    def joined_shares(self) -> list[Share]:
+        """Return what the other tables take in a worker."""
+        return [
+            Share("holding", f"table {name}", 2 * 8 * self.tables[name].rows * (len(columns) + 2))
+            for name, columns in self.program.tables.items()
+        ]
 
     def read(self, records: Mapping[str, Record]) -> Ready:
         """Return the fitted recipe and its bounds from the records of the fitting pass."""
@@ -235,15 +245,28 @@ class Ready:
         used = self.program.tables
         return digest([(name, _all_ids(self.planner.tables[name], columns)) for name, columns in sorted(used.items())])
 
-    def memory(self, start: int, stop: int, itemsize: int = 4) -> int:
-        """Return the projected peak bytes of the features of rows [start, stop).
+    def need(self, ranges: Sequence[tuple[int, int]], itemsize: int = 4) -> RowNeed | None:
+        """Return the projected memory of the features of the largest of some ranges of rows, ``None`` without any.
 
         Decoded columns, float64 features, the result; the halo with its search keys; the other tables.
         """
-        rows, features = stop - start, len(self.program.features)
+        return max((self._need(start, stop, itemsize) for start, stop in ranges), key=_total, default=None)
+
+    def _need(self, start: int, stop: int, itemsize: int) -> RowNeed:
+        rows, features, columns = stop - start, self.program.features, self.program.row_columns
         around = sum(last - first for first, last in self.halo(start, stop))
-        own = rows * (8 * len(self.program.row_columns) + (8 + itemsize) * features)
-        return own + around * (8 * len(self.program.event_columns) + 48) + self.planner._joined_memory()
+        shares = [
+            Share("reading", f"the columns ({len(columns):,})", rows * 8 * len(columns)),
+            Share("writing", f"the features ({len(features):,})", rows * (8 + itemsize) * len(features)),
+        ]
+        if around:
+            each = 8 * len(self.program.event_columns) + 48
+            shares.append(Share("holding", f"the {around:,} rows before it that windows reach", around * each))
+        return RowNeed(rows, shares, self.planner.joined_shares(), "matrix.shard")
+
+
+def _total(need: RowNeed) -> int:
+    return need.total
 
 
 def require(snapshot: object, url: str, stage: str) -> Snapshot:

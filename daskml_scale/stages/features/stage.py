@@ -16,6 +16,7 @@ import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
+from daskml_scale.plan.memory import larger
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit, Variable, row_key, row_ranges
 from daskml_scale.spec.workflow import FeaturesSpec, MatrixOut
@@ -95,9 +96,8 @@ class FeaturesStage(StageBase):
             template = None if planner.rows.known else layout.template(self.program)
             grid = f"{scan.grid}, then {layout.grid}"
             # How far windows reach is not known yet: the second pass is projected without its halo.
-            rows = Ready(self.program, planner, None).memory(0, layout.shard, np.dtype(self.matrix.dtype).itemsize)
-            memory = max(scan.memory, rows)
-            return replace(scan, later=len(layout.ranges), grid=grid, memory=memory, template=template)
+            rows = Ready(self.program, planner, None).need([(0, layout.shard)], np.dtype(self.matrix.dtype).itemsize)
+            return larger(replace(scan, later=len(layout.ranges), grid=grid, template=template), rows)
         return after(scan, self._rows(planner.read(records), layout, records))
 
     def _rows(self, ready: Ready, layout: Layout, records: Mapping[str, Record]) -> Plan:
@@ -115,7 +115,7 @@ class FeaturesStage(StageBase):
             parameters=digest(recipe["steps"], recipe["known_at"], recipe["target"]),
             schema=layout.schema,
         )
-        itemsize = np.dtype(self.matrix.dtype).itemsize
+        need = ready.need(layout.ranges, np.dtype(self.matrix.dtype).itemsize)
         return select(
             units,
             parts,
@@ -123,7 +123,8 @@ class FeaturesStage(StageBase):
             shared=(ready.transformer, layout.row_key),
             template=layout.template(ready.program),
             grid=layout.grid,
-            memory=max((ready.memory(start, stop, itemsize) for start, stop in layout.ranges), default=0),
+            memory=need.total if need else 0,
+            need=need,
             rows=layout.rows,
         )
 

@@ -12,7 +12,7 @@ For another stage (``predict``)::
     ready = planner.read(records)              # the fitted program and the bounds of all chunks
     halo = ready.halo(start, stop)             # ((start, stop), ...): rows that trailing windows may reach
     ready.inputs(start, stop)                  # digest of all stored objects that these rows depend on
-    ready.memory(start, stop)                  # projected bytes
+    ready.need([(start, stop)])                # projected bytes
     return after(first, select(...))           # shared=ready.transformer; picklable
     worker.shared.matrix(start, stop, halo, worker.cache)      # kernel: ndarray (stop - start, features)
 """
