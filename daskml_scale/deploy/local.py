@@ -37,7 +37,8 @@ BACKLOG = "daskml_scale.engine.backlog"
 SETTINGS = {
     "distributed": {
         # A task whose worker died may be the reason: the dispatcher decides, not a retry.
-        "scheduler": {"allowed-failures": 0, "worker-saturation": 1.0},
+        # A second task waits at each slot (the default of worker-saturation): no round trip between two tasks.
+        "scheduler": {"allowed-failures": 0},
         # A gather from a worker that just died blocks for this long.
         "comm": {"timeouts": {"connect": "5s"}},
     }

@@ -49,13 +49,13 @@ def test_the_dashboard_answers(cluster: ScaledLocalCluster):
 
 def test_settings_reach_the_processes_and_not_this_one(cluster: ScaledLocalCluster, client: Client):
     def settings() -> tuple[Any, ...]:
-        names = ("scheduler.allowed-failures", "scheduler.worker-saturation", "comm.timeouts.connect")
+        names = ("scheduler.allowed-failures", "comm.timeouts.connect")
         return *(dask.config.get(f"distributed.{name}") for name in names), os.environ.get("OMP_NUM_THREADS")
 
     before = settings()
-    assert client.run_on_scheduler(settings)[:3] == (0, 1.0, "5s")
-    assert set(client.run(settings).values()) == {(0, 1.0, "5s", "1")}
-    assert settings() == before != (0, 1.0, "5s", "1")
+    assert client.run_on_scheduler(settings)[:2] == (0, "5s")
+    assert set(client.run(settings).values()) == {(0, "5s", "1")}
+    assert settings() == before != (0, "5s", "1")
 
 
 def test_dask_settings_of_the_driver_reach_the_workers():

@@ -86,6 +86,7 @@ def drifting(item):
 def test_durations_that_grow_in_mid_run_repeat_no_unit(client, executions, monkeypatch):
     """From microseconds to 50 ms: tasks that were meant to be short return what they have; the rest goes out again."""
     monkeypatch.setattr(flight, "PATIENCE", 0.1)
+    monkeypatch.setattr(flight, "STRAGGLER_SECONDS", 60.0)  # a copy on a busy machine is another matter
     found = run(OnPayload(drifting), [(str(executions), index) for index in range(500)], client=client)
     assert sorted(outcome.value for outcome in found) == list(range(500))
     assert len(list(executions.iterdir())) == 500

@@ -60,3 +60,8 @@ def numbers(column: Values) -> np.ndarray:
     if isinstance(column, Coded) or column.dtype.kind not in "iufb":
         raise TypeError(f"a column of {'categories' if isinstance(column, Coded) else column.dtype} is not numeric")
     return column.astype("float64")
+
+
+def spread(width: float) -> float:
+    """Return what a step divides by: 1 for a column that is constant but for rounding (10 eps, as scikit-learn)."""
+    return width if width >= 10 * np.finfo("float64").eps else 1.0

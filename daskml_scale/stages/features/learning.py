@@ -32,7 +32,7 @@ from daskml_scale.spec.steps_numeric import (
 )  # fmt: skip
 
 from . import target_mean
-from .kernels import numbers
+from .kernels import numbers, spread
 from .rowwise import rowwise
 from .summary import DISTINCT, Summary, comoments, merge_comoments
 
@@ -207,7 +207,7 @@ def _learn(step: Step, position: int, name: str, summary: Summary) -> Any:
         case Robust():
             assert summary.buckets is not None
             lower, middle, upper = summary.buckets.quantiles([0.25, 0.5, 0.75], moments)
-            return [middle, (upper - lower) or 1.0]
+            return [middle, spread(upper - lower)]
         case Bin(by="width"):
             return np.unique(np.linspace(moments.low, moments.high, step.bins + 1)).tolist()
         case Bin():

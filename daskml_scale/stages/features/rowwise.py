@@ -30,7 +30,7 @@ from daskml_scale.spec.steps_numeric import (
 )  # fmt: skip
 
 from . import kernels, target_mean
-from .kernels import numbers
+from .kernels import numbers, spread
 
 
 def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -> list[np.ndarray]:
@@ -87,7 +87,7 @@ def _scaled(step: Step, name: str, values: np.ndarray, learnt: Any) -> np.ndarra
             return np.asarray((values - centre) / scale)
         case MinMax():
             first, last = learnt[name]
-            width = (last - first) or 1.0
+            width = spread(last - first)
             return np.asarray((values - first) / width * (step.high - step.low) + step.low)
         case Log():
             result = np.log1p(values) if step.plus_one else np.log(values)

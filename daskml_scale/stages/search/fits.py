@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from daskml_scale.engine.dispatch import dispatch
+from daskml_scale.engine.suspects import POISON
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import UnitsFailedError
 from daskml_scale.plan.units import Outcome, Unit
 
 from ._compat import Call, Round, Scored, gather
 
-LOST = "WorkerLost"
-"""How the error of a unit starts whose workers died."""
+LOST = ("WorkerLost", POISON)
+"""How the error of a unit starts that took its process with it."""
 
 
 @dataclass(frozen=True, slots=True)
