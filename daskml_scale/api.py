@@ -425,7 +425,8 @@ class _LazyClient:
             self.client = self.started.enter_context(started.get_client())
             page = (started.dashboard_link or "").removesuffix("status")
             link = f"{page}workflow" + (f"?run={self.run_id}" if self.run_id else "") if page else ""
-            name = self.definition if isinstance(self.definition, str) else started.spec.name
+            given = self.definition
+            name = given if isinstance(given, str) else given["name"] if isinstance(given, Mapping) else given.name
             self.publish(events.ClusterStarted(time=time.time(), run=self.run_id, cluster=name, dashboard=link))
             self.publish.to(self.client)
         return self.client

@@ -12,28 +12,26 @@ from typing import TYPE_CHECKING, Any
 from daskml_scale import events
 
 if TYPE_CHECKING:
-    from daskml_scale.spec.cluster import ClusterSpec
-
-    from .local import ScaledLocalCluster
+    from daskml_scale.spec.cluster import Definition
 
 __all__ = ["cluster"]
 
 
 def cluster(
-    spec: str | os.PathLike[str] | ClusterSpec | Mapping[str, Any] = "local",
+    spec: str | os.PathLike[str] | Definition | Mapping[str, Any] = "local",
     *,
     preload: Sequence[str] = (),
     sink: events.Sink = events.ignore,
     adapt: bool = True,
-) -> ScaledLocalCluster:
+) -> Any:
     """Start a cluster and return it; ``with`` closes it.
 
     Parameters
     ----------
-    spec : str, path, ClusterSpec or mapping
+    spec : str, path, ClusterSpec, ExistingSpec or mapping
         A name (``./clusters/NAME.yaml``, then the packaged ones), a file, or the definition itself.
     preload : sequence of str
-        Names of modules that the scheduler loads besides the backlog's, each with ``dask_setup``.
+        Names of modules that a scheduler of ours loads besides the backlog's, each with ``dask_setup``.
     sink : callable
         Receives an `events.Scaled` for every change, on the event loop's thread.
     adapt : bool
@@ -51,24 +49,32 @@ def cluster(
     ClusterError
         If a process does not start; nothing is left behind.
     """
+    from daskml_scale.spec.cluster import ExistingSpec
+
+    read = _read(spec)
+    if isinstance(read, ExistingSpec):
+        from .existing import join, start
+
+        return join(read) if read.address else start(read, sink=sink, adapt=adapt)
     from .local import ScaledLocalCluster
 
-    return ScaledLocalCluster(_read(spec), preload=preload, sink=sink, adapt=adapt)
+    return ScaledLocalCluster(read, preload=preload, sink=sink, adapt=adapt)
 
 
-def _read(spec: str | os.PathLike[str] | ClusterSpec | Mapping[str, Any]) -> ClusterSpec:
+def _read(spec: str | os.PathLike[str] | Definition | Mapping[str, Any]) -> Definition:
     from pydantic import ValidationError
 
-    from daskml_scale.spec.cluster import ClusterSpec
+    from daskml_scale.spec.cluster import ClusterSpec, ExistingSpec
     from daskml_scale.spec.explain import explain
     from daskml_scale.spec.find import find_cluster
-    from daskml_scale.spec.load import first_error, load_cluster
+    from daskml_scale.spec.load import cluster_model, first_error, load_cluster
 
-    if isinstance(spec, ClusterSpec):
+    if isinstance(spec, (ClusterSpec, ExistingSpec)):
         return spec
     if isinstance(spec, Mapping):
+        model = cluster_model(spec)
         try:
-            return ClusterSpec.model_validate(dict(spec))
+            return model.model_validate(dict(spec))
         except ValidationError as error:
-            raise first_error(explain(error, ClusterSpec, dict(spec)), {}, None) from None
+            raise first_error(explain(error, model, dict(spec)), {}, None) from None
     return load_cluster(find_cluster(os.fspath(spec)))

@@ -87,7 +87,7 @@ class Dashboard(Spec):
 
 
 class ClusterSpec(Spec):
-    """A whole cluster file. Only the ``local`` backend exists yet."""
+    """A whole cluster file of a backend whose workers are ours to start: ``local``."""
 
     version: Version
     name: Word
@@ -95,3 +95,87 @@ class ClusterSpec(Spec):
     classes: Annotated[dict[Word, WorkerClass], Field(min_length=1)]
     scaling: Scaling | None = None
     dashboard: Dashboard = Field(default_factory=Dashboard)
+
+
+class Certificates(Spec):
+    """Files in PEM format for a scheduler at ``tls://``; never the key itself."""
+
+    ca: Annotated[str, Field(min_length=1)]
+    cert: Annotated[str, Field(min_length=1)]
+    key: Annotated[str, Field(min_length=1)]
+
+
+def _check_address(text: Any) -> Any:
+    scheme, found, rest = text.partition("://") if isinstance(text, str) else ("", "", "")
+    if not found or scheme not in ("tcp", "tls", "ws", "wss") or not rest.strip("/") or any(map(str.isspace, text)):
+        raise ValueError(f"{text!r} is not the address of a scheduler; write tcp://host:8786 or tls://host:8786")
+    return text
+
+
+def _check_class(text: Any) -> Any:
+    module, found, name = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if not (found and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError(f"{text!r} is not a class; write module:Name, such as dask_jobqueue:SLURMCluster")
+    return text
+
+
+class ExistingSpec(Spec):
+    """A cluster file of a cluster that something else makes.
+
+    Attributes
+    ----------
+    address : str, optional
+        Of a scheduler that runs. It is used and never closed.
+    cluster : str, optional
+        A Dask cluster class, ``module:Name``. It is started with ``options`` and closed at the end.
+    workers : Workers
+        Of a ``cluster``: how many; with ``scaling`` between which limits.
+    startup : str
+        First guess of the time from request to ready; measured afterwards.
+    """
+
+    version: Version
+    name: Word
+    backend: Literal["existing"]
+    address: Annotated[str, BeforeValidator(_check_address)] | None = None
+    certificates: Certificates | None = None
+    cluster: Annotated[str, BeforeValidator(_check_class)] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    workers: Workers | None = None
+    startup: Duration = "10s"
+    scaling: Scaling | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ExistingSpec:
+        if (self.address is None) == (self.cluster is None):
+            raise PydanticCustomError(
+                "existing", "give either address: (of a scheduler that runs) or cluster: (a class to start)"
+            )
+        own = {"options": self.options, "workers": self.workers, "scaling": self.scaling}
+        foreign = [name for name, value in own.items() if value and self.address]
+        if foreign:
+            raise PydanticCustomError(
+                "existing",
+                "{keys} is for cluster: (a class to start); who started the scheduler at {address} decides there",
+                {"keys": foreign[0], "address": self.address},
+            )
+        budget = self.scaling.budget if self.scaling else Budget()
+        if budget.per_hour is not None or budget.total is not None:
+            raise PydanticCustomError("existing", "scaling.budget needs prices, which only our own backends know")
+        if self.certificates and self.address and not self.address.startswith(("tls://", "wss://")):
+            raise PydanticCustomError(
+                "existing", "certificates are for tls://, and {address} is not encrypted", {"address": self.address}
+            )
+        if self.certificates and self.cluster:
+            raise PydanticCustomError("existing", "certificates is for address:; give cluster its own in options")
+        if self.cluster and (self.workers is None or self.workers.max == "auto"):
+            raise PydanticCustomError(
+                "existing",
+                "{cluster} has no most workers; write workers: {{min: 0, max: 8}}",
+                {"cluster": self.cluster},
+            )
+        return self
+
+
+Definition = ClusterSpec | ExistingSpec
+"""What a cluster file holds."""

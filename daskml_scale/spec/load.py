@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from daskml_scale.errors import PlanError, SpecError
 
 from .base import Spec
-from .cluster import ClusterSpec
+from .cluster import ClusterSpec, Definition, ExistingSpec
 from .explain import Problem, explain
 from .recipe_checks import workflow_problems
 from .references import reference_problems
@@ -139,9 +139,16 @@ def load_workflow(path_or_text: str | Path, *, name: str | None = None) -> Workf
     return read_workflow(path_or_text, name=name).model
 
 
-def load_cluster(path_or_text: str | Path, *, name: str | None = None) -> ClusterSpec:
+def load_cluster(path_or_text: str | Path, *, name: str | None = None) -> Definition:
     """Read and check a cluster definition; parameters and errors as in :func:`load_workflow`."""
-    return load(ClusterSpec, *_text_and_file(path_or_text, name)).model
+    text, file = _text_and_file(path_or_text, name)
+    data, _ = read_yaml(text, file)
+    return load(cluster_model(data), text, file).model
+
+
+def cluster_model(data: object) -> type[ClusterSpec] | type[ExistingSpec]:
+    """Return the model that a cluster definition is meant for, by its backend."""
+    return ExistingSpec if isinstance(data, Mapping) and data.get("backend") == "existing" else ClusterSpec
 
 
 def locate(error: SpecError, file: str | Path | None) -> SpecError:
