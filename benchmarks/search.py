@@ -1,21 +1,26 @@
-"""What does a search cost? Many tiny fits, and a few long ones: us, scikit-learn's own, joblib's Dask backend.
+"""What does a search cost? Tiny fits, long ones, shared prefixes, early stopping, stragglers, a sampler, a failure.
 
-All three run scikit-learn's search on two slots, one inner thread each, over made-up rows, and must find
-the same scores.
-The limit is the same fits one after the other, in one thread, shared by the slots.
+All run on two slots, one inner thread each, over made-up rows, and must find the same scores as their peers
+where both try the same. The limit is the same fits one after the other, in one thread, shared by the slots,
+where nothing else is said.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from daskml_scale.search import GridSearchCV, RandomizedSearchCV
+from daskml_scale.search import AshaSearchCV, GridSearchCV, OptunaSearchCV, RandomizedSearchCV
 
-from .common import SLOTS, Bench, Row, Runner, Work, counting, least
+from .common import SLOTS, Bench, Counts, Row, Runner, Work, counting, least
+from .search_work import Raising, Spinning, busy_with_asha, busy_with_rounds, steps_for, texts
 
 Make = Callable[..., Any]
 """Takes more keywords of a search, ours or scikit-learn's; returns it, unfitted, with X and y."""
@@ -23,15 +28,45 @@ Make = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Size:
-    """Values of alpha (five fits each); trials, rows and trees of the gradient boosting."""
+    """How much of each work.
+
+    Attributes
+    ----------
+    alphas : int
+        Of Ridge, five fits each.
+    fits, seconds : int, float
+        Fits that take so long.
+    trials, rows, trees : int
+        Of the gradient boosting.
+    shapes : int
+        Rows of the pipeline with polynomials.
+    documents, grid : int
+        Texts, and candidates over them.
+    asha, seeds : int
+        Trials, and repetitions of early stopping.
+    suggested : int
+        Trials of the sampler.
+    """
 
     alphas: int
+    fits: int
+    seconds: float
     trials: int
     rows: int
     trees: int
+    shapes: int
+    documents: int
+    grid: int
+    asha: int
+    seeds: int
+    suggested: int
 
 
-SIZES = {"toy": Size(4, 2, 500, 3), "small": Size(120, 12, 20_000, 20), "full": Size(120, 12, 100_000, 50)}
+SIZES = {
+    "toy": Size(4, 6, 0.001, 2, 500, 3, 100, 60, 2, 4, 1, 6),
+    "small": Size(120, 60, 0.1, 12, 20_000, 20, 2_000, 600, 24, 27, 2, 100),
+    "full": Size(120, 200, 0.1, 12, 100_000, 50, 5_000, 2_000, 96, 64, 10, 300),
+}
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -40,10 +75,20 @@ def measure(bench: Bench) -> list[Row]:
 
     wanted = SIZES[bench.size]
     tiny = _ridge(GridSearchCV, wanted), _ridge(theirs.GridSearchCV, wanted)
+    even = _spinning(GridSearchCV, wanted), _spinning(theirs.GridSearchCV, wanted)
     long = _boosting(RandomizedSearchCV, wanted), _boosting(theirs.RandomizedSearchCV, wanted)
+    shapes = _shapes(GridSearchCV, wanted), _shapes(theirs.GridSearchCV, wanted)
+    words = _words(GridSearchCV, wanted), _words(theirs.GridSearchCV, wanted)
     works = [
-        _work(f"{wanted.alphas * 5} fits of Ridge", *tiny, bench),
+        _work(f"{wanted.alphas * 5} fits of Ridge", *tiny, bench, serial=True),
+        _work(f"{wanted.fits} fits of {wanted.seconds * 1000:g} ms", *even, bench),
         _work(f"{wanted.trials} trials of gradient boosting", *long, bench),
+        _work("polynomials, scaling, PCA, logistic regression, 12 x 3", *shapes, bench, serial=True),
+        _work(f"hashing, tf-idf, SVD, SGD, {wanted.grid} x 5", *words, bench, memory=True),
+        *_stopping(wanted),
+        *_stragglers(wanted),
+        _sampler(wanted),
+        _raising(bench),
     ]
     return bench.compare(works)
 
@@ -56,6 +101,17 @@ def _ridge(kind: Make, wanted: Size) -> Make:
         X = rng.normal(size=(200, 10))
         y = X @ rng.normal(size=10) + rng.normal(size=200)
         return kind(Ridge(), {"alpha": np.logspace(-3, 3, wanted.alphas)}, cv=5, **more), X, y
+
+    return make
+
+
+def _spinning(kind: Make, wanted: Size) -> Make:
+    steps = steps_for(wanted.seconds)
+
+    def make(**more: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+        X, y = np.zeros((20, 2)), np.arange(20.0)
+        constants = list(range(wanted.fits // 2))
+        return kind(Spinning(steps), {"constant": constants}, cv=2, refit=False, **more), X, y
 
     return make
 
@@ -90,26 +146,68 @@ def _boosting(kind: Make, wanted: Size) -> Make:
     return make
 
 
-def _work(name: str, ours: Make, theirs: Make, bench: Bench) -> Work:
+def _shapes(kind: Make, wanted: Size) -> Make:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    def make(memory: Any = None, **more: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(2)
+        X = rng.normal(size=(wanted.shapes, 20))
+        y = (X[:, 0] * X[:, 1] + X[:, 2] > 0).astype(int)
+        steps = (PolynomialFeatures(2), StandardScaler(), PCA(random_state=0), LogisticRegression(max_iter=200))
+        grid = {"pca__n_components": [5, 10, 20], "logisticregression__C": [0.01, 0.1, 1.0, 10.0]}
+        return kind(make_pipeline(*steps, memory=memory), grid, cv=3, refit=False, **more), X, y
+
+    return make
+
+
+def _words(kind: Make, wanted: Size) -> Make:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.pipeline import Pipeline
+
+    def make(memory: Any = None, **more: Any) -> tuple[Any, list[str], np.ndarray]:
+        X, y = texts(wanted.documents)
+        steps = [
+            ("hashing", HashingVectorizer(n_features=2**14)), ("tfidf", TfidfTransformer()),
+            ("svd", TruncatedSVD(random_state=0)), ("sgd", SGDClassifier(random_state=0)),
+        ]  # fmt: skip
+        grid = {
+            "hashing__ngram_range": [(1, 1), (1, 2)],
+            "svd__n_components": [20, 50],
+            "sgd__alpha": list(np.logspace(-6, -2, max(1, wanted.grid // 4))),
+        }
+        return kind(Pipeline(steps, memory=memory), grid, cv=5, refit=False, **more), X, y
+
+    return make
+
+
+def _work(name: str, ours: Make, theirs: Make, bench: Bench, serial: bool = False, memory: bool = False) -> Work:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
         search, X, y = theirs(n_jobs=1)
-        alone = least(lambda: search.fit(X, y), times=2)
+        alone = least(lambda: search.fit(X, y), times=1 if memory else 2)
     expected = np.asarray(search.cv_results_["mean_test_score"])
-    runners = {
-        "ours": _on_dask(ours, bench.client, expected),
-        "sklearn, n_jobs=2": _on_loky(theirs, expected),
-        "joblib dask backend": _on_joblib_dask(theirs, bench.client, expected),
-    }
-    for runner in runners.values():  # imports and pools start outside the clock
-        runner(bench.folder)
+    runners = {"ours": _on_dask(ours, bench.client, expected), "sklearn, n_jobs=2": _on_loky(theirs, expected, memory)}
+    if serial:
+        runners["sklearn, n_jobs=1"] = lambda folder: _fitted(theirs(n_jobs=1), expected)
+    if not memory:
+        runners["joblib dask backend"] = _on_joblib_dask(theirs, bench.client, expected)
+    if importlib.util.find_spec("dask_ml") and (serial or memory):
+        runners["dask-ml"] = _on_dask_ml(theirs, bench.client)
+    if not memory:
+        for runner in runners.values():  # imports and pools start outside the clock
+            runner(bench.folder)
     return Work(
         name, runners.pop("ours"), runners, alone / SLOTS, f"the same fits in one thread, divided by {SLOTS} slots"
     )
 
 
-def _fitted(made: tuple[Any, np.ndarray, np.ndarray], expected: np.ndarray) -> None:
+def _fitted(made: tuple[Any, Any, np.ndarray], expected: np.ndarray) -> None:
     search, X, y = made
     search.fit(X, y)
     np.testing.assert_allclose(search.cv_results_["mean_test_score"], expected, rtol=1e-9)
@@ -119,8 +217,12 @@ def _on_dask(make: Make, client: Any, expected: np.ndarray) -> Runner:
     return counting(client, lambda: _fitted(make(client=client), expected))
 
 
-def _on_loky(make: Make, expected: np.ndarray) -> Runner:
-    return lambda folder: _fitted(make(n_jobs=SLOTS), expected)
+def _on_loky(make: Make, expected: np.ndarray, memory: bool) -> Runner:
+    def fit(folder: Path) -> None:
+        more = {"memory": tempfile.mkdtemp(dir=folder)} if memory else {}
+        _fitted(make(n_jobs=SLOTS, **more), expected)
+
+    return fit
 
 
 def _on_joblib_dask(make: Make, client: Any, expected: np.ndarray) -> Runner:
@@ -131,3 +233,123 @@ def _on_joblib_dask(make: Make, client: Any, expected: np.ndarray) -> Runner:
             _fitted(make(n_jobs=-1), expected)
 
     return counting(client, fit)
+
+
+def _on_dask_ml(make: Make, client: Any) -> Runner:
+    def fit() -> None:
+        from dask_ml.model_selection import GridSearchCV as DaskMLSearch
+
+        search, X, y = make()
+        other = DaskMLSearch(search.estimator, search.param_grid, cv=search.cv, refit=False, scheduler=client)
+        with client.as_current():
+            other.fit(np.asarray(X), y)
+
+    return counting(client, fit)
+
+
+def _stopping(wanted: Size) -> list[Work]:
+    """Fit seconds of ASHA against those of a full random search of the same trials; scores as counts."""
+    from scipy.stats import loguniform
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import ShuffleSplit
+
+    space = {
+        "learning_rate": loguniform(0.01, 0.5),
+        "max_leaf_nodes": [7, 15, 31, 63],
+        "l2_regularization": loguniform(0.001, 10),
+        "min_samples_leaf": [10, 20, 50, 100],
+    }
+    _, X, y = _boosting(RandomizedSearchCV, wanted)()
+    cv = ShuffleSplit(1, test_size=0.2, random_state=0)
+    model = HistGradientBoostingClassifier(max_iter=wanted.trees * 2, early_stopping=False, random_state=0)
+    common: dict[str, Any] = {"scoring": "roc_auc", "cv": cv, "refit": False}
+    full: list[tuple[float, float]] = []
+
+    def every(folder: Path) -> Counts:
+        full.clear()
+        for seed in range(wanted.seeds):
+            search = RandomizedSearchCV(model, space, n_iter=wanted.asha, random_state=seed, **common).fit(X, y)
+            full.append((float(np.sum(search.cv_results_["mean_fit_time"])), float(search.best_score_)))
+        return {"seconds": sum(seconds for seconds, _ in full), "AUC": float(np.mean([best for _, best in full]))}
+
+    def stopped(folder: Path) -> Counts:
+        found = []
+        for seed in range(wanted.seeds):
+            search = AshaSearchCV(
+                model, space, n_trials=wanted.asha, random_state=seed, resource="max_iter", factor=4,
+                min_resources=max(1, wanted.trees * 2 // 16), **common,
+            ).fit(X, y)  # fmt: skip
+            spent = float(np.sum(search.cv_results_["mean_fit_time"]))
+            found.append((spent, float(search.best_score_)))
+        regret = max((b - a for (_, a), (_, b) in zip(found, full, strict=False)), default=0.0)
+        best = float(np.mean([best for _, best in found]))
+        return {"seconds": sum(seconds for seconds, _ in found), "AUC": best, "worst regret": round(regret, 6)}
+
+    every(Path())
+    name = f"ASHA, {wanted.asha} configurations of gradient boosting, {wanted.seeds} seeds: fit seconds"
+    quarter = sum(seconds for seconds, _ in full) / 4
+    return [Work(name, stopped, {"full random search": every}, quarter, "a quarter of the full search's seconds")]
+
+
+def _stragglers(wanted: Size) -> list[Work]:
+    """Simulated: slot seconds per useful second, with durations that are lognormal."""
+    works = []
+    for slots in (64, 256, 1000):
+        trials = slots * 8
+
+        def ours(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
+            busy = float(np.mean([busy_with_asha(slots, trials, seed) for seed in range(wanted.seeds)]))
+            return {"seconds": 1 / busy, "busy": round(busy, 3)}
+
+        def rounds(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
+            busy = float(np.mean([busy_with_rounds(slots, trials, seed) for seed in range(wanted.seeds)]))
+            return {"seconds": 1 / busy, "busy": round(busy, 3)}
+
+        works.append(
+            Work(f"stragglers on {slots} slots (simulated)", ours, {"synchronous halving": rounds}, 1.0, "always busy")
+        )
+    return works
+
+
+def _sampler(wanted: Size) -> Work:
+    """Seconds of the coordinator for each trial of a sampler, the fits themselves not counted."""
+    from scipy.stats import loguniform, uniform
+
+    X, y = np.zeros((20, 2)), np.arange(20.0)
+
+    def search(trials: int) -> Counts:
+        space = {"constant": uniform(0, 10), "steps": [1, 2, 3]}
+        space["constant"] = loguniform(0.01, 10)
+        found = OptunaSearchCV(Spinning(1), space, n_trials=trials, cv=2, refit=False, random_state=0).fit(X, y)
+        ends = [each["elapsed"] for each in found.history_]
+        first, last = np.diff(ends[: max(2, trials // 5)]), np.diff(ends[-max(2, trials // 5) :])
+        return {"seconds": ends[-1] / trials, "first ms": round(1e3 * float(np.mean(first)), 2),
+                "last ms": round(1e3 * float(np.mean(last)), 2)}  # fmt: skip
+
+    name = f"a trial of TPE among {wanted.suggested}"
+    peer = {"the same among a fifth as many": lambda folder: search(max(3, wanted.suggested // 5))}
+    return Work(name, lambda folder: search(wanted.suggested), peer, 0.012, "the goal, 12 ms at the coordinator")
+
+
+def _raising(bench: Bench) -> Work:
+    """An estimator that raises: until the caller has the exception."""
+    from sklearn import model_selection as theirs
+
+    X, y = np.zeros((20, 2)), np.arange(20.0)
+
+    def fails(kind: Make, **more: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                kind(Raising(), {"constant": [0, 1, 2]}, cv=3, error_score="raise", **more).fit(X, y)
+            except ValueError as error:
+                if "does not fit" not in str(error):
+                    raise
+
+    return Work(
+        "an estimator that raises, until the caller has it",
+        counting(bench.client, lambda: fails(GridSearchCV, client=bench.client)),
+        {"sklearn, n_jobs=2": lambda folder: fails(theirs.GridSearchCV, n_jobs=SLOTS)},
+        1.0,
+        "the goal, one second",
+    )

@@ -23,7 +23,6 @@ from .workflow import (
     Range,
     SearchSpec,
     StageSpec,
-    TimeSplit,
     TrainSpec,
     Unique,
     ValidateSpec,
@@ -154,8 +153,13 @@ def step_columns(
 
 
 def _search(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: SearchSpec) -> Iterator[Problem]:
-    if isinstance(spec.split, TimeSplit):
-        yield from _carried("split.time.of", [spec.split.time.of], workflow, headers, spec.input)
+    split = spec.split
+    for kind, part in (
+        ("time", getattr(split, "time", None)), ("group", getattr(split, "group", None)),
+        ("predefined", getattr(split, "predefined", None)),
+    ):  # fmt: skip
+        if part is not None:
+            yield from _carried(f"split.{kind}.of", [part.of], workflow, headers, spec.input)
 
 
 def _where(

@@ -1,4 +1,8 @@
-"""Search spaces as data: ``{loguniform: [0.02, 0.3]}``, ``{choice: [15, 31]}``. Drawing is pure in the seed."""
+"""Search spaces as data: ``{loguniform: [0.02, 0.3]}``, ``{choice: [15, 31]}``. Drawing is pure in the seed.
+
+``when`` makes a parameter conditional: ``{loguniform: [0.01, 1], when: {kernel: [rbf]}}`` is drawn always and
+kept only where ``kernel`` is ``rbf``, so that a condition changes no other parameter.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,10 @@ from .base import Spec
 
 
 class Distribution(Spec):
-    """Base of the one-key distribution mappings."""
+    """Base of the distributions: one key that names the kind, and ``when`` for a condition."""
 
     kind: ClassVar[str]
+    when: dict[str, list[bool | int | float | str | None]] | None = None
 
     def draw(self, rng: np.random.Generator) -> Any:
         """Return one value."""
@@ -97,8 +102,8 @@ DISTRIBUTIONS: dict[str, type[Distribution]] = {c.kind: c for c in (LogUniform, 
 def _tag(value: Any) -> str | None:
     if isinstance(value, Distribution):
         return value.kind
-    name = next(iter(value), None) if isinstance(value, dict) and len(value) == 1 else None
-    return name if name in DISTRIBUTIONS else None
+    names = [name for name in value if name != "when"] if isinstance(value, dict) else []
+    return names[0] if len(names) == 1 and names[0] in DISTRIBUTIONS else None
 
 
 def _list_is_choice(value: Any) -> Any:
@@ -132,8 +137,46 @@ def draw_trials(space: Mapping[str, Distribution], trials: int, seed: int) -> li
     settings = []
     for number in range(trials):
         rng = np.random.default_rng(seed_from(seed, "trial", number))
-        settings.append({name: space[name].draw(rng) for name in sorted(space)})
+        settings.append(pruned(space, {name: space[name].draw(rng) for name in sorted(space)}))
     return settings
+
+
+def in_order(space: Mapping[str, Distribution]) -> list[str]:
+    """Return the names so that each comes after those that its condition names, else in alphabetical order.
+
+    Raises
+    ------
+    ValueError
+        When a condition names what is no parameter of the space, or itself in the end.
+    """
+    done: list[str] = []
+    waiting = sorted(space)
+    while waiting:
+        ready = [name for name in waiting if set(space[name].when or ()) <= set(done)]
+        if not ready:
+            name = waiting[0]
+            wrong = sorted(set(space[name].when or ()) - set(done))
+            raise ValueError(f"{name}: when: {', '.join(wrong)}: no parameter of the space that is known before it")
+        done += ready
+        waiting = [name for name in waiting if name not in done]
+    return done
+
+
+def active(distribution: Any, params: Mapping[str, Any]) -> bool:
+    """Return whether the condition of a parameter holds for what is known of the others."""
+    when = getattr(distribution, "when", None) or {}
+    return all(name in params and params[name] in values for name, values in when.items())
+
+
+def pruned(space: Mapping[str, Distribution], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without those whose condition does not hold."""
+    if not any(distribution.when for distribution in space.values()):
+        return dict(params)
+    kept: dict[str, Any] = {}
+    for name in in_order(space):
+        if active(space[name], kept):
+            kept[name] = params[name]
+    return {name: kept[name] for name in params if name in kept}
 
 
 def grid(space: Mapping[str, Distribution]) -> list[dict[str, Any]]:
@@ -149,4 +192,9 @@ def grid(space: Mapping[str, Distribution]) -> list[dict[str, Any]]:
         if not isinstance(space[name], Choice):
             raise ValueError(f"{name} is {space[name].kind}; a grid takes choices only: {{choice: [...]}}")
     columns = [space[name].choice for name in ordered]  # type: ignore[attr-defined]
-    return [dict(zip(ordered, values, strict=True)) for values in itertools.product(*columns)]
+    found: list[dict[str, Any]] = []
+    for values in itertools.product(*columns):
+        params = pruned(space, dict(zip(ordered, values, strict=True)))
+        if len(params) == len(ordered) or params not in found:
+            found.append(params)
+    return found

@@ -15,6 +15,11 @@ from .base import ByteSize, Column, Spec, Version, Word
 from .expressions import Expression
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
 from .predictions import AnyMetric, Method, Metric, OutputOf
+from .searching import AnySampler, AnySplit, EarlyStopping, check_search
+from .searching import Folds as Folds
+from .searching import Grid as Grid
+from .searching import Random as Random
+from .searching import TimeSplit as TimeSplit
 from .space import AnyDistribution
 from .steps import AnyStep, Columns
 
@@ -227,88 +232,6 @@ TypeName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")]
 """Full name of a type outside scikit-learn that a saved model may hold: ``module.Class``."""
 
 
-def _one_of(value: Any, **models: type[Spec]) -> str | None:
-    """Return the tag of a one-key mapping, or of an instance."""
-    for tag, model in models.items():
-        if isinstance(value, model) or (isinstance(value, dict) and tag in value):
-            return tag
-    return None
-
-
-class RandomTrials(Spec):
-    trials: Annotated[int, Field(gt=0, le=100_000)]
-
-
-class Random(Spec):
-    random: RandomTrials
-
-
-class GridTrials(Spec):
-    pass
-
-
-class Grid(Spec):
-    grid: GridTrials
-
-
-AnySampler = Annotated[
-    Annotated[Random, Tag("random")] | Annotated[Grid, Tag("grid")],
-    Discriminator(
-        lambda value: _one_of(value, random=Random, grid=Grid),
-        custom_error_type="unknown_sampler",
-        custom_error_message="unknown sampler; known: random, grid",
-    ),
-]
-
-
-class TimeSplitOf(Spec):
-    """Train on rows before ``train_until``, validate on those from there to ``validate_until``."""
-
-    of: Column
-    train_until: str
-    validate_until: str
-
-    @model_validator(mode="after")
-    def _ordered(self) -> TimeSplitOf:
-        from .grammar import instant
-
-        try:
-            first, last = instant(self.train_until), instant(self.validate_until)
-        except ValueError as error:
-            raise PydanticCustomError("instant", "{reason}", {"reason": str(error)}) from None
-        if not first < last:
-            raise PydanticCustomError(
-                "split", "train_until {first} is not before validate_until {last}",
-                {"first": self.train_until, "last": self.validate_until},
-            )  # fmt: skip
-        return self
-
-
-class TimeSplit(Spec):
-    time: TimeSplitOf
-
-
-class FoldsOf(Spec):
-    """Contiguous or shuffled folds; stratified by the target when shuffled and it is a class."""
-
-    folds: Annotated[int, Field(ge=2, le=1000)] = 5
-    shuffle: bool = False
-
-
-class Folds(Spec):
-    kfold: FoldsOf
-
-
-AnySplit = Annotated[
-    Annotated[TimeSplit, Tag("time")] | Annotated[Folds, Tag("kfold")],
-    Discriminator(
-        lambda value: _one_of(value, time=TimeSplit, kfold=Folds),
-        custom_error_type="unknown_split",
-        custom_error_message="unknown split; known: time, kfold",
-    ),
-]
-
-
 class SearchSpec(StageSpec):
     """Score settings of an estimator on a feature matrix; the best is used by ``train``."""
 
@@ -319,7 +242,13 @@ class SearchSpec(StageSpec):
     sampler: AnySampler
     scoring: str
     split: AnySplit
+    early_stopping: EarlyStopping | None = None
     trusted: list[TypeName] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> SearchSpec:
+        check_search(self.space, self.sampler, self.early_stopping)
+        return self
 
     def references(self) -> dict[str, str]:
         return {"input": self.input, **super().references()}

@@ -120,6 +120,7 @@ class Builder:
             scoring=spec.scoring,
             split=spec.split,
             seed=self.workflow.seed,
+            early_stopping=spec.early_stopping,
         )
 
     def _train(self, name: str, spec: TrainSpec) -> Stage:

@@ -12,6 +12,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "thread_unsafe: scikit-learn's own tests carry it")
 
 
+@pytest.fixture(autouse=True)
+def on_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Problems as small as those of these tests would never leave this process."""
+    from daskml_scale.stages.search import fits
+
+    monkeypatch.setattr(fits, "IN_PROCESS_BYTES", -1)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     from distributed import LocalCluster

@@ -156,12 +156,13 @@ def test_a_clone_keeps_the_client_and_copies_leave_it_out(client: Any) -> None:
         assert other.predict(XR).tolist() == search.predict(XR).tolist()
 
 
-@pytest.mark.parametrize("name", ["GridSearchCV", "RandomizedSearchCV"])
-def test_it_is_scikit_learns_class_with_one_parameter_more(name: str) -> None:
+@pytest.mark.parametrize("name", ["GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV"])
+def test_it_is_scikit_learns_class_with_a_few_parameters_more(name: str) -> None:
     ours, theirs = getattr(daskml_scale.search, name), getattr(model_selection, name)
     assert issubclass(ours, theirs)
     model, found = Ridge(), {}  # type: ignore[var-annotated]
-    assert ours(model, found).get_params(deep=False) == {**theirs(model, found).get_params(deep=False), "client": None}
+    own: dict[str, Any] = dict.fromkeys(("client", "out", "resources", "time_budget", "trial_timeout"))
+    assert ours(model, found).get_params(deep=False) == {**theirs(model, found).get_params(deep=False), **own}
 
 
 def test_it_is_of_the_kind_of_its_estimator() -> None:
@@ -206,4 +207,4 @@ def test_the_facade_imports_nothing_until_it_is_used() -> None:
         "s.GridSearchCV; assert 'sklearn' in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['GridSearchCV', 'RandomizedSearchCV']"
+    assert done.stdout.strip() == str(sorted(daskml_scale.search.__all__))

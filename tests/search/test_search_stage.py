@@ -69,7 +69,7 @@ def stage(matrix: str, **changes: Any) -> SearchStage:
             **changes,
         }
     )
-    fields = ("estimator", "space", "sampler", "scoring", "split")
+    fields = ("estimator", "space", "sampler", "scoring", "split", "early_stopping")
     ledger = matrix.replace("features.zarr", "search.ledger")
     return SearchStage("search", ledger, matrix, **{name: getattr(spec, name) for name in fields}, seed=7)
 
@@ -301,3 +301,95 @@ def test_a_trial_that_centres_its_rows_in_place_leaves_the_next_ones_alone(matri
         found.append([trial["score"] for trial in run_stage(searching).result["trials"]])
     assert found[0] == found[1]
     assert found[1][0] == found[1][1]
+
+
+def test_halving_takes_the_best_to_the_next_rung_and_reuses_what_is_known(matrix: str) -> None:
+    stopping = {"resource": "n_samples", "min": 50, "max": 400, "factor": 2}
+    searching = stage(matrix, sampler={"random": {"trials": 8}}, early_stopping=stopping)
+    result = run_stage(searching).result
+    reached = sorted((trial["resource"] for trial in result["trials"]), reverse=True)
+    assert reached == [400, 200, 100, 100, 50, 50, 50, 50]
+    assert len(Ledger(searching.ledger).records()) == 8 + 4 + 2 + 1
+    best = next(trial for trial in result["trials"] if trial["trial"] == result["best_trial"])
+    assert best["resource"] == 400
+    assert plan_of(searching).units == ()
+    assert len(plan_of(searching).keys) == 15
+    fewer = plan_of(replace(searching, early_stopping=searching.early_stopping.model_copy(update={"max": 200})))
+    assert fewer.units == ()  # its rungs are among those that were run
+
+
+def test_halving_by_a_parameter_gives_it_to_the_estimator(matrix: str) -> None:
+    stopping = {"resource": "n_estimators", "min": 2, "max": 8, "factor": 2}
+    forest = {"sklearn.ensemble.RandomForestClassifier": {}}
+    searching = stage(matrix, estimator=forest, space={"max_depth": [1, 2, 3, 4]}, sampler={"grid": {}},
+                      early_stopping=stopping, split={"kfold": {"folds": 2}})  # fmt: skip
+    result = run_stage(searching).result
+    assert result["best_params"]["n_estimators"] == 8
+    assert [trial["params"]["n_estimators"] for trial in result["trials"]].count(2) == 2
+
+
+def test_suggestions_come_in_batches_from_the_scores_so_far_and_are_the_same_again(matrix: str, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    options = {"sampler": {"optuna": {"trials": 7, "batch": 3}}}
+    found = []
+    for name in ("one", "two"):
+        searching = replace(stage(matrix, **options), ledger=str(tmp_path / f"{name}.ledger"))
+        first = plan_of(searching)
+        assert len(first.units) == 3
+        assert first.later == 4
+        found.append([trial["params"] for trial in run_stage(searching).result["trials"]])
+    assert found[0] == found[1]
+    assert len({params["C"] for params in found[0]}) == 7
+
+
+def test_groups_stay_together_and_a_column_may_name_the_folds(matrix: str) -> None:
+    from daskml_scale.stages.matrix import read_rows
+
+    rows = read_rows(matrix, None, ["number"])
+    hundreds = replace(rows, keys={"number": np.asarray(rows.keys["number"]) // 100})
+    groups = make_splits(stage(matrix, split={"group": {"of": "number", "folds": 3}}).split, hundreds, None, 0)
+    assert len(groups) == 3
+    for train, test in groups:
+        assert not set(hundreds.keys["number"][train]) & set(hundreds.keys["number"][test])
+    named = replace(rows, keys={"number": np.asarray(rows.keys["number"]) % 4 - 1})
+    folds = make_splits(stage(matrix, split={"predefined": {"of": "number"}}).split, named, None, 0)
+    assert [set(named.keys["number"][test]) for _, test in folds] == [{0}, {1}, {2}]
+    assert all(-1 in named.keys["number"][train] for train, _ in folds)
+    result = run_stage(stage(matrix, split={"group": {"of": "number", "folds": 3}})).result
+    assert len(result["trials"][0]["scores"]) == 3
+
+
+def test_an_embargo_leaves_out_the_rows_before_the_validated_time(matrix: str) -> None:
+    from daskml_scale.stages.matrix import read_rows
+
+    rows = read_rows(matrix, None, ["sched"])
+    plain, kept = (
+        make_splits(stage(matrix, split={"time": {**TIME["time"], **more}}).split, rows, None, 0)[0]
+        for more in ({}, {"embargo": "2d"})
+    )
+    times = np.asarray(rows.keys["sched"])
+    assert times[kept[0]].max() < np.datetime64("1970-01-14")
+    assert times[plain[0]].max() >= np.datetime64("1970-01-15")
+    assert kept[1] == plain[1]
+
+
+def test_a_conditional_parameter_is_set_only_where_its_condition_holds(matrix: str) -> None:
+    space = {"penalty": ["l2", "elasticnet"], "C": [1.0], "solver": ["saga"], "max_iter": [50],
+             "l1_ratio": {"choice": [0.2, 0.8], "when": {"penalty": ["elasticnet"]}}}  # fmt: skip
+    found = settings(stage(matrix, space=space, sampler={"grid": {}}))
+    assert [params.get("l1_ratio") for params in found if params["penalty"] == "l2"] == [None]
+    assert sorted(params["l1_ratio"] for params in found if params["penalty"] == "elasticnet") == [0.2, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"early_stopping": {"min": 9, "max": 3}}, "min 9 is above max 3"),
+        ({"early_stopping": {"resource": "C", "min": 1, "max": 3}}, "C is the resource"),
+        ({"space": {"C": {"choice": [1.0], "when": {"penalti": ["l2"]}}}}, "penalti"),
+        ({"sampler": {"optuna": {"trials": 3}}, "early_stopping": {"min": 1, "max": 3}}, "random and grid"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused_when_the_file_is_read(matrix: str, changes: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        stage(matrix, **changes)

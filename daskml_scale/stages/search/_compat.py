@@ -8,18 +8,25 @@ looks up is replaced, so that its (candidate, split) calls go wherever the calle
 from __future__ import annotations
 
 import inspect
+import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, TypeAlias
 
+import joblib
 import numpy as np
 import sklearn
-from sklearn.base import _fit_context, clone
+from sklearn.base import _fit_context, clone, is_classifier
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # the two Halving searches hide behind it
+from sklearn.model_selection import _search_successive_halving as halving
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.model_selection._validation import _fit_and_score
+from sklearn.model_selection._validation import _fit_and_score, _score
+from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.parallel import _FuncWrapper
+from sklearn.utils.validation import _check_method_params
 
 from daskml_scale.errors import DaskMLError
 
@@ -27,6 +34,11 @@ Scored: TypeAlias = dict[str, Any]
 """What ``_fit_and_score`` returns: test_scores, train_scores, n_test_samples, fit_time, score_time, fit_error."""
 Call: TypeAlias = tuple[Callable[..., Scored], tuple[Any, ...], dict[str, Any]]
 """(function, (estimator, X, y), keywords) as scikit-learn hands them to its ``Parallel``."""
+LOST = ("WorkerLost", "PoisonedUnit")
+"""How the error of a fit starts that its workers died of."""
+HalvingGridSearchCV, HalvingRandomSearchCV = halving.HalvingGridSearchCV, halving.HalvingRandomSearchCV
+Note: TypeAlias = Callable[[Any], None]
+"""Receives the rows that a fit is given: first those to train on, then those to score on."""
 _OF_CALL = ("train", "test", "parameters", "split_progress", "candidate_progress", "caller", "callback_ctx")
 """Keywords that differ between the calls of one round, or that workers have no use for."""
 
@@ -91,12 +103,25 @@ class Round:
     config: dict[str, Any]
     filters: Sequence[Any]
 
-    def fit_and_score(self, candidate: int, split: int) -> Scored:
-        """Make one fit and its scores, exactly as scikit-learn's ``Parallel`` would."""
+    def fit_and_score(
+        self, candidate: int, split: int, *, prepare: Callable[[Any], None] | None = None, note: Note | None = None
+    ) -> Scored:
+        """Make one fit and its scores, exactly as scikit-learn's ``Parallel`` would.
+
+        Parameters
+        ----------
+        prepare : callable, optional
+            Called with the clone of the estimator before it gets its parameters.
+        note : callable, optional
+        """
         train, test = self.splits[split]
-        call = _FuncWrapper(_fit_and_score).with_config_and_warning_filters(self.config, self.filters)
+        estimator = clone(self.estimator)
+        if prepare is not None:
+            prepare(estimator)
+        function = _fit_and_score if note is None else _noting(note)
+        call = _FuncWrapper(function).with_config_and_warning_filters(self.config, self.filters)
         result: Scored = call(
-            clone(self.estimator),
+            estimator,
             self.X,
             self.y,
             train=train,
@@ -108,15 +133,113 @@ class Round:
         )
         return result
 
+    def segment(
+        self,
+        params: dict[str, Any],
+        split: int,
+        train: Callable[..., Any],
+        *,
+        rows: Any = None,
+        model: Any = None,
+        prepare: Callable[[Any], None] | None = None,
+        note: Note | None = None,
+    ) -> tuple[Scored, Any]:
+        """Train a model further and score it; what its training raises counts as in `fit_and_score`.
+
+        Parameters
+        ----------
+        train : callable (model, X, y, fit parameters, classes) -> model
+        rows : array of int, optional
+            Train on these instead of all rows of the split.
+        model : object, optional
+            Goes on from here; by default a clone of the estimator with ``params``.
+        """
+        call = _FuncWrapper(_segment).with_config_and_warning_filters(self.config, self.filters)
+        found: tuple[Scored, Any] = call(self, params, split, train, rows, model, prepare, note or (lambda rows: None))
+        return found
+
     def lost(self, split: int, reason: str) -> Scored:
         """Return what a fit is worth whose worker died: ``error_score``, as for a fit that raised."""
         score: Any = self.options["error_score"]
         scorer = self.options["scorer"]
         scores = dict.fromkeys(scorer._scorers, score) if hasattr(scorer, "_scorers") else score
+        return self._without_scores(split, scores, reason)
+
+    def untried(self, split: int) -> Scored:
+        """Return what stands for a fit that was not made: a score of nan, and no error."""
+        scorer = self.options["scorer"]
+        nan = float("nan")
+        scores: Any = dict.fromkeys(scorer._scorers, nan) if hasattr(scorer, "_scorers") else nan
+        return self._without_scores(split, scores, None)
+
+    def split_digests(self) -> list[str]:
+        """Return a digest of the rows of each split."""
+        return [joblib.hash([np.asarray(train), np.asarray(test)]) for train, test in self.splits]
+
+    def _without_scores(self, split: int, scores: Any, reason: str | None) -> Scored:
         result = {"fit_error": reason, "test_scores": scores, "fit_time": 0.0, "score_time": 0.0}
         if self.options["return_train_score"]:
             result["train_scores"] = dict(scores) if isinstance(scores, dict) else scores
         return {**result, "n_test_samples": len(np.asarray(self.splits[split][1]))}
+
+
+def _noting(note: Note) -> Callable[..., Scored]:
+    """Return ``_fit_and_score`` with the rows that it takes told to ``note``."""
+
+    def taking(*args: Any) -> Any:
+        found = _safe_split(*args)
+        note(found[0])
+        return found
+
+    names = {**_fit_and_score.__globals__, "_safe_split": taking}
+    function = FunctionType(_fit_and_score.__code__, names, "_fit_and_score", None, None)
+    function.__kwdefaults__ = _fit_and_score.__kwdefaults__
+    return function
+
+
+def _segment(
+    work: Round,
+    params: dict[str, Any],
+    split: int,
+    train: Callable[..., Any],
+    wanted: Any,
+    model: Any,
+    prepare: Callable[[Any], None] | None,
+    note: Note,
+) -> tuple[Scored, Any]:
+    given, test = work.splits[split]
+    rows = given if wanted is None else wanted
+    options, X, y = work.options, work.X, work.y
+    of_fit = _check_method_params(X, params=options["fit_params"] or {}, indices=rows)
+    of_score = options["score_params"] or {}
+    if model is None:
+        model = clone(work.estimator).set_params(**clone(params, safe=False))
+    if prepare is not None:
+        prepare(model)
+    X_train, y_train = _safe_split(model, X, y, rows)
+    X_test, y_test = _safe_split(model, X, y, test, rows)
+    note(X_train)
+    note(X_test)
+    classes = np.unique(y) if is_classifier(model) and y is not None else None
+    started = time.time()
+    try:
+        model = train(model, X_train, y_train, of_fit, classes)
+    except Exception:
+        if options["error_score"] == "raise":
+            raise
+        return {**work.lost(split, traceback.format_exc()), "fit_time": time.time() - started}, None
+    fitted = time.time()
+    scorer, error_score = options["scorer"], options["error_score"]
+
+    def score(X_of: Any, y_of: Any, indices: Any) -> Any:
+        taken = _check_method_params(X, params=of_score, indices=indices)
+        return _score(model, X_of, y_of, scorer, taken, error_score)
+
+    found = {"fit_error": None, "fit_time": fitted - started, "test_scores": score(X_test, y_test, test)}
+    found["score_time"] = time.time() - fitted
+    if options["return_train_score"]:
+        found["train_scores"] = score(X_train, y_train, rows)
+    return {**found, "n_test_samples": len(np.asarray(test))}, model
 
 
 def gather(calls: Sequence[Call]) -> Round:
@@ -141,6 +264,6 @@ def has_callbacks(search: Any) -> bool:
     return bool(getattr(search, "_skl_callbacks", None))
 
 
-def constraints(search_class: type[Any]) -> dict[str, Any]:
-    """Return the parameter constraints of a search with a ``client`` more, which is whatever the caller says."""
-    return {**search_class._parameter_constraints, "client": "no_validation"}
+def constraints(search_class: type[Any], own: Iterable[str]) -> dict[str, Any]:
+    """Return the parameter constraints of a search with parameters more that scikit-learn does not check."""
+    return {**search_class._parameter_constraints, **dict.fromkeys(own, "no_validation")}

@@ -1,29 +1,44 @@
-"""The fits of a search on a Dask cluster: one unit per (candidate, split), data placed once per worker.
+"""The fits of a search: units on a cluster or in this process, each result logged before it is let go.
 
-A fit that raises is an answer, not a failure of the engine: it comes back as a value, is never tried
-again, and reaches the caller as the exception that the estimator raised. Only workers that die are
-tried again. This module knows nothing of ranking or refit: scikit-learn does those.
+A unit is one fit, or the fits of one split that share a pipeline prefix. A fit that raises is an answer,
+not a failure of the engine: it comes back as a value, is never tried again, and reaches the caller as the
+exception that the estimator raised. Only workers that die are tried again; a fit that ended three of them
+counts as failed. This module knows nothing of ranking or refit: scikit-learn does those.
 """
 
 from __future__ import annotations
 
 import pickle
+import time
 import traceback
-from collections.abc import Sequence
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
+from daskml_scale.engine.client import slots
 from daskml_scale.engine.dispatch import dispatch
-from daskml_scale.engine.suspects import POISON
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import UnitsFailedError
+from daskml_scale.plan.prefixes import Group, grouped
 from daskml_scale.plan.units import Outcome, Unit
 
-from ._compat import Call, Round, Scored, gather
+from ._compat import LOST, Call, Round, Scored, gather
+from .data import Placed, arrays_bytes, is_missing, placed
+from .limits import TrialTimeoutError, limited
+from .live import Live
+from .log import FitLog
+from .prefixes import KEPT, Sharing, bound, chain
 
-LOST = ("WorkerLost", POISON)
-"""How the error of a unit starts that took its process with it."""
+IN_PROCESS_BYTES = 256 << 10
+"""Fits of scikit-learn's own estimators on no more data than this may stay in this process ..."""
+IN_PROCESS_SECONDS = 1.0
+"""... when all that is left takes no longer than this."""
+PROBE_SECONDS = 0.2
+FitId: TypeAlias = tuple[int, int]
+"""(candidate, split)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,44 +77,270 @@ class Raised:
         return error
 
 
-def fit_one(unit: Unit, worker: WorkerContext) -> Scored | Raised:
-    """Fit and score one (candidate, split) of ``worker.shared`` (the kernel)."""
-    work: Round = worker.shared
-    try:
-        return work.fit_and_score(*unit.payload)
-    except Exception as error:
-        return Raised.of(error)
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the fits of one round share on a worker.
 
-
-def run_on(client: Any, calls: Sequence[Call], name: str) -> list[Scored]:
-    """Run the calls of one round on a cluster; return their results in order.
-
-    Raises
-    ------
-    Exception
-        What a fit raised under ``error_score="raise"``; what is still running is given up.
-    UnitsFailedError
-        When the workers cannot run the fits at all.
+    Attributes
+    ----------
+    token : str
+        Of the search: what is kept under another one is forgotten.
+    data : Placed or None
+        Where X and y are, if they are not in ``round``.
+    depths : sequence of int
+        By candidate: leading pipeline steps that may be shared.
+    splits : sequence of str
+        Digest of each split.
+    timeout : float or None
+        Seconds that a fit and its scores may take.
     """
-    if not calls:
-        return []
-    work = gather(calls)
-    n_splits = len(work.splits)
-    units = [Unit(f"fit/{number:06d}", divmod(number, n_splits)) for number in range(len(calls))]
-    found: dict[str, Scored] = {}
-    groups: Any = dispatch(fit_one, work, units, name=name, client=client)
-    with closing(groups):  # at an exception: gives up what is still running
-        for group in groups:
-            found.update((outcome.unit.key, _result(outcome, work)) for outcome in group)
-    return [found[unit.key] for unit in units]
+
+    round: Round
+    token: str
+    data: Placed | None
+    depths: Sequence[int]
+    splits: Sequence[str]
+    timeout: float | None
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        sent = self.round if self.data is None else replace(self.round, X=None, y=None)
+        return sent, self.token, self.data, self.depths, self.splits, self.timeout
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        for name, value in zip(self.__slots__, state, strict=True):
+            object.__setattr__(self, name, value)
+        if self.data is not None:
+            X, y = self.data.values()
+            object.__setattr__(self, "round", replace(self.round, X=X, y=y))
+
+    def fit(self, candidate: int, split: int) -> Scored:
+        """Make one fit, sharing what can be."""
+        try:
+            return self._fit(candidate, split)
+        except TrialTimeoutError as error:  # it came outside the fit proper
+            if self.round.options["error_score"] == "raise":
+                raise
+            return self.round.lost(split, f"TrialTimeoutError: {error}")
+
+    def _fit(self, candidate: int, split: int) -> Scored:
+        depth = self.depths[candidate]
+        with limited(self.timeout):
+            if not depth:
+                return self.round.fit_and_score(candidate, split)
+            sharing = Sharing(KEPT, (self.token, self.splits[split]), depth)
+            found = self.round.fit_and_score(
+                candidate, split, prepare=lambda pipeline: setattr(pipeline, "memory", sharing), note=sharing.note
+            )
+        found["fit_time"] += sharing.fitting
+        found["score_time"] += sharing.scoring
+        return found
 
 
-def _result(outcome: Outcome, work: Round) -> Scored:
-    if isinstance(outcome.value, Raised):
-        raise outcome.value.exception(outcome.worker)
-    if outcome.ok:
-        result: Scored = outcome.value
-        return result
-    if outcome.error.startswith(LOST) and work.options["error_score"] != "raise":
-        return work.lost(outcome.unit.payload[1], outcome.error)
-    raise UnitsFailedError(f"{outcome.unit.key}: {outcome.error}\n{outcome.traceback}".rstrip())
+def fit_group(unit: Unit, worker: WorkerContext) -> list[Scored | Raised]:
+    """Make the fits of one group (the kernel); one that raises ends it."""
+    work: Work = worker.shared
+    split, candidates = unit.payload
+    if any(work.depths):
+        forget_others(work.token)
+    found: list[Scored | Raised] = []
+    for candidate in candidates:
+        try:
+            found.append(work.fit(candidate, split))
+        except Exception as error:
+            return [*found, Raised.of(error)]
+    return found
+
+
+_kept_for: list[str] = [""]
+
+
+def forget_others(token: str) -> None:
+    """Drop what is kept for another search than this one."""
+    if _kept_for[0] != token:
+        _kept_for[0] = token
+        KEPT.clear()
+        bound(_own_memory())
+
+
+def _forget() -> None:
+    forget_others("")
+
+
+def _own_memory() -> int:
+    try:
+        from distributed import get_worker
+
+        return int(getattr(get_worker().memory_manager, "memory_limit", 0) or 0)
+    except (ImportError, ValueError):
+        return 0
+
+
+@dataclass
+class Runner:
+    """Makes the rounds of one search.
+
+    Attributes
+    ----------
+    client : distributed.Client or None
+    budget : float or None
+        Seconds after which no more results are waited for.
+    timeout : float or None
+        Seconds that one fit and its scores may take.
+    log : FitLog or None
+        Where results are kept as they come.
+    rounds : bool
+        Whether there may be many rounds with the same data.
+    live : Live
+        Is told what is done.
+    """
+
+    name: str
+    client: Any = None
+    resources: Mapping[str, float] | None = None
+    budget: float | None = None
+    timeout: float | None = None
+    log: FitLog | None = None
+    rounds: bool = False
+    live: Live = field(default_factory=lambda: Live(""))
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    began: float = field(default_factory=time.monotonic)
+    spent: bool = False
+    data: Placed | None = None
+    shared: bool = False
+
+    def __call__(self, calls: Sequence[Call]) -> list[Scored]:
+        """Run the calls of one round; return their results in order.
+
+        Raises
+        ------
+        Exception
+            What a fit raised under ``error_score="raise"``; what is still running is given up.
+        UnitsFailedError
+            When the workers cannot run the fits at all.
+        """
+        if not calls:
+            return []
+        work = gather(calls)
+        fits = [divmod(number, len(work.splits)) for number in range(len(calls))]
+        found: dict[FitId, Scored] = {}
+        keys: dict[FitId, str] = {}
+        if self.log is not None:
+            keys = self.log.keys(work)
+            found = {fit: kept for fit in fits if (kept := self.log.get(keys[fit])) is not None}
+        for done in self._results(work, [fit for fit in fits if fit not in found]):
+            if self.log is not None:
+                self.log.add([(keys[fit], fit, result, work.candidates[fit[0]]) for fit, result in done.items()])
+            found.update(done)
+            self.live.fits(len(found), len(fits))
+            if self.out_of_time:
+                self.spent = True
+                break
+        if len(found) < len(fits):
+            self._tell_unfinished(work, found)
+        return [found[fit] if fit in found else work.untried(fit[1]) for fit in fits]
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time budget is spent."""
+        return self.budget is not None and time.monotonic() - self.began >= self.budget
+
+    def close(self) -> None:
+        """Have the workers forget what was kept for this search."""
+        _forget()
+        self.data = None
+        if self.client is not None and self.shared and self.client.status == "running":
+            # Not waited for: a worker may be busy with a fit that nobody wants any more.
+            self.client.loop.add_callback(self.client.run, _forget, on_error="ignore", asynchronous=True)
+
+    def _tell_unfinished(self, work: Round, found: Mapping[FitId, Scored]) -> None:
+        n_splits = len(work.splits)
+        whole = sum(all((c, s) in found for s in range(n_splits)) for c in range(len(work.candidates)))
+        warnings.warn(
+            f"{self.name}: time_budget={self.budget:g} s is spent; {whole} of {len(work.candidates)} candidates have "
+            "all their scores, the others count as not scored (nan)",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _results(self, work: Round, fits: list[FitId]) -> Iterator[dict[FitId, Scored]]:
+        if not fits:
+            return
+        shape = tuple(getattr(work.X, "shape", ()))
+        chains = [chain(work.estimator, params, shape) for params in work.candidates]
+        self.shared = self.shared or any(chains)
+        sent = Work(work, self.token, None, [len(each) for each in chains], work.split_digests(), self.timeout)
+        client = self.client
+        if client is not None and self._may_stay(work):
+            for done in self._probe(sent, fits):
+                yield done
+                fits = [fit for fit in fits if fit not in done]
+                if self.out_of_time or not fits:
+                    return
+        if client is not None and self.rounds:
+            self.data = placed(client, work.X, work.y, self.data)
+            sent = replace(sent, data=self.data)
+        yield from self._dispatched(sent, grouped(chains, fits, 1 if client is None else self._slots()))
+
+    def _slots(self) -> int:
+        return max(1, slots(self.client, dict(self.resources or {})))
+
+    def _may_stay(self, work: Round) -> bool:
+        """Whether fits are surely small and harmless enough to try some in this process."""
+        if self.resources or arrays_bytes(work.X, work.y) > IN_PROCESS_BYTES:
+            return False
+        parts = [work.estimator, *work.estimator.get_params(deep=True).values()]
+        parts += [value for params in work.candidates for value in params.values()]
+        kinds = {type(part) for part in parts if hasattr(part, "fit")}
+        return all(kind.__module__.startswith("sklearn.") for kind in kinds)
+
+    def _probe(self, sent: Work, fits: list[FitId]) -> Iterator[dict[FitId, Scored]]:
+        """Make fits here for a moment, and all of them when they are that quick."""
+        done: dict[FitId, Scored] = {}
+        began = last = time.monotonic()
+        for number, (candidate, split) in enumerate(fits, 1):
+            done[candidate, split] = sent.fit(candidate, split)
+            now = time.monotonic()
+            if now - last > PROBE_SECONDS:
+                yield done
+                done, last = {}, time.monotonic()
+                if (now - began) / number * (len(fits) - number) > IN_PROCESS_SECONDS:
+                    return
+        yield done
+
+    def _dispatched(self, sent: Work, groups: Sequence[Group], last: bool = False) -> Iterator[dict[FitId, Scored]]:
+        units = [
+            Unit(f"fit/{number:06d}", (group.split, group.candidates), float(len(group.candidates)))
+            for number, group in enumerate(groups)
+        ]
+        again: list[Group] = []
+        inline: list[Group] = []
+        outcomes: Any = dispatch(
+            fit_group, sent, units, name=self.name, client=self.client, resources=self.resources,
+        )  # fmt: skip
+        with closing(outcomes):  # at an exception: gives up what is still running
+            for group in outcomes:
+                done: dict[FitId, Scored] = {}
+                for outcome in group:
+                    split, candidates = outcome.unit.payload
+                    if sent.data is not None and is_missing(outcome.error):
+                        inline.append(Group(split, candidates))
+                    elif outcome.error.startswith(LOST) and len(candidates) > 1:
+                        again += [Group(split, (candidate,)) for candidate in candidates]
+                    else:
+                        done.update(self._done(sent.round, outcome))
+                yield done
+        if inline and not last:  # the workers that held the data are gone: send it with the work
+            yield from self._dispatched(replace(sent, data=None), inline, last=True)
+        if again:
+            yield from self._dispatched(sent, again, last)
+
+    def _done(self, work: Round, outcome: Outcome) -> dict[FitId, Scored]:
+        split, candidates = outcome.unit.payload
+        if outcome.ok:
+            for value in outcome.value:
+                if isinstance(value, Raised):
+                    raise value.exception(outcome.worker)
+            return {(candidate, split): value for candidate, value in zip(candidates, outcome.value, strict=True)}
+        if outcome.error.startswith(LOST) and work.options["error_score"] != "raise":
+            return {(candidate, split): work.lost(split, outcome.error) for candidate in candidates}
+        raise UnitsFailedError(f"{outcome.unit.key}: {outcome.error}\n{outcome.traceback}".rstrip())

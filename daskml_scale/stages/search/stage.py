@@ -1,9 +1,9 @@
 """Search: score settings of an estimator on a feature matrix. A unit is one trial on one split.
 
-Settings are drawn from the seed and the trial's number alone, and each unit carries its own setting in
-its fingerprint: more trials reuse the earlier ones, and a changed setting runs alone. A fit that fails
-is a trial without a score, as in scikit-learn; the stage fails when no trial has one. This module
-writes nothing: the scores are the ledger's records.
+Settings are drawn from the seed and the trial's number alone, or suggested from the scores so far
+(`passes`), and each unit carries its own setting in its fingerprint: more trials reuse the earlier ones,
+and a changed setting runs alone. A fit that fails is a trial without a score, as in scikit-learn; the stage
+fails when no trial has one. This module writes nothing: the scores are the ledger's records.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.errors import PlanError, SpecError, UnitsFailedError
-from daskml_scale.plan.records import Record, digest, select
+from daskml_scale.errors import PlanError, SpecError, StoreError, UnitsFailedError
+from daskml_scale.plan.records import OK, Record, digest, fingerprint, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit
-from daskml_scale.spec.expressions import evaluate
-from daskml_scale.spec.space import Distribution, draw_trials, grid, seed_from
-from daskml_scale.spec.workflow import Folds, Grid, Random, SearchSpec, TimeSplit
+from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, TimeSplit
+from daskml_scale.spec.space import Distribution, grid, seed_from
+from daskml_scale.spec.workflow import SearchSpec
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
 from daskml_scale.stages.estimator import (
     build_estimator,
@@ -30,12 +30,14 @@ from daskml_scale.stages.estimator import (
     did_you_mean,
     inner_threads,
 )
-from daskml_scale.stages.matrix import Matrix, load_rows, matrix_bytes, matrix_inputs, private
+from daskml_scale.stages.matrix import Matrix, load_rows, matrix_bytes, matrix_inputs, private, read_rows
 from daskml_scale.storage.tables import kind_of
 
+from .fidelity import rows_of
+from .passes import Step, steps
+from .splits import AnySplit, Split, column_of, count_splits, fold_numbers, make_splits
+
 CODE = "search-1"
-Split: TypeAlias = "tuple[slice | np.ndarray, slice | np.ndarray]"
-"""Rows to train on, rows to score on."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class SearchStage(StageBase):
     input: str
     estimator: Mapping[str, Mapping[str, Any]]
     space: Mapping[str, Distribution]
-    sampler: Random | Grid
+    sampler: Random | Grid | Optuna
     scoring: str
-    split: TimeSplit | Folds
+    split: AnySplit
     seed: int = 0
+    early_stopping: EarlyStopping | None = None
     kind: str = "search"
 
     def reads(self) -> Mapping[str, Ref]:
@@ -68,40 +71,91 @@ class SearchStage(StageBase):
             raise PlanError(f"{self.name}: {self.input} does not exist; run the stage that writes it")
         ids = matrix_inputs(matrix, self._where(), self._columns())
         for column in self._columns():
-            if kind_of(matrix.variables[column]) != "time":
+            if isinstance(self.split, TimeSplit) and kind_of(matrix.variables[column]) != "time":
                 raise PlanError(
                     f"{self.name}: split.time.of: {column!r} is not a time; use kfold, or name a time column"
                 )
-        trials, splits = settings(self), count_splits(self.split)
+        parts = self._parts()
+        splits = self._count_splits()
+        wanted, later = self._steps(records, parts, ids)
         units = [
-            (Unit(unit_key(trial, split), (params, split)), digest(ids, params))
-            for trial, params in enumerate(trials)
+            (Unit(step_key(step, split), (dict(step.params), split, step.resource)), self._inputs(ids, step))
+            for step in wanted
             for split in range(splits)
         ]
+        trials = len({step.trial for step in wanted})
         plan = select(
             units,
-            Parts(
-                code=f"{CODE}, {code_identity(self.estimator)}",
-                parameters=digest(self.estimator, self.scoring, self.split, self.seed),
-            ),
+            parts,
             records,
-            grid=f"{_count(len(trials), 'trial')} x {_count(splits, 'split')} of {matrix.rows:,} rows",
+            grid=f"{_count(trials, 'trial')} x {_count(splits, 'split')} of {matrix.rows:,} rows",
             memory=matrix_bytes(matrix),
             shared=ids,
             rows=matrix.rows,
+            later=later * splits,
         )
         if plan.units:
             check(self)
         return plan
 
+    def _parts(self) -> Parts:
+        more = () if self.early_stopping is None else (self.early_stopping.resource,)
+        return Parts(
+            code=f"{CODE}, {code_identity(self.estimator)}",
+            parameters=digest(self.estimator, self.scoring, self.split, self.seed, *more),
+        )
+
+    def _inputs(self, ids: str, step: Step) -> str:
+        params = dict(step.params)
+        return digest(ids, params) if step.resource is None else digest(ids, params, step.resource)
+
+    def _steps(self, records: Mapping[str, Record], parts: Parts | None, ids: str) -> tuple[list[Step], int]:
+        """Return what is to be run as far as the valid records tell; all records are valid without ``parts``."""
+        splits = range(self._count_splits())
+        told: dict[tuple[int, int], Step] = {}
+
+        def score(trial: int, rung: int) -> float | bool | None:
+            found = [records.get(key_of(trial, rung, split, self._rungs)) for split in splits]
+            step = told.get((trial, rung))
+            if parts is not None and step is not None:
+                now = [fingerprint(parts, step_key(step, split), self._inputs(ids, step)) for split in splits]
+                found = [
+                    each if each is not None and each.status == OK and each.fingerprint == print_now else None
+                    for each, print_now in zip(found, now, strict=True)
+                ]
+            if any(each is None for each in found):
+                return False
+            return summarize(trial, {}, [each.result for each in found if each is not None])["score"]  # type: ignore[no-any-return]
+
+        while True:  # each turn checks the fingerprints of one pass more
+            try:
+                found, later = steps(self.space, self.sampler, self.early_stopping, self.seed, score)
+            except ValueError as error:
+                raise SpecError(str(error), path="space") from None
+            if parts is None or (self.early_stopping is None and not isinstance(self.sampler, Optuna)):
+                return found, later
+            new = {(step.trial, step.rung): step for step in found}
+            if new.keys() == told.keys():
+                return found, later
+            told.update(new)
+
+    @property
+    def _rungs(self) -> bool:
+        return self.early_stopping is not None
+
+    def _count_splits(self) -> int:
+        known = count_splits(self.split)
+        return known if known is not None else _folds_of(self)
+
     def kernel(self, unit: Unit, worker: WorkerContext) -> dict[str, Any]:
         from sklearn.metrics import get_scorer
 
-        params, split = unit.payload
+        params, split, resource = unit.payload
         matrix = load_rows(self.input, worker.shared, self._where(), worker, self._columns())
         estimator = build_estimator(self.estimator, params, seed_from(self.seed, unit.key))
         try:
             train, test = self._splits(matrix, estimator, worker)[split]
+            train = self._limited(estimator, train, split, resource)
             with inner_threads(worker.threads):
                 estimator.fit(private(matrix.X, train), private(matrix.y, train))
                 score = float(get_scorer(self.scoring)(estimator, private(matrix.X, test), private(matrix.y, test)))
@@ -112,10 +166,10 @@ class SearchStage(StageBase):
         return {"score": score} if math.isfinite(score) else {"score": None, "error": f"the score is {score}"}
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
-        splits = range(count_splits(self.split))
+        last: dict[int, Step] = {step.trial: step for step in self._steps(records, None, "")[0]}
         trials = [
-            summarize(number, params, [records[unit_key(number, split)].result for split in splits])
-            for number, params in enumerate(settings(self))
+            self._trial(step, [records[step_key(step, split)].result for split in range(self._count_splits())])
+            for step in last.values()
         ]
         scored = [trial for trial in trials if trial["score"] is not None]
         failed = [trial for trial in trials if trial["score"] is None]
@@ -124,7 +178,7 @@ class SearchStage(StageBase):
                 f"{self.name}: all {len(trials)} trials failed; change the estimator, the space or the split. "
                 f"First: {failed[0]['params']}: {failed[0]['error']}"
             )
-        best = max(scored, key=lambda trial: (trial["score"], -trial["trial"]))
+        best = max(scored, key=lambda trial: (trial.get("resource", 0), trial["score"], -trial["trial"]))
         result = {
             "best_params": best["params"],
             "best_score": best["score"],
@@ -137,18 +191,38 @@ class SearchStage(StageBase):
         matrix = inputs["matrix"]
         return StageResult(result, matrix.rows if isinstance(matrix, Snapshot) else 0, tuple(warnings))
 
+    def _trial(self, step: Step, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        params = dict(step.params)
+        if step.resource is None:
+            return summarize(step.trial, params, results)
+        stopping = self.early_stopping
+        if stopping is not None and stopping.resource != "n_samples":
+            params[stopping.resource] = step.resource
+        return {**summarize(step.trial, params, results), "rung": step.rung, "resource": step.resource}
+
+    def _limited(self, estimator: Any, train: Any, split: int, resource: int | None) -> Any:
+        """Give a trial of a lower rung its part of the resource: set the parameter, or return fewer rows."""
+        if resource is None or self.early_stopping is None:
+            return train
+        if self.early_stopping.resource == "n_samples":
+            rows = np.arange(train.start, train.stop) if isinstance(train, slice) else train
+            return rows_of(rows, split, resource)
+        estimator.set_params(**{self.early_stopping.resource: resource})
+        return train
+
     def _columns(self) -> tuple[str, ...]:
-        return (self.split.time.of,) if isinstance(self.split, TimeSplit) else ()
+        column = column_of(self.split)
+        return () if column is None else (column,)
 
     def _where(self) -> str | None:
         """Rows from ``validate_until`` on are not read at all."""
-        if isinstance(self.split, Folds):
+        if not isinstance(self.split, TimeSplit):
             return None
         return f"{self.split.time.of} < time('{self.split.time.validate_until}')"
 
     def _splits(self, matrix: Matrix, estimator: Any, worker: WorkerContext) -> list[Split]:
         key = ("splits", self.input, worker.shared, digest(self.split, self.estimator, self.seed))
-        size = 16 * count_splits(self.split) * len(matrix.y)
+        size = 16 * self._count_splits() * len(matrix.y)
         return worker.cache.get(key, lambda: make_splits(self.split, matrix, estimator, self.seed), size)
 
 
@@ -161,16 +235,32 @@ def unit_key(trial: int, split: int) -> str:
     return f"trial/{trial:04d}/split/{split}"
 
 
-def count_splits(split: TimeSplit | Folds) -> int:
-    """Return how many times each setting is fitted and scored."""
-    return split.kfold.folds if isinstance(split, Folds) else 1
+def key_of(trial: int, rung: int, split: int, rungs: bool) -> str:
+    """Return the key of a unit of a search with or without rungs."""
+    return f"trial/{trial:04d}/rung/{rung}/split/{split}" if rungs else unit_key(trial, split)
+
+
+def step_key(step: Step, split: int) -> str:
+    """Return the key of one unit of a step."""
+    return key_of(step.trial, step.rung, split, step.resource is not None)
 
 
 def settings(stage: SearchStage) -> list[dict[str, Any]]:
-    """Return the settings to try, by trial number."""
-    if isinstance(stage.sampler, Grid):
-        return _grid(stage.space)
-    return draw_trials(stage.space, stage.sampler.random.trials, stage.seed)
+    """Return the settings to try, by trial number (where they are known before anything ran)."""
+    found, _ = stage._steps({}, None, "")
+    return [dict(step.params) for step in found]
+
+
+def _folds_of(stage: SearchStage) -> int:
+    """Return the number of folds that a column of the matrix names."""
+    split = stage.split
+    assert isinstance(split, Predefined)
+    try:
+        matrix = read_rows(stage.input, None, [split.predefined.of])
+    except StoreError:
+        return 1  # not written yet: a dry run
+    folds = fold_numbers(matrix, split.predefined.of)
+    return len(np.unique(folds[folds >= 0]))
 
 
 def _grid(space: Mapping[str, Distribution]) -> list[dict[str, Any]]:
@@ -202,53 +292,16 @@ def check(spec: SearchSpec | SearchStage) -> None:
             check_parameters(path, estimator, [name])
         except SpecError as error:
             raise error.at(path=f"space.{name}") from None
+    stopping = spec.early_stopping
+    if stopping is not None and stopping.resource != "n_samples":
+        try:
+            check_parameters(path, estimator, [stopping.resource])
+        except SpecError as error:
+            raise error.at(path="early_stopping.resource") from None
     scorers = get_scorer_names()
     if spec.scoring not in scorers:
         nearest = did_you_mean(spec.scoring, scorers)
         raise SpecError(f"unknown scoring {spec.scoring!r}{nearest}; known: {', '.join(scorers)}", path="scoring")
-
-
-def make_splits(split: TimeSplit | Folds, matrix: Matrix, estimator: Any, seed: int) -> list[Split]:
-    """Return the rows to train and to score on, split by split; a pure function of its arguments.
-
-    Raises
-    ------
-    ValueError
-        When one of them has no rows.
-    """
-    if isinstance(split, TimeSplit):
-        of = split.time.of
-        first, last = (
-            evaluate(f"time('{until}')", {}) for until in (split.time.train_until, split.time.validate_until)
-        )
-        times = np.asarray(matrix.keys[of])
-        parts = [_rows(times < first), _rows((times >= first) & (times < last))]
-        for rows, said in zip(parts, (f"before {first}", f"from {first} to {last}"), strict=True):
-            if rows == slice(0, 0):
-                raise ValueError(f"no row with a target has {of} {said}")
-        return [(parts[0], parts[1])]
-    return list(_folds(split, estimator, matrix.y, seed).split(matrix.X, matrix.y))
-
-
-def _folds(split: Folds, estimator: Any, y: np.ndarray, seed: int) -> Any:
-    from sklearn.base import is_classifier
-    from sklearn.model_selection import KFold, StratifiedKFold
-    from sklearn.utils.multiclass import type_of_target
-
-    folds, shuffle = split.kfold.folds, split.kfold.shuffle
-    if not shuffle:
-        return KFold(folds)
-    is_class = is_classifier(estimator) and type_of_target(y) in ("binary", "multiclass")
-    return (StratifiedKFold if is_class else KFold)(folds, shuffle=True, random_state=seed_from(seed, "folds"))
-
-
-def _rows(chosen: np.ndarray) -> slice | np.ndarray:
-    """Return rows as a slice where they are contiguous, so that taking them copies nothing."""
-    numbers = np.flatnonzero(chosen)
-    if not len(numbers):
-        return slice(0, 0)
-    first, stop = int(numbers[0]), int(numbers[-1]) + 1
-    return slice(first, stop) if stop - first == len(numbers) else numbers
 
 
 def summarize(number: int, params: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,215 @@
+"""Asynchronous successive halving: which trial to run next, and how far. Pure: no clock, no randomness.
+
+Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (Algorithm 2). A ladder has
+rungs; a trial that ran to a rung has a score there. Promotion: whenever a slot is free, the best trial of
+the highest rung that is among the top 1/factor there and was not promoted goes one rung up; only when there
+is none a new trial starts. Nothing waits for a rung to be complete. Stopping: a trial goes on at once when
+it is among the top 1/factor of its rung at the time that it reports, and is never looked at again otherwise.
+A Hyperband is several ladders (brackets) that start at different rungs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Mode = Literal["promotion", "stopping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The rungs of one bracket.
+
+    Attributes
+    ----------
+    rungs : tuple of int
+        Resource that a trial has had in all at each rung, growing; the last one is the most.
+    trials : int
+        Trials that start here.
+    factor : float
+        One in so many goes up.
+    """
+
+    rungs: tuple[int, ...]
+    trials: int
+    factor: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Run a trial up to a rung.
+
+    Attributes
+    ----------
+    start, stop : int
+        Resource that it has had, and that it shall have.
+    """
+
+    trial: int
+    bracket: int
+    rung: int
+    start: int
+    stop: int
+
+
+def rungs(least: int, most: int, factor: float) -> tuple[int, ...]:
+    """Return resources from ``least`` to exactly ``most``, each about ``factor`` times the one before.
+
+    Raises
+    ------
+    ValueError
+        When they are not ``1 <= least <= most`` with a factor above 1.
+    """
+    if not (1 <= least <= most and factor > 1):
+        raise ValueError(f"min_resources={least}, max_resources={most}, factor={factor}: 1 <= min <= max, factor > 1")
+    count = math.floor(math.log(most / least, factor) + 1e-9)
+    found = [max(least, round(most / factor**power)) for power in range(count, -1, -1)]
+    return tuple(sorted(set(found)))
+
+
+def one_ladder(trials: int, least: int, most: int, factor: float) -> list[Ladder]:
+    """Return the ladder of an ASHA search."""
+    return [Ladder(rungs(least, most, factor), trials, factor)]
+
+
+def brackets(least: int, most: int, factor: float) -> list[Ladder]:
+    """Return the ladders of a Hyperband, the one with the most early stopping first.
+
+    Li et al., "Hyperband", JMLR 2018: bracket s starts ``ceil((s_max + 1) / (s + 1) * factor**s)`` trials.
+    """
+    ladder = rungs(least, most, factor)
+    deepest = len(ladder) - 1
+    return [
+        Ladder(ladder[deepest - s :], math.ceil((deepest + 1) / (s + 1) * factor**s), factor)
+        for s in range(deepest, -1, -1)
+    ]
+
+
+@dataclass(slots=True)
+class Halving:
+    """What is known of a search; `next_job` decides, `report` learns.
+
+    Attributes
+    ----------
+    ladders : sequence of Ladder
+    mode : str
+    scores : list of dict
+        By bracket and rung (``scores[bracket][rung]``): trial -> score, higher is better; nan is worst.
+    """
+
+    ladders: Sequence[Ladder]
+    mode: Mode = "promotion"
+    scores: list[list[dict[int, float]]] = field(default_factory=list)
+    _promoted: list[list[set[int]]] = field(default_factory=list)
+    _going_on: list[Job] = field(default_factory=list)
+    _running: set[tuple[int, int]] = field(default_factory=set)
+    _started: int = 0
+
+    def __post_init__(self) -> None:
+        self.scores = [[{} for _ in ladder.rungs] for ladder in self.ladders]
+        self._promoted = [[set() for _ in ladder.rungs] for ladder in self.ladders]
+
+    @property
+    def trials(self) -> int:
+        """Trials that the search may start in all."""
+        return sum(ladder.trials for ladder in self.ladders)
+
+    def bracket_of(self, trial: int) -> int:
+        """Return where a trial starts: brackets are filled one after the other."""
+        for number, ladder in enumerate(self.ladders):
+            trial -= ladder.trials
+            if trial < 0:
+                return number
+        raise IndexError(trial)
+
+    def started(self) -> int:
+        """Return how many trials were started."""
+        return self._started
+
+    def next_job(self) -> Job | None:
+        """Return what to run now, and count it as sent; None while only reports can bring more.
+
+        When all is reported and nobody came to the last rung (too few trials for it), the best goes on alone.
+        """
+        job = self._next()
+        if job is not None:
+            self._running.add((job.trial, job.rung))
+        return job
+
+    def _next(self) -> Job | None:
+        if self._going_on:
+            return self._going_on.pop(0)
+        if self.mode == "promotion":
+            promoted = self._promotable()
+            if promoted is not None:
+                return promoted
+        if self._started < self.trials:
+            trial, self._started = self._started, self._started + 1
+            return self.job(trial, 0)
+        return None if self._running else self._last_climb()
+
+    def job(self, trial: int, rung: int) -> Job:
+        """Return the job that takes a trial to a rung from the one below."""
+        bracket = self.bracket_of(trial)
+        ladder = self.ladders[bracket].rungs
+        return Job(trial, bracket, rung, ladder[rung - 1] if rung else 0, ladder[rung])
+
+    def report(self, trial: int, rung: int, score: float) -> None:
+        """Learn the score of a trial at a rung."""
+        bracket = self.bracket_of(trial)
+        self._started = max(self._started, trial + 1)
+        self._running.discard((trial, rung))
+        self.scores[bracket][rung][trial] = score
+        if rung:
+            self._promoted[bracket][rung - 1].add(trial)
+        last = rung + 1 == len(self.ladders[bracket].rungs)
+        if self.mode == "stopping" and not last and trial in self._top(bracket, rung):
+            self._promoted[bracket][rung].add(trial)
+            self._going_on.append(self.job(trial, rung + 1))
+
+    def again(self, job: Job) -> None:
+        """Have a job that was sent come again: it did not run."""
+        self._going_on.insert(0, job)
+        self._running.discard((job.trial, job.rung))
+
+    def is_over(self, trial: int, rung: int) -> bool:
+        """Return whether a trial that reported at a rung surely gets no more."""
+        bracket = self.bracket_of(trial)
+        if rung + 1 == len(self.ladders[bracket].rungs):
+            return True
+        return self.mode == "stopping" and trial not in self._promoted[bracket][rung]
+
+    def forget_going_on(self, trial: int, rung: int) -> None:
+        """Forget that a trial is to go on to a rung: it was there already (a replay)."""
+        self._going_on = [job for job in self._going_on if (job.trial, job.rung) != (trial, rung)]
+
+    def _top(self, bracket: int, rung: int) -> list[int]:
+        """Return the trials that may go up from a rung, best first; ties go to the earlier trial."""
+        known = {trial: score for trial, score in self.scores[bracket][rung].items() if not math.isnan(score)}
+        count = int(len(self.scores[bracket][rung]) / self.ladders[bracket].factor + 1e-9)
+        if self.mode == "stopping":
+            count = max(1, count)
+        return sorted(known, key=lambda trial: (-known[trial], trial))[:count]
+
+    def _last_climb(self) -> Job | None:
+        for bracket, ladder in enumerate(self.ladders):
+            for rung in range(len(ladder.rungs) - 1, -1, -1):
+                known = {t: s for t, s in self.scores[bracket][rung].items() if not math.isnan(s)}
+                if known and rung + 1 < len(ladder.rungs):
+                    best = min(known, key=lambda trial: (-known[trial], trial))
+                    self._promoted[bracket][rung].add(best)
+                    return self.job(best, rung + 1)
+                if known:
+                    break
+        return None
+
+    def _promotable(self) -> Job | None:
+        for bracket, ladder in enumerate(self.ladders):
+            for rung in range(len(ladder.rungs) - 2, -1, -1):
+                for trial in self._top(bracket, rung):
+                    if trial not in self._promoted[bracket][rung]:
+                        self._promoted[bracket][rung].add(trial)
+                        return self.job(trial, rung + 1)
+        return None

@@ -1,0 +1,160 @@
+"""Fits that take too long, end their worker, or run out of the time of the search; rounds that lose their data."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from scipy.stats import loguniform
+from search_cases import XR, YR, X, Y, assert_same_results
+from sklearn.exceptions import FitFailedWarning
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import Ridge, SGDClassifier
+from sklearn.model_selection import HalvingGridSearchCV as TheirHalving
+
+from daskml_scale.errors import UsageError
+from daskml_scale.search import AshaSearchCV, GridSearchCV, HalvingGridSearchCV, OptunaSearchCV
+from daskml_scale.stages.search import data
+from daskml_scale.stages.search.limits import TrialTimeoutError, limited
+
+
+class Sleepy(Ridge):  # type: ignore[misc]
+    """Takes ten seconds when alpha is 2."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        for _ in range(1000 if self.alpha == 2 else 0):
+            time.sleep(0.01)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("on_cluster", [False, True])
+def test_a_fit_that_takes_too_long_is_a_failed_fit(on_cluster: bool, client: Any) -> None:
+    more = {"client": client} if on_cluster else {}
+    search = GridSearchCV(Sleepy(), {"alpha": [1, 2]}, cv=2, trial_timeout=0.3, error_score=-5.0, **more)
+    with pytest.warns(FitFailedWarning, match="TrialTimeoutError: the fit took longer"):
+        search.fit(XR, YR)
+    assert search.best_params_ == {"alpha": 1}
+    assert search.cv_results_["mean_test_score"][1] == -5
+    with pytest.raises(TrialTimeoutError, match="trial_timeout"):
+        search.set_params(error_score="raise").fit(XR, YR)
+
+
+def spin(seconds: float) -> None:
+    with limited(seconds):
+        while True:
+            time.sleep(0.001)
+
+
+def test_a_limit_that_is_not_reached_leaves_no_trace() -> None:
+    for _ in range(20):
+        with limited(0.001):
+            pass
+        with pytest.raises(TrialTimeoutError):
+            spin(0.005)
+    time.sleep(0.01)
+
+
+def test_a_spent_time_budget_gives_what_is_there() -> None:
+    class Slow(Ridge):  # type: ignore[misc]
+        def fit(self, X: Any, y: Any) -> Any:
+            time.sleep(0.2)
+            return super().fit(X, y)
+
+    search = GridSearchCV(Slow(), {"alpha": np.arange(1, 101)}, cv=2, time_budget=1.2)
+    with pytest.warns(UserWarning, match=r"time_budget=1.2 s is spent; \d+ of 100 candidates"):
+        search.fit(XR, YR)
+    scores = search.cv_results_["mean_test_score"]
+    assert 1 <= np.isfinite(scores).sum() < 100
+    assert np.isfinite(scores[search.best_index_])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        halving = HalvingGridSearchCV(
+            Slow(), {"alpha": np.arange(1, 31)}, cv=2, time_budget=2.0, random_state=0, min_resources=20
+        ).fit(XR, YR)
+        asha = AshaSearchCV(Slow(), {"alpha": np.arange(1, 101)}, cv=2, n_trials=100, time_budget=1.2, random_state=0)
+        assert np.isfinite(asha.fit(XR, YR).best_score_)
+    assert halving.n_iterations_ >= 1
+    assert len(asha.cv_results_["params"]) < 100
+
+
+@pytest.mark.parametrize("kind", [GridSearchCV, AshaSearchCV, OptunaSearchCV], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [({"time_budget": 0}, "time_budget"), ({"trial_timeout": "1"}, "trial_timeout"), ({"client": 3}, "Client"),
+     ({"resources": {"GPU": -1}}, "resources"), ({"resources": 3}, "resources")],
+)  # fmt: skip
+def test_wrong_arguments_are_refused_before_anything_runs(kind: Any, wrong: Any, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        kind(Ridge(), {"alpha": [1.0]}, **wrong).fit(XR, YR)
+
+
+def test_rounds_share_the_placed_data_and_survive_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "PLACED_BYTES", 0)
+    search = {"cv": 2, "random_state": 0, "min_resources": 20}
+    theirs = TheirHalving(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, **search).fit(XR, YR)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert_same_results(
+            HalvingGridSearchCV(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, client=client, **search).fit(XR, YR), theirs
+        )
+
+        class Forgetful:
+            """Places the data, and loses it at once."""
+
+            def __init__(self, client: Any) -> None:
+                self.client = client
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.client, name)
+
+            def scatter(self, *args: Any, **more: Any) -> Any:
+                future = self.client.scatter(*args, **more)
+                if isinstance(future, list):
+                    (future,) = future
+                    self.client.run(lambda dask_worker: dask_worker.data.clear())
+                    future.cancel(force=True)
+                    return [future]
+                return future
+
+        lost = HalvingGridSearchCV(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, client=Forgetful(client), **search).fit(XR, YR)
+    assert_same_results(lost, theirs)
+
+
+@pytest.mark.slow
+def test_a_trial_that_ends_its_worker_is_a_failed_trial_and_the_others_go_on() -> None:
+    class Deadly(SGDClassifier):  # type: ignore[misc]
+        def partial_fit(self, X: Any, y: Any, **more: Any) -> Any:
+            if self.alpha == 2:
+                os._exit(1)
+            return super().partial_fit(X, y, **more)
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        search = AshaSearchCV(
+            Deadly(random_state=0), {"alpha": [1e-4, 1e-3, 2]}, n_trials=3, max_resources=3, cv=2, client=client
+        ).fit(X, Y)
+    scores = {params["alpha"]: score for params, score in zip(
+        search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True)}  # fmt: skip
+    assert np.isnan(scores[2])
+    assert np.isfinite([scores[1e-4], scores[1e-3]]).all()
+
+
+def test_loguniform_is_drawn_by_trial_number() -> None:
+    def drawn(trials: int) -> list[float]:
+        made = AshaSearchCV(Ridge(), {"alpha": loguniform(0.1, 1)}, n_trials=trials, cv=2, random_state=1).fit(XR, YR)
+        return [params["alpha"] for params in made.cv_results_["params"]]
+
+    assert drawn(6)[:3] == drawn(3)

@@ -1,0 +1,92 @@
+"""Tables and plots of a finished search."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import loguniform
+from search_cases import XR, YR, X, Y
+from sklearn.linear_model import Ridge, SGDClassifier
+from sklearn.tree import DecisionTreeRegressor
+
+from daskml_scale.errors import UsageError
+from daskml_scale.search import AshaSearchCV, GridSearchCV, RandomizedSearchCV
+from daskml_scale.stages.search.live import Live, shown
+from daskml_scale.stages.search.report import importance
+
+
+@pytest.fixture(scope="module")
+def asha() -> Any:
+    search = AshaSearchCV(SGDClassifier(random_state=0), {"alpha": loguniform(1e-5, 1)}, n_trials=9, max_resources=9,
+                          min_resources=1, cv=2, random_state=0)  # fmt: skip
+    return search.fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Any:
+    grid = [{"max_depth": [1, 2, 5]}, {"min_samples_leaf": [1, 40], "criterion": ["squared_error", "friedman_mse"]}]
+    return GridSearchCV(DecisionTreeRegressor(random_state=0), grid, cv=3).fit(XR, YR)
+
+
+def test_results_are_the_trials_best_first(asha: Any, drawn: Any) -> None:
+    for search in (asha, drawn):
+        frame = search.results()
+        assert len(frame) == len(search.cv_results_["params"])
+        assert frame["trial"].iloc[0] == search.best_index_
+        assert frame["mean_test_score"].iloc[0] == search.best_score_
+        assert not any(np.ma.isMaskedArray(frame[name].to_numpy()) for name in frame)
+    assert list(drawn.results()["rank_test_score"]) == sorted(drawn.cv_results_["rank_test_score"])
+    with pytest.raises(UsageError, match="not fitted"):
+        GridSearchCV(Ridge(), {}).results()
+
+
+def test_importance_tells_what_matters_from_what_does_not() -> None:
+    space = {"max_depth": list(range(1, 9)), "random_state": list(range(50))}
+    search = RandomizedSearchCV(DecisionTreeRegressor(), space, n_iter=40, cv=2, random_state=0).fit(XR, YR)
+    found = importance(search)
+    assert found.index[0] == "max_depth"
+    assert found.sum() == pytest.approx(1)
+    with pytest.raises(UsageError, match="too few"):
+        importance(GridSearchCV(Ridge(), {"alpha": [1.0]}).fit(XR, YR))
+
+
+def test_plots_are_figures_and_pages(asha: Any, drawn: Any, tmp_path: Path) -> None:
+    for search, names in ((asha, ("history", "rungs", "importance")), (drawn, ("history", "importance"))):
+        for name in names:
+            path = tmp_path / f"{name}.html"
+            figure = getattr(search, f"plot_{name}")(to=path)
+            assert figure.renderers
+            assert "<html" in path.read_text()[:200].lower()
+    with pytest.raises(UsageError, match="has no rungs"):
+        drawn.plot_rungs()
+    with pytest.raises(UsageError, match=r"\.html or \.png"):
+        asha.plot_history(to=tmp_path / "x.svg")
+
+
+def test_a_notebook_shows_the_trials_with_all_text_escaped() -> None:
+    search = GridSearchCV(Ridge(), {"solver": ["svd", "cholesky"]}, cv=2).fit(XR, YR)
+    search.cv_results_["param_solver"][0] = "<b>"
+    html = search._repr_mimebundle_()["text/html"]
+    assert "2 trials" in html
+    assert "&lt;b&gt;" in html
+    assert "2 trials" not in GridSearchCV(Ridge(), {"solver": ["svd"]})._repr_mimebundle_()["text/html"]
+
+
+def test_the_live_table_shows_the_furthest_and_best_trials_first() -> None:
+    from rich.console import Console
+
+    live = Live("Search")
+    live.rung(0, 0, 1, 0.9, {"alpha": 0.123456})
+    live.rung(1, 1, 3, 0.5, {"alpha": 1})
+    live.rung(2, 1, 3, float("nan"), {"kind": "x"})
+    console = Console(record=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(live.table())
+    lines = [line for line in console.export_text().splitlines() if "=" in line]
+    assert ["alpha=1 " in lines[0], "kind=x" in lines[1], "alpha=0.1235" in lines[2]] == [True] * 3
+    with shown("Search", wanted=True) as plain:  # no terminal here
+        plain.fits(1, 2)
+    assert plain.screen is None
