@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskml_scale.cli_end import PROGRAM, RunEndedError, ended, print_result, put, say
+from daskml_scale.cli_clusters import clusters
+from daskml_scale.cli_end import PROGRAM, RunEndedError, ended, print_names, print_result, put, say
 from daskml_scale.cli_ledger import ledger
 from daskml_scale.cli_models import models
 from daskml_scale.errors import Exit
@@ -209,19 +209,11 @@ def workflows(as_json: bool) -> int:
     """
     from daskml_scale.spec.find import list_workflows
 
-    return _names(list_workflows(), as_json)
+    print_names(list_workflows(), as_json)
+    return Exit.OK
 
 
-@verbs.command()
-@_options("json")
-def clusters(as_json: bool) -> int:
-    """List the clusters that have a name.
-
-    They lie in ./clusters and in the package; any other file is given by its path.
-    """
-    from daskml_scale.spec.find import list_clusters
-
-    return _names(list_clusters(), as_json)
+verbs.add_command(clusters)
 
 
 @verbs.command()
@@ -303,16 +295,6 @@ def _work(registry: Registry, run: RunRecord, *, quiet: bool) -> RunSummary:
         return api.run(source, store=run.store, cluster=run.cluster, sink=sink, run_id=run.id)
 
     return attend(registry, run, work, view(sys.stderr, quiet=quiet))
-
-
-def _names(found: Sequence[tuple[str, Path]], as_json: bool) -> int:
-    from daskml_scale.runs import show
-    from daskml_scale.runs.words import first_comment
-
-    rows = [(name, str(path), first_comment(path.read_text(errors="replace"))) for name, path in found]
-    data = [{"name": name, "file": file, "description": text} for name, file, text in rows]
-    print_result(data, as_json, lambda: show.columns(("name", "file", "description"), rows))
-    return Exit.OK
 
 
 def _again(run: RunRecord) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,16 @@ def print_result(data: Any, as_json: bool, draw: Callable[[], RenderableType]) -
 
     picture = draw()
     _written(lambda: show.write(picture, sys.stdout))
+
+
+def print_names(found: Iterable[tuple[str, Path]], as_json: bool) -> None:
+    """Print named files, each with the first comment in it."""
+    from daskml_scale.runs import show
+    from daskml_scale.runs.words import first_comment
+
+    rows = [(name, str(path), first_comment(path.read_text(errors="replace"))) for name, path in found]
+    data = [{"name": name, "file": file, "description": text} for name, file, text in rows]
+    print_result(data, as_json, lambda: show.columns(("name", "file", "description"), rows))
 
 
 def put(line: str) -> None:

@@ -125,7 +125,7 @@ def start(spec: ExistingSpec, *, sink: events.Sink = events.ignore, adapt: bool 
     ClusterError
         When it does not start; what it raised is named.
     """
-    found = _class(spec)
+    found = load_class(spec)
     try:
         cluster = found(**spec.options)
     except TypeError as error:
@@ -145,7 +145,14 @@ def start(spec: ExistingSpec, *, sink: events.Sink = events.ignore, adapt: bool 
     return cluster
 
 
-def _class(spec: ExistingSpec) -> Any:
+def load_class(spec: ExistingSpec) -> Any:
+    """Return the class that a definition names.
+
+    Raises
+    ------
+    SpecError
+        When it cannot be imported, or is no Dask cluster.
+    """
     module, _, name = str(spec.cluster).partition(":")
     try:
         found = getattr(importlib.import_module(module), name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -18,6 +18,9 @@ from rich.text import Text
 
 from .state import RunRecord, StageRecord
 from .words import clock, command, near, plural, size, speed, took
+
+if TYPE_CHECKING:
+    from daskml_scale.deploy.check import Finding
 
 WIDE = 1000
 """Columns where there is no terminal: nothing is cut that a program may read."""
@@ -283,6 +286,16 @@ def _spent(run: RunRecord, now: float) -> str:
 def moment(time: float | None) -> str:
     """Return a time (seconds since the epoch) for reading, to the minute."""
     return f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M}" if time is not None else "-"
+
+
+def findings(found: Iterable[Finding]) -> Table:
+    """Return what a check found: whether it is well, what was looked at, what it is, what to do."""
+    rows = []
+    for one in found:
+        state = "ok" if one.ok else "failed"
+        told = f"{one.said}: {one.remedy}" if one.remedy else one.said
+        rows.append((Text(state, style=COLOURS[state]), one.what, told))
+    return columns(("", "what", "found"), rows)
 
 
 def pairs(listed: Iterable[tuple[str, str]]) -> Table:

@@ -273,3 +273,8 @@ def _scalar(node: yaml.ScalarNode, refuse: Callable[[str], SpecError]) -> Any:
         if len(text) <= 64 and trap.fullmatch(text):
             raise refuse(f"{text[:60]}: {message.format(q=repr(text[:60]))}")
     return text
+
+
+def written(data: object) -> str:
+    """Return plain data as YAML that reads back as the same."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip()
