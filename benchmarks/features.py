@@ -1,9 +1,11 @@
-"""What does the feature matrix of all flights cost? Zarr to Zarr, chunk by chunk, against pandas in memory.
+"""What do features cost? Zarr to Zarr, chunk by chunk, against pandas, scikit-learn, dask-ml and the disk.
+
+First the feature matrix of all flights, in one process, against pandas in memory.
 
 The peer is helped: its DataFrames are parsed, sorted and in memory before the clock starts, and it saves
 its matrix as one plain file. Ours reads the stored table, fits, writes and records every shard, in one
 process. The second run finds everything done; pandas has to compute again. The limit is the matrix
-written as one plain file.
+written as one plain file. Then, on two workers, what `feature_works` has: a row for every goal.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 
 import daskml_scale as dms
 
+from . import feature_works
 from .by_hand import matrix
 from .common import Bench, Counts, Row, Work, least
 from .flights import ROWS, Flights, prepare
@@ -48,7 +51,7 @@ def measure(bench: Bench) -> list[Row]:
             f"features {rows}, second run", second, {"pandas in memory": pandas}, _stat(folder), "one stat per object"
         ),
     ]
-    return bench.compare(works)
+    return bench.compare([*works, *feature_works.works(bench)])
 
 
 def transform(flights: Flights, out: Path) -> Counts:

@@ -15,6 +15,7 @@ _HOME = {
     "backlog": "engine.backlog_view",
     "cluster": "api",
     "dry_run": "api",
+    "feature_sets": "stages.feature_store",
     "ingest": "api",
     "last_run": "api",
     "load_model": "artifacts",
@@ -35,6 +36,7 @@ __all__ = [
     "backlog",
     "cluster",
     "dry_run",
+    "feature_sets",
     "ingest",
     "last_run",
     "load_model",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from .api import cluster, dry_run, ingest, last_run, run, submit
     from .artifacts import load_model, save_model
     from .engine.backlog_view import backlog
+    from .stages.feature_store import feature_sets
     from .stages.features import Recipe
     from .stages.map import map
     from .stages.predicting import predict

@@ -18,6 +18,7 @@ import click
 
 from daskml_scale.cli_clusters import clusters
 from daskml_scale.cli_end import PROGRAM, RunEndedError, ended, print_names, print_result, put, say
+from daskml_scale.cli_features import features
 from daskml_scale.cli_ledger import ledger
 from daskml_scale.cli_models import models
 from daskml_scale.errors import Exit
@@ -232,6 +233,7 @@ def version(as_json: bool) -> int:
 
 verbs.add_command(ledger)
 verbs.add_command(models)
+verbs.add_command(features)
 
 
 @verbs.command("_runner", hidden=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daskml_scale.errors import PlanError, SpecError, UsageError
 from daskml_scale.spec.columns import column_problems
+from daskml_scale.spec.cube_stages import GenerateSpec
 from daskml_scale.spec.find import check_sources, find_cluster, find_workflow, source_path
 from daskml_scale.spec.load import Loaded, check_workflow, first_error, load_cluster, read_workflow
 from daskml_scale.spec.workflow import IngestSpec, MapSpec, SearchSpec, TrainSpec, Workflow
@@ -97,12 +98,12 @@ def _check_values(estimator: object, path: str) -> None:
 
 
 def _check_functions(loaded: Loaded[Workflow]) -> None:
-    """Check that the functions of ``map`` stages can be imported: a wrong name should not end a run in mid-way."""
+    """Check that the functions of ``map`` and ``generate`` can be imported: a wrong name ends no run midway."""
     from daskml_scale.stages.functions import find
 
     folders = (Path(loaded.file).parent.absolute() if loaded.file else Path.cwd(), Path.cwd())
     for name, spec in loaded.model.stages.items():
-        if isinstance(spec, MapSpec):
+        if isinstance(spec, (GenerateSpec, MapSpec)):
             try:
                 find(spec.function, folders)
             except PlanError as error:

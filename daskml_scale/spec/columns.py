@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from .cube_stages import GenerateSpec
 from .explain import Problem, closest, unknown
 from .expressions import names
 from .items import MapRows
+from .rules import rule_columns
 from .steps import AsOf, EventStep, Lookup, Step
 from .workflow import (
     EvaluateSpec,
     FeaturesSpec,
     IngestSpec,
     MapSpec,
-    Missing,
     PredictSpec,
-    Range,
     SearchSpec,
     StageSpec,
     TrainSpec,
-    Unique,
     ValidateSpec,
     Workflow,
 )
@@ -74,6 +73,8 @@ def columns_of(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: s
         if name not in headers:
             return None
         return list(dict.fromkeys([*(stage.columns or headers[name]), *stage.derive]))
+    if isinstance(workflow.stages.get(getattr(stage, "input", "")), GenerateSpec):
+        return None  # its function tells
     if isinstance(stage, FeaturesSpec):
         return [*_row_key(workflow, stage.input), *([stage.target] if stage.target else [])]
     if isinstance(stage, PredictSpec):
@@ -96,13 +97,8 @@ def _validate(
 ) -> Iterator[Problem]:
     known = columns_of(workflow, headers, spec.input)
     for position, rule in enumerate(spec.rules):
-        match rule:
-            case Unique():
-                yield from _listed(f"rules[{position}].unique", rule.unique, known)
-            case Missing():
-                yield from _named(f"rules[{position}].missing.of", rule.missing.of, known)
-            case Range():
-                yield from _named(f"rules[{position}].range.of", rule.range.of, known)
+        for path, column in rule_columns(rule):
+            yield from _named(f"rules[{position}].{path}", column, known)
 
 
 def _features(

@@ -6,13 +6,15 @@ data (columns that exist, chunks that align) is checked when the workflow is pla
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from .base import ByteSize, Column, Spec, Version, Word
+from .cube_stages import CubeSpec, GenerateSpec, SamplesSpec
 from .expressions import Expression
+from .feature_set import FeatureSetSpec
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
 from .predictions import AnyMetric, Method, Metric, OutputOf
 from .searching import AnySampler, AnySplit, EarlyStopping, check_search
@@ -20,43 +22,14 @@ from .searching import Folds as Folds
 from .searching import Grid as Grid
 from .searching import Random as Random
 from .searching import TimeSplit as TimeSplit
+from .rules import AnyRule
 from .space import AnyDistribution
-from .steps import AnyStep, Columns
+from .stage_base import ChunkLength
+from .stage_base import StageSpec as StageSpec
+from .steps import AnyStep
 
 ROWS_PER_CHUNK = 100_000
 """Rows per chunk where a spec does not say."""
-
-
-class StageSpec(Spec):
-    """Base of all stage models.
-
-    Attributes
-    ----------
-    after : list of str
-        Stages that must be done before this one, beyond those that it reads.
-    """
-
-    after: list[Word] = Field(default_factory=list)
-
-    def references(self) -> dict[str, str]:
-        """Return key path within the stage -> name of the stage referred to."""
-        return {f"after[{position}]": name for position, name in enumerate(self.after)}
-
-    def resolves_to(self) -> dict[str, tuple[str, ...]]:
-        """Return key path -> the kinds that a reference may point at; absent means any."""
-        return {}
-
-
-def _chunk_length(value: int) -> int:
-    if value == 0 or value < -1:
-        raise PydanticCustomError(
-            "chunk", "{found} is no length of a chunk; use 1 or more, or -1 for the whole dimension", {"found": value}
-        )
-    return value
-
-
-ChunkLength = Annotated[int, AfterValidator(_chunk_length)]
-"""Elements along a dimension; -1 is all of them."""
 
 
 class RowSpec(Spec):
@@ -87,63 +60,9 @@ class IngestSpec(StageSpec):
     derive: dict[Word, Expression] = Field(default_factory=dict)
 
 
-TABLES = ("ingest", "map", "rechunk")
-
-
-class Unique(Spec):
-    """No two rows are equal in all the named columns."""
-
-    rule: ClassVar[str] = "unique"
-    unique: Columns
-    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
-
-
-class MissingOf(Spec):
-    of: Column
-    at_most: Annotated[float, Field(ge=0, le=1)] = 0.0
-    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
-
-
-class Missing(Spec):
-    """The share of missing values of a column is at most ``at_most`` (0 to 1)."""
-
-    rule: ClassVar[str] = "missing"
-    missing: MissingOf
-
-
-class RangeOf(Spec):
-    of: Column
-    least: float | None = None
-    most: float | None = None
-    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
-
-
-class Range(Spec):
-    """All present values of a numeric column lie between ``least`` and ``most``."""
-
-    rule: ClassVar[str] = "range"
-    range: RangeOf
-
-
-RULES = ("missing", "range", "unique")
-
-
-def _rule_tag(value: Any) -> str | None:
-    if isinstance(value, (Unique, Missing, Range)):
-        return value.rule
-    return next((name for name in RULES if name in value), None) if isinstance(value, dict) else None
-
-
-AnyRule = Annotated[
-    Annotated[Unique, Tag("unique_rule")]
-    | Annotated[Missing, Tag("missing_rule")]
-    | Annotated[Range, Tag("range_rule")],
-    Discriminator(
-        lambda value: (tag := _rule_tag(value)) and f"{tag}_rule",
-        custom_error_type="unknown_rule",
-        custom_error_message="unknown rule; known: " + ", ".join(RULES),
-    ),
-]
+TABLES = ("ingest", "generate", "map", "rechunk")
+MATRICES = ("features", "samples")
+"""Kinds that write a feature matrix."""
 
 
 class ValidateSpec(StageSpec):
@@ -254,7 +173,7 @@ class SearchSpec(StageSpec):
         return {"input": self.input, **super().references()}
 
     def resolves_to(self) -> dict[str, tuple[str, ...]]:
-        return {"input": ("features",)}
+        return {"input": MATRICES}
 
 
 class PartialFit(Spec):
@@ -292,7 +211,7 @@ class TrainSpec(StageSpec):
         return {"input": self.input, **search, **super().references()}
 
     def resolves_to(self) -> dict[str, tuple[str, ...]]:
-        return {"input": ("features",), "params_from": ("search",)}
+        return {"input": MATRICES, "params_from": ("search",)}
 
 
 class EvaluateSpec(StageSpec):
@@ -331,7 +250,7 @@ class EvaluateSpec(StageSpec):
         return {"model": self.model, "input": self.input, **against, **super().references()}
 
     def resolves_to(self) -> dict[str, tuple[str, ...]]:
-        return {"model": ("train",), "against": ("train",), "input": ("features",)}
+        return {"model": ("train",), "against": ("train",), "input": MATRICES}
 
 
 class PredictSpec(StageSpec):
@@ -370,7 +289,7 @@ class PredictSpec(StageSpec):
         }
 
     def resolves_to(self) -> dict[str, tuple[str, ...]]:
-        return {"model": ("train",), "input": TABLES, **{f"tables.{name}": TABLES for name in self.tables}}
+        return {"model": ("train",), "input": (*TABLES, "cube"), **{f"tables.{name}": TABLES for name in self.tables}}
 
 
 class MapSpec(StageSpec):
@@ -484,8 +403,12 @@ class RegisterSpec(StageSpec):
 
 KINDS: dict[str, type[StageSpec]] = {
     "ingest": IngestSpec,
+    "generate": GenerateSpec,
     "validate": ValidateSpec,
     "features": FeaturesSpec,
+    "cube": CubeSpec,
+    "samples": SamplesSpec,
+    "feature_set": FeatureSetSpec,
     "search": SearchSpec,
     "train": TrainSpec,
     "evaluate": EvaluateSpec,
@@ -497,8 +420,12 @@ KINDS: dict[str, type[StageSpec]] = {
 
 AnyStage = Annotated[
     Annotated[IngestSpec, Tag("ingest")]
+    | Annotated[GenerateSpec, Tag("generate")]
     | Annotated[ValidateSpec, Tag("validate")]
     | Annotated[FeaturesSpec, Tag("features")]
+    | Annotated[CubeSpec, Tag("cube")]
+    | Annotated[SamplesSpec, Tag("samples")]
+    | Annotated[FeatureSetSpec, Tag("feature_set")]
     | Annotated[SearchSpec, Tag("search")]
     | Annotated[TrainSpec, Tag("train")]
     | Annotated[EvaluateSpec, Tag("evaluate")]

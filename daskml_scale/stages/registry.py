@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from daskml_scale.spec.cube_stages import CubeSpec, GenerateSpec, SamplesSpec
+from daskml_scale.spec.feature_set import FeatureSetSpec
 from daskml_scale.spec.items import MapFiles, MapRows
 from daskml_scale.spec.workflow import (
     EvaluateSpec,
@@ -28,6 +30,9 @@ from daskml_scale.spec.workflow import (
 from daskml_scale.storage.files import join
 
 from .base import Stage
+
+if TYPE_CHECKING:
+    from .functions import Sent
 
 
 class Builder:
@@ -89,6 +94,49 @@ class Builder:
             row=spec.row,
             columns=None if spec.columns is None else tuple(spec.columns),
             derive=tuple(spec.derive.items()),
+        )
+
+    def _generate(self, name: str, spec: GenerateSpec) -> Stage:
+        from .generate import GenerateStage
+
+        return GenerateStage(
+            name, self.ledger(name), spec.function, self.modules, spec.dims, spec.chunks, options=spec.options
+        )
+
+    def _cube(self, name: str, spec: CubeSpec) -> Stage:
+        from .gridded.stage import GridStage
+
+        return GridStage(
+            name,
+            self.ledger(name),
+            input=self.dataset(spec.input),
+            steps=tuple(spec.steps),
+            time=spec.time,
+            fit_where=spec.fit_where,
+            coarsen=spec.coarsen,
+            chunks=spec.chunks,
+            dtype=spec.dtype,
+        )
+
+    def _samples(self, name: str, spec: SamplesSpec) -> Stage:
+        from .gridded.samples import SamplesStage
+
+        return SamplesStage(
+            name, self.ledger(name), self.dataset(spec.input), spec.target, tuple(spec.features or ()), spec.dtype
+        )
+
+    def _feature_set(self, name: str, spec: FeatureSetSpec) -> Stage:
+        from .feature_set import FeatureSetStage
+
+        return FeatureSetStage(
+            name,
+            self.ledger(name),
+            store=self.store,
+            matrix=self.dataset(spec.input),
+            set_name=spec.name,
+            entity=tuple(spec.entity),
+            time=spec.time,
+            within=spec.within,
         )
 
     def _validate(self, name: str, spec: ValidateSpec) -> Stage:
@@ -177,6 +225,8 @@ class Builder:
         from .predict import PredictStage
 
         function = Sent(find(spec.method, self.modules), self.modules) if ":" in spec.method else None
+        if isinstance(self.workflow.stages[spec.input], CubeSpec):
+            return self._predict_cells(name, spec, function)
         features = self._features_of(spec.model)
         return PredictStage(
             name,
@@ -192,6 +242,23 @@ class Builder:
             on_error=spec.on_error,
             trusted=self.trusted(spec.model),
             expected=None if features is None else _recipe(features),
+        )
+
+    def _predict_cells(self, name: str, spec: PredictSpec, function: Sent | None) -> Stage:
+        from .gridded.cells import CellsStage
+
+        return CellsStage(
+            name,
+            self.ledger(name),
+            input=self.dataset(spec.input),
+            bundle=self.model(spec.model),
+            method=spec.method.rpartition(":")[2],
+            function=function,
+            output=spec.output.model_dump(exclude_none=True) or None,
+            dtype=spec.out.dtype,
+            max_bad=spec.max_bad,
+            on_error=spec.on_error,
+            trusted=self.trusted(spec.model),
         )
 
     def _rechunk(self, name: str, spec: RechunkSpec) -> Stage:
@@ -245,8 +312,12 @@ def _recipe(spec: FeaturesSpec) -> dict[str, Any]:
 
 _KINDS: dict[type[StageSpec], Callable[[Builder, str, Any], Stage]] = {
     IngestSpec: Builder._ingest,
+    GenerateSpec: Builder._generate,
     ValidateSpec: Builder._validate,
     FeaturesSpec: Builder._features,
+    CubeSpec: Builder._cube,
+    SamplesSpec: Builder._samples,
+    FeatureSetSpec: Builder._feature_set,
     SearchSpec: Builder._search,
     TrainSpec: Builder._train,
     EvaluateSpec: Builder._evaluate,

@@ -1,26 +1,38 @@
-"""Validate: check rules on a table. A unit is one rule; it reads only the columns that the rule names."""
+"""Validate: check rules on a table, and write its profile beside it.
+
+One parallel pass takes small statistics of every chunk of all columns; they are kept in the ledger, so only
+chunks that changed are read again. Uniqueness needs all rows together: a unit of its own reads the named
+columns only, and where they are large several units share the rows by their hash. The rules are judged
+from the merged statistics whenever the stage is run: how fresh the data is depends on when that is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, ValidationFailedError
 from daskml_scale.plan.records import Record, digest, select
-from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit, row_ranges
-from daskml_scale.spec.expressions import Coded, missing
-from daskml_scale.spec.workflow import AnyRule, Missing, Range, Unique
-from daskml_scale.storage import tables
+from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit, Variable, row_key, row_ranges
+from daskml_scale.spec.rules import Among, AnyRule, Fresh, Range, Rising, Unique, rule_columns, settings
+from daskml_scale.storage import files, stores, tables
 
 from .base import Input, Ref, StageBase, StageResult
+from .validate_judge import Evidence, judged
+from .validate_profile import profile
+from .validate_statistics import scan
+from .validate_unique import duplicates
 
-CODE = "validate-1"
-_BLOCK = 1_000_000
-"""Rows read at a time by rules that need no more."""
+CODE = "validate-2"
+PROFILE = "profile"
+"""``<stage>.profile.json`` holds the profile."""
+_BYTES = 256 << 20
+"""Bytes of keys that one unit of a uniqueness rule holds."""
+CHUNK, UNIQUE = "chunk", "unique"
+"""Prefixes of the units."""
 
 
 @dataclass(frozen=True)
@@ -41,127 +53,122 @@ class ValidateStage(StageBase):
         return {"input": Ref("dataset", self.input)}
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
-        table = inputs["input"]
-        if not isinstance(table, Snapshot):
-            raise PlanError(f"{self.name}: {self.input} does not exist; run the stage that writes it")
-        units = []
+        table = self._table(inputs)
         for position, rule in enumerate(self.rules):
-            columns = rule_columns(rule)
-            unknown = [name for name in columns if name not in table.variables]
-            if unknown:
-                raise PlanError(
-                    f"{self.name}: rules[{position}]: {table.url} has no column {unknown[0]!r}; "
-                    f"it has {', '.join(table.variables)}"
-                )
-            reads = digest(rule.params(), table.row_ids(columns, 0, table.rows))
-            _check_kinds(f"{self.name}: rules[{position}]", rule, table)
-            units.append((Unit(f"rule/{position:04d}", position, table.rows * len(columns)), reads))
-        widest = max(len(rule_columns(rule)) for rule in self.rules)
+            check(f"{self.name}: rules[{position}]", rule, table)
+        columns = columns_of(table)
+        chunks, uniques = self._chunks(table, columns), self._uniques(table)
+        size = chunks[0][1] if chunks else 0
+        count = len(chunks)
         return select(
-            units,
+            [*self._scans(table, tuple(columns), chunks), *uniques],
             Parts(code=CODE),
             records,
-            grid=f"{len(units)} rule{'s'[: len(units) != 1]} over {table.rows:,} rows",
-            memory=table.rows * widest * 8 * 3,
-            shared=table.rows,
+            grid=f"{count:,} chunk{'s'[: count != 1]} of {size:,} rows, {len(self.rules)} rules",
+            memory=max(size * len(columns) * 32, min(table.rows * 64, 2 * _BYTES) if uniques else 0),
+            shared=(tuple(columns), table.rows),
             rows=table.rows,
         )
 
+    def _table(self, inputs: Mapping[str, Input]) -> Snapshot:
+        table = inputs["input"]
+        if not isinstance(table, Snapshot):
+            raise PlanError(f"{self.name}: {self.input} does not exist; run the stage that writes it")
+        return table
+
+    @staticmethod
+    def _chunks(table: Snapshot, columns: Mapping[str, Variable]) -> list[tuple[int, int]]:
+        """Return the rows of every unit: whole stored objects of the columns."""
+        return row_ranges(table.rows, max((found.write_unit[0] for found in columns.values()), default=1))
+
+    def _scans(
+        self, table: Snapshot, columns: tuple[str, ...], chunks: list[tuple[int, int]]
+    ) -> Iterator[tuple[Unit, str]]:
+        """Yield the units that take statistics, and what each depends on."""
+        seen = [(at, rule.params()) for at, rule in enumerate(self.rules) if isinstance(rule, (Range, Rising))]
+        for start, stop in chunks:
+            read = digest(seen, columns, (start, stop), table.row_ids(columns, start, stop))
+            yield Unit(row_key(start, chunks[0][1], CHUNK), (start, stop), (stop - start) * len(columns)), read
+
+    def _uniques(self, table: Snapshot) -> list[tuple[Unit, str]]:
+        """Return the units of the uniqueness rules; of a large table several share the rows by their hash."""
+        found = []
+        for position, rule in enumerate(self.rules):
+            if isinstance(rule, Unique):
+                parts = max(1, -(-table.rows * 32 // _BYTES))
+                read = digest(rule.params(), parts, table.row_ids(rule.unique, 0, table.rows))
+                found += [
+                    (Unit(f"{UNIQUE}/{position:04d}.{part:04d}", (position, part, parts), max(1, table.rows)), read)
+                    for part in range(parts)
+                ]
+        return found
+
     def kernel(self, unit: Unit, worker: WorkerContext) -> dict[str, Any]:
-        rule, rows = self.rules[unit.payload], worker.shared
-        match rule:
-            case Unique():
-                return _unique(self.input, rule)
-            case Missing():
-                return _missing(self.input, rule, rows)
-            case Range():
-                return _range(self.input, rule, rows)
-        raise AssertionError(rule)
+        columns, rows = worker.shared
+        if unit.key.startswith(f"{UNIQUE}/"):
+            position, part, parts = unit.payload
+            rule = self.rules[position]
+            assert isinstance(rule, Unique)
+            return duplicates(self.input, rule.unique, rows, part, parts)
+        start, stop = unit.payload
+        return scan(tables.read_columns(self.input, columns, start, stop), self.rules, start, stop - start)
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
-        table = inputs["input"]
+        table = self._table(inputs)
+        chunks = [records[key].result for key in sorted(records) if key.startswith(f"{CHUNK}/")]
+        uniques = [(key, records[key].result) for key in sorted(records) if key.startswith(f"{UNIQUE}/")]
+        columns = columns_of(table)
+        found = profile(chunks, columns)
+        url = stores.beside(self.out, f"{PROFILE}.json")
+        if files.read_json(url) != found:
+            stores.put_json(self.out, PROFILE, found)
+        evidence = Evidence(found, chunks, columns, time.time())
         broken: list[str] = []
         warnings: list[str] = []
-        for record in sorted(records.values(), key=lambda record: record.unit):
-            rule = self.rules[int(record.unit.rsplit("/")[-1])]
-            if not record.result["passed"]:
-                options = rule if isinstance(rule, Unique) else getattr(rule, rule.rule)
-                (broken if options.otherwise == "fail" else warnings).append(record.result["message"])
+        for position, rule in enumerate(self.rules):
+            own = [result for key, result in uniques if key.startswith(f"{UNIQUE}/{position:04d}.")]
+            message = judged(rule, str(position), evidence, own)
+            if message:
+                (broken if settings(rule).otherwise == "fail" else warnings).append(message)
         if broken:
             raise ValidationFailedError(f"{self.name}: " + "; ".join(broken) + "; mend the data, or say `else: warn`")
-        rows = table.rows if isinstance(table, Snapshot) else 0
-        return StageResult({"rules": len(records), "warnings": warnings}, rows=rows, warnings=tuple(warnings))
+        result = {"rules": len(self.rules), "warnings": warnings, "profile": url.rpartition("/")[2]}
+        return StageResult(result, rows=table.rows, warnings=tuple(warnings))
 
 
-def _check_kinds(place: str, rule: AnyRule, table: Snapshot) -> None:
+def columns_of(table: Snapshot) -> dict[str, Variable]:
+    """Return the columns of a table: what holds one number, time or category per row."""
+    own = {name: found for name, found in table.variables.items() if found.dims == (table.dim,)}
+    return {name: found for name, found in own.items() if tables.kind_of(found) != "other"}
+
+
+def check(place: str, rule: AnyRule, table: Snapshot) -> None:
     """Refuse a rule on what is no column, or not of its kind.
 
     Raises
     ------
     PlanError
     """
-    place = f"{place}.{rule.rule}" if isinstance(rule, Unique) else f"{place}.{rule.rule}.of"
-    for name in rule_columns(rule):
-        found = table.variables[name]
+    for key, name in rule_columns(rule):
+        found = table.variables.get(name)
+        if found is None:
+            raise PlanError(f"{place}: {table.url} has no column {name!r}; it has {', '.join(table.variables)}")
         if found.dims != (table.dim,):
             columns = [column for column, variable in table.variables.items() if variable.dims == (table.dim,)]
-            raise PlanError(f"{place}: {name!r} holds not one value per row of {table.url}; name one of {columns}")
+            raise PlanError(
+                f"{place}.{key}: {name!r} holds not one value per row of {table.url}; name one of {columns}"
+            )
         kind = tables.kind_of(found)
-        if isinstance(rule, Range) and kind != "number":
-            raise PlanError(f"{place}: column {name!r} is a {kind}, a number needed; use missing or unique for others")
+        if kind == "other":
+            raise PlanError(f"{place}.{key}: column {name!r} is neither a number, a time nor a category")
+        wanted = _NEEDS.get(type(rule), ()) if key.endswith(".of") else ()
+        if wanted and kind not in wanted:
+            raise PlanError(
+                f"{place}.{key}: column {name!r} is a {kind}, a {' or '.join(wanted)} needed; use missing or unique "
+                "for others"
+            )
 
 
-def rule_columns(rule: AnyRule) -> tuple[str, ...]:
-    """Return the columns that a rule reads."""
-    return tuple(rule.unique) if isinstance(rule, Unique) else (getattr(rule, rule.rule).of,)
-
-
-def _unique(url: str, rule: Unique) -> dict[str, Any]:
-    import pandas as pd
-
-    columns = tables.read_columns(url, rule.unique)
-    frame = pd.DataFrame({name: getattr(values, "codes", values) for name, values in columns.items()})
-    twice = frame.duplicated(keep=False).to_numpy()
-    count = int(twice.sum())
-    if not count:
-        return {"passed": True, "message": ""}
-    row = int(np.flatnonzero(twice)[0])
-    shown = {name: _shown(columns[name], row) for name in rule.unique}
-    return {
-        "passed": False,
-        "message": f"{count:,} of {len(frame):,} rows are not unique in {rule.unique}, first at row {row}: {shown}",
-    }
-
-
-def _shown(values: Any, row: int) -> Any:
-    if isinstance(values, Coded):
-        return values.labels[values.codes[row]] if values.codes[row] >= 0 else None
-    return str(values[row])
-
-
-def _missing(url: str, rule: Missing, rows: int) -> dict[str, Any]:
-    of, at_most = rule.missing.of, rule.missing.at_most
-    count = sum(
-        int(missing(tables.read_columns(url, [of], start, stop)[of]).sum()) for start, stop in row_ranges(rows, _BLOCK)
-    )
-    share = count / rows if rows else 0.0
-    message = f"{of}: {share:.2%} missing ({count:,} of {rows:,} rows), at most {at_most:.2%} allowed"
-    return {"passed": share <= at_most, "share": share, "message": message}
-
-
-def _range(url: str, rule: Range, rows: int) -> dict[str, Any]:
-    options = rule.range
-    count, worst = 0, None
-    for start, stop in row_ranges(rows, _BLOCK):
-        values = tables.read_columns(url, [options.of], start, stop)[options.of]
-        assert not isinstance(values, Coded)
-        low = values < (-np.inf if options.least is None else options.least)
-        high = values > (np.inf if options.most is None else options.most)
-        out = low | high
-        count += int(out.sum())
-        if out.any() and worst is None:
-            worst = (start + int(np.flatnonzero(out)[0]), float(values[out][0]))
-    message = f"{options.of}: {count:,} of {rows:,} rows outside [{options.least}, {options.most}]"
-    if worst is not None:
-        message += f", first at row {worst[0]}: {worst[1]:g}"
-    return {"passed": count == 0, "message": message}
+_NEEDS: dict[type, tuple[str, ...]] = {
+    Range: ("number",), Among: ("category",), Rising: ("number", "time"), Fresh: ("time",),
+}  # fmt: skip

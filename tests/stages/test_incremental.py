@@ -148,8 +148,9 @@ def test_appended_rows_write_new_chunks_and_run_what_reads_all_rows(store):
         assert set(ran[stage]) == {"fit/00000010", "fit/00000011"} | shards(1000, 1120)
         assert set(ran[stage].values()) == {"new"}
     assert {unit.rpartition("/")[2] for unit in ran["wide"]} == {"00000004"}
-    assert set(ran["check"]) == {"rule/0000", "rule/0001"}
-    for stage in ("check", "best", "model", "scores"):
+    # New rows are looked at; whether an id is unique, only all rows together tell.
+    assert ran["check"] == {"chunk/00000010": "new", "chunk/00000011": "new", "unique/0000.0000": "input changed"}
+    for stage in ("best", "model", "scores"):
         assert set(ran[stage].values()) == {"input changed"}
 
 
@@ -170,7 +171,7 @@ def test_one_changed_value_runs_what_reads_its_chunk_and_the_windows_that_reach_
     assert of(ran["features"], "rows/") == of(ran["predictions"], "rows/") == shards(800, 1000)
     assert set(ran["predictions"].values()) == {"input changed"}
     assert set(ran["wide"]) == {"join/delay/00000003", "join/late/00000003"}
-    assert not ran["check"]
+    assert ran["check"] == {"chunk/00000008": "input changed"}  # for the profile; the ids did not change
 
 
 def test_a_value_that_training_reads_makes_another_model_and_all_predictions(store):

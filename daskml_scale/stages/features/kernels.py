@@ -1,11 +1,14 @@
 """Kernels of the steps that look at one row at a time: arrays in, float64 features out.
 
-Every value depends on its own row alone, so results do not depend on how a table is chunked.
+Every value depends on its own row alone, so results do not depend on how a table is chunked. All but calendar
+parts are written in the array API: NumPy arrays and those of another library (CuPy on a GPU) run through the
+same lines, and the result is an array of the library that came in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,20 @@ from daskml_scale.spec.expressions import Coded, Values
 
 _PANDAS = {"dayofweek": "day_of_week", "dayofyear": "day_of_year"}
 """Names of parts in pandas where they differ from ours."""
+
+
+def namespace(array: Any) -> Any:
+    """Return the array library of an array, as the array API has it."""
+    from array_api_compat import array_namespace
+
+    return array_namespace(array)
+
+
+def device(array: Any) -> Any:
+    """Return where the values of an array are: on a GPU, say."""
+    from array_api_compat import device as found
+
+    return found(array)
 
 
 def date_parts(instants: np.ndarray, parts: Sequence[str], zone: str) -> list[np.ndarray]:
@@ -43,23 +60,31 @@ def date_parts(instants: np.ndarray, parts: Sequence[str], zone: str) -> list[np
 
 def cyclical(values: np.ndarray, period: float) -> list[np.ndarray]:
     """Return sine and cosine of ``2 pi values / period``, each of shape (rows,)."""
+    xp = namespace(values)
     with np.errstate(invalid="ignore"):
         angle = values * (2 * np.pi / period)
-        return [np.sin(angle), np.cos(angle)]
+        return [xp.sin(angle), xp.cos(angle)]
 
 
 def ordinal(column: Coded, categories: Sequence[str], unknown: int) -> np.ndarray:
     """Return the position of each row's label in ``categories``; ``unknown`` for other labels and missing ones."""
     position = {label: float(code) for code, label in enumerate(categories)}
-    table = np.array([position.get(label, float(unknown)) for label in column.labels] + [float(unknown)])
-    return table[np.where(column.codes < 0, -1, column.codes)]
+    return by_label(column, [position.get(label, float(unknown)) for label in column.labels], float(unknown))
+
+
+def by_label(column: Coded, table: Sequence[float], absent: float) -> np.ndarray:
+    """Return the number of each row's label, float64; ``absent`` where the category is missing."""
+    xp, codes = namespace(column.codes), column.codes
+    numbers = xp.asarray([*table, absent], dtype=xp.float64, device=device(codes))
+    return xp.take(numbers, xp.where(codes < 0, len(table), codes))  # type: ignore[no-any-return]
 
 
 def numbers(column: Values) -> np.ndarray:
     """Return a numeric column as float64."""
-    if isinstance(column, Coded) or column.dtype.kind not in "iufb":
+    xp = None if isinstance(column, Coded) else namespace(column)
+    if xp is None or not xp.isdtype(column.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"a column of {'categories' if isinstance(column, Coded) else column.dtype} is not numeric")
-    return column.astype("float64")
+    return xp.astype(column, xp.float64)  # type: ignore[no-any-return]
 
 
 def spread(width: float) -> float:

@@ -1,7 +1,7 @@
 """Features of the steps that look at the row itself, learnt or not: one dispatch for fitting and transforming.
 
 A step that learns is given what it learnt, a JSON value made by ``learning``. Every value depends on its
-own row alone.
+own row alone. The numbers are computed by the library of the arrays (`kernels.namespace`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from daskml_scale.spec.steps_numeric import (
 )  # fmt: skip
 
 from . import kernels, target_mean
-from .kernels import numbers, spread
+from .kernels import by_label, device, namespace, numbers, spread
 
 
 def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -> list[np.ndarray]:
@@ -73,7 +73,7 @@ def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -
             with np.errstate(over="ignore", invalid="ignore"):
                 return [one * other for one, other in combinations(values, 2)]
         case PCA():
-            return _project(np.stack(values, axis=1), learnt)
+            return _project(values, learnt)
         case Impute():
             return _imputed(step, values, learnt)
     with np.errstate(all="ignore"):
@@ -81,48 +81,51 @@ def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -
 
 
 def _scaled(step: Step, name: str, values: np.ndarray, learnt: Any) -> np.ndarray:
+    xp = namespace(values)
     match step:
         case Standardize() | Robust():
             centre, scale = learnt[name]
-            return np.asarray((values - centre) / scale)
+            return (values - centre) / scale
         case MinMax():
             first, last = learnt[name]
             width = spread(last - first)
-            return np.asarray((values - first) / width * (step.high - step.low) + step.low)
+            return (values - first) / width * (step.high - step.low) + step.low
         case Log():
-            result = np.log1p(values) if step.plus_one else np.log(values)
-            return np.asarray(np.where(np.isneginf(result), np.nan, result))
+            result = xp.log1p(values) if step.plus_one else xp.log(values)
+            return xp.where(result == -xp.inf, xp.nan, result)  # type: ignore[no-any-return]
         case Clip():
-            return np.asarray(np.clip(values, step.low, step.high))
+            return xp.clip(values, step.low, step.high)  # type: ignore[no-any-return]
         case Bin():
-            inner = np.asarray(learnt[name], dtype="float64")[1:-1]
-            return np.where(np.isnan(values), np.nan, np.searchsorted(inner, values, "right").astype("float64"))
+            inner = xp.asarray(learnt[name][1:-1], dtype=xp.float64, device=device(values))
+            found = xp.astype(xp.searchsorted(inner, values, side="right"), xp.float64)
+            return xp.where(xp.isnan(values), xp.nan, found)  # type: ignore[no-any-return]
     raise TypeError(f"{type(step).__name__} has no kernel")
 
 
 def _imputed(step: Impute, values: list[np.ndarray], learnt: Any) -> list[np.ndarray]:
     fills = [step.value if learnt is None else learnt[name] for name in step.of]
-    absent = [np.isnan(array) for array in values]
+    xp = namespace(values[0])
+    absent = [xp.isnan(array) for array in values]
     filled = [
-        np.where(gone, np.nan if fill is None else fill, array)
+        xp.where(gone, xp.nan if fill is None else float(fill), array)
         for array, gone, fill in zip(values, absent, fills, strict=True)
     ]
-    return filled + [gone.astype("float64") for gone in absent if step.indicator]
+    return filled + [xp.astype(gone, xp.float64) for gone in absent if step.indicator]
 
 
 def _computed(text: str, columns: Mapping[str, Values], rows: int) -> np.ndarray:
     return np.broadcast_to(numbers(evaluate(text, columns)), (rows,))
 
 
-def _project(values: np.ndarray, learnt: Any) -> list[np.ndarray]:
+def _project(values: list[np.ndarray], learnt: Any) -> list[np.ndarray]:
     """Return components; each is a sum in the order of the columns, whatever the number of rows."""
-    centred = values - np.asarray(learnt["mean"])
     found = []
     with np.errstate(all="ignore"):
+        centred = [column - mean for column, mean in zip(values, learnt["mean"], strict=True)]
         for component in learnt["components"]:
-            total = np.zeros(len(values))
-            for column, weight in enumerate(component):
-                total += centred[:, column] * weight
+            total = centred[0] * component[0]
+            for column, weight in zip(centred[1:], component[1:], strict=True):
+                total = total + column * weight
             found.append(total)
     return found
 
@@ -133,16 +136,11 @@ def _coded(column: Values) -> Coded:
     return column
 
 
-def _by_label(column: Coded, table: list[float], absent: float) -> np.ndarray:
-    """Return the number of each row's label; ``absent`` where the category is missing."""
-    return np.array([*table, absent])[np.where(column.codes < 0, -1, column.codes)]
-
-
 def one_hot(column: Coded, step: OneHot) -> list[np.ndarray]:
     """Return an indicator per level, and one for all other categories if the step has one."""
-    found = [_by_label(column, [float(label == level) for label in column.labels], 0.0) for level in step.levels]
+    found = [by_label(column, [float(label == level) for label in column.labels], 0.0) for level in step.levels]
     if step.unknown == "other":
-        found.append(_by_label(column, [float(label not in step.levels) for label in column.labels], 0.0))
+        found.append(by_label(column, [float(label not in step.levels) for label in column.labels], 0.0))
     return found
 
 
@@ -154,7 +152,7 @@ def hashing(column: Coded, step: Hashing) -> list[np.ndarray]:
     buckets = [abs(value) % step.buckets for value in hashes]
     signs = [-1.0 if step.signed and value < 0 else 1.0 for value in hashes]
     return [
-        _by_label(column, [sign * (own == bucket) for own, sign in zip(buckets, signs, strict=True)], 0.0)
+        by_label(column, [sign * (own == bucket) for own, sign in zip(buckets, signs, strict=True)], 0.0)
         for bucket in range(step.buckets)
     ]
 
@@ -162,4 +160,4 @@ def hashing(column: Coded, step: Hashing) -> list[np.ndarray]:
 def counts(column: Coded, learnt: Mapping[str, int], share: bool) -> np.ndarray:
     """Return how often each row's category was seen in ``fit``, or its share of those seen."""
     total = max(1, sum(learnt.values())) if share else 1
-    return _by_label(column, [learnt.get(label, 0) / total for label in column.labels], np.nan)
+    return by_label(column, [learnt.get(label, 0) / total for label in column.labels], np.nan)

@@ -1,0 +1,259 @@
+"""The feature benchmarks that need more than the flights: tables of any size, made for it.
+
+Each function is one row of the goals: what is done, who else does it, and what the machine allows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import daskml_scale as dms
+
+from . import feature_data as data
+from . import feature_peers as peers
+from .common import OWN_CLUSTER, Bench, Counts, Runner, Work, least
+
+GB = 10**9
+BYTES = {"toy": 200_000, "small": GB // 20, "full": GB}
+"""Of the table of numbers in memory; ``DASKML_BENCH_GB`` says otherwise."""
+LIMIT = "1.5GiB"
+"""Memory of a worker."""
+
+
+def size(bench: Bench) -> int:
+    """Return how many bytes a table should have in memory."""
+    asked = os.environ.get("DASKML_BENCH_GB")
+    return int(float(asked) * GB) if asked and bench.size == "full" else BYTES[bench.size]
+
+
+def chunks(rows: int, least_chunks: int = 8, most: int = 250_000) -> int:
+    """Return rows per chunk."""
+    return max(1, min(most, -(-rows // least_chunks)))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A table and where work is done.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        Of two workers with `LIMIT` of memory each.
+    ranges : list of (start, stop)
+        Rows of every chunk.
+    """
+
+    bench: Bench
+    client: Any
+    url: str
+    rows: int
+    ranges: list[tuple[int, int]]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.url).parent
+
+
+@contextmanager
+def small_workers() -> Iterator[Any]:
+    """Our own cluster of two workers, with the memory limit of the goal."""
+    from distributed import Client
+
+    cpu = {"workers": {"min": 2, "max": 2}, "threads": 1, "memory": LIMIT}
+    with (
+        dms.cluster({**OWN_CLUSTER, "classes": {"cpu": cpu}}) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(2)
+        yield client
+
+
+def works(bench: Bench) -> list[Work]:
+    """Return all works that can be done here."""
+    client = bench.stack.enter_context(small_workers())
+    numbers = _setting(bench, client, "numbers", size(bench) // data.ROW_BYTES, "benchmarks.feature_data:numbers")
+    found = [encoded(numbers), *refitted(numbers)]
+    steps = 120 * 8
+    vehicles = max(4, size(bench) // (100 * steps))
+    options = {"vehicles": vehicles, "days": 120}
+    whole = max(1, min(250, vehicles // 4)) * steps
+    fleet = _setting(bench, client, "fleet", vehicles * steps, "fleet_data:readings", whole, **options)
+    return [*found, rolled(fleet), joined(bench, client)]
+
+
+def _setting(bench: Bench, client: Any, name: str, rows: int, function: str, chunk: int = 0, **options: Any) -> Setting:
+    chunk = chunk or chunks(rows)
+    folder = bench.folder / "works"
+    folder.mkdir(exist_ok=True)
+    url = data.write(folder / f"{name}.zarr", function, rows, chunk, client, **options)
+    return Setting(bench, client, url, rows, [(at, min(rows, at + chunk)) for at in range(0, rows, chunk)])
+
+
+STEPS = [
+    {"impute": {"of": list(data.NUMBERS), "by": "mean"}},
+    {"standardize": {"of": list(data.NUMBERS)}},
+    *[{"one_hot": {"of": name, "levels": list(labels)}} for name, labels in data.KINDS.items()],
+]
+WIDTH = len(data.NUMBERS) + sum(map(len, data.KINDS.values()))
+KNOWN_AT = "time('2024-01-01')"
+
+
+def encoded(setting: Setting) -> Work:
+    """Standardize, impute and one-hot: against copying as many bytes, scikit-learn in memory, and dask-ml."""
+
+    def ours(into: Path) -> Counts:
+        return {**features(setting, STEPS, KNOWN_AT, into), **peak(setting.client)}
+
+    def copied(into: Path) -> None:
+        target = str(into / "copy.zarr")
+        _empty(target, setting, WIDTH)
+        peers.in_partitions(setting.client, peers.copy, setting.ranges, setting.url, WIDTH, target)
+
+    found: dict[str, Runner] = {"identity copy, 2 workers": copied}
+    if setting.rows * data.ROW_BYTES * 4 < _free():
+        found["scikit-learn, 1 process"] = lambda into: peers.by_scikit_learn(setting.url, setting.rows, into)
+    if _has("dask_ml"):
+        found["dask-ml, 2 workers"] = lambda into: peers.by_dask_ml(setting.client, setting.url, setting.ranges, into)
+    moved = setting.rows * (2 * data.ROW_BYTES + 4 * WIDTH)
+    limit, limit_is = _disk(setting, moved)
+    return Work(f"standardize, impute, one-hot, {_size(setting)}", ours, found, limit, limit_is)
+
+
+def refitted(setting: Setting) -> list[Work]:
+    """Refit after 1 % of the chunks changed (one, where there are fewer than 100), against the full fit."""
+    from daskml_scale.storage import stores
+
+    recipe = dms.Recipe(STEPS, known_at=KNOWN_AT)
+    part = max(1, len(setting.ranges) // 100)
+
+    def full(into: Path) -> Counts:
+        recipe.fit_transform(setting.url, str(into / "features.zarr"))
+        return _counted()
+
+    def ours(into: Path) -> Counts:
+        # The change is made, and undone next time, by writing other values into the first chunks.
+        for start, stop in setting.ranges[:part]:
+            values = stores.read_region(setting.url, "x0", [(start, stop)])
+            stores.write_region(setting.url, start, {"x0": -values})
+        units = len(setting.ranges)
+        dms.Recipe(STEPS, known_at=KNOWN_AT).fit(setting.url)
+        ran = _counted()["units"] - _counted()["reused"]
+        return {"% of the bytes of a full fit": 100 * ran / units, **_counted()}
+
+    dms.Recipe(STEPS, known_at=KNOWN_AT).fit(setting.url)
+    limit, limit_is = _disk(setting, part * setting.rows // len(setting.ranges) * data.ROW_BYTES)
+    name = f"refit, {part} of {len(setting.ranges)} chunks changed"
+    return [Work(name, ours, {"full fit and transform": full}, limit, limit_is)]
+
+
+def rolled(setting: Setting) -> Work:
+    """Rolling and trailing windows of a fleet, against pandas groupby-rolling by Dask partitions of whole vehicles."""
+    at = {"at": "time", "match": ["vehicle"]}
+    steps = [
+        {"rolling": {"of": "vibration", **at, "events": 24, "stats": ["mean", "std", "max"], "within": "7d"}},
+        {"trailing": {"of": "load", **at, "windows": ["7d"], "stat": "mean"}},
+    ]
+
+    def ours(into: Path) -> Counts:
+        return {**features(setting, steps, "time", into), **peak(setting.client)}
+
+    def pandas(into: Path) -> None:
+        peers.in_partitions(setting.client, peers.rolled, setting.ranges, setting.url, 24, "7D", str(into))
+
+    limit, limit_is = _disk(setting, setting.rows * (4 * 8 + 4 * 4))
+    return Work(
+        f"rolling and trailing, fleet of {_size(setting, 100)}", ours, {"pandas groupby-rolling, 2 workers": pandas},
+        limit, limit_is,
+    )  # fmt: skip
+
+
+def joined(bench: Bench, client: Any) -> Work:
+    """As-of join of ten rows to one, against ``merge_asof`` by Dask partitions."""
+    rows = {"toy": 2_000, "small": 500_000, "full": 10_000_000}[bench.size]
+    options = {"keys": max(10, rows // 1000), "span": 10**6}
+    left = _setting(bench, client, "left", rows, "benchmarks.feature_data:events", **options)
+    right = _setting(
+        bench, client, "right", rows // 10, "benchmarks.feature_data:events", **{**options, "span": 10**7}, seed=3
+    )
+    steps = [{"as_of": {"table": "facts", "match": ["key"], "their_time": "when", "take": ["value"]}}]
+
+    def ours(into: Path) -> Counts:
+        return features(left, steps, "when", into, {"facts": right.url})
+
+    def pandas(into: Path) -> None:
+        peers.in_partitions(client, peers.joined, left.ranges, left.url, right.url, right.rows, str(into))
+
+    limit, limit_is = _disk(left, rows * (2 * 8 + 4))
+    name = f"as-of join, {rows:,} x {right.rows:,} rows"
+    return Work(name, ours, {"pandas merge_asof, 2 workers": pandas}, limit, limit_is)
+
+
+def features(
+    setting: Setting, steps: list[Any], known_at: str, into: Path, tables: Mapping[str, str] | None = None
+) -> Counts:
+    """Fit and transform on the cluster, Zarr to Zarr."""
+    recipe = dms.Recipe(steps, known_at=known_at)
+    with setting.client.as_current():
+        recipe.fit_transform(setting.url, str(into / "features.zarr"), tables=tables)
+    return _counted()
+
+
+def peak(client: Any) -> Counts:
+    """Return the most memory that a worker process has taken so far, in MB, as its kernel counts it."""
+
+    def most() -> float:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    return {"MB of a worker at most": max(client.run(most).values())}
+
+
+def _counted() -> dict[str, float]:
+    row = dms.last_run()
+    return {} if row is None else {"units": row.units, "reused": row.reused}
+
+
+def _empty(url: str, setting: Setting, width: int) -> None:
+    from daskml_scale.plan.units import Template, Variable
+    from daskml_scale.storage import stores
+
+    chunk = setting.ranges[0][1]
+    variable = Variable("float32", ("row", "feature"), (setting.rows, width), (chunk, width))
+    stores.create(url, Template("row", setting.rows, {"features": variable}))
+
+
+def _disk(setting: Setting, moved: int) -> tuple[float, str]:
+    """Return the seconds that moving bytes takes at the speed of writing one plain file."""
+    block = np.zeros(max(1, min(moved, 64 << 20) // 8))
+    seconds = least(lambda: np.save(setting.folder / "limit.npy", block))
+    return seconds * moved / max(1, block.nbytes), f"{moved / 1e6:,.0f} MB at the speed of one plain file"
+
+
+def _size(setting: Setting, row_bytes: int = data.ROW_BYTES) -> str:
+    return f"{setting.rows * row_bytes / 1e6:,.0f} MB"
+
+
+def _free() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _has(package: str) -> bool:
+    """Return whether a peer is installed and imports; says why it is left out where it does not."""
+    import importlib
+
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        print(f"{package} is left out: {type(error).__name__}: {error}")
+        return False
+    return True

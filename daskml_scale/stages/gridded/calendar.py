@@ -1,0 +1,74 @@
+"""Which times of a cube belong together: the calendar month or day of the year of every time step.
+
+Made from the time coordinate alone, once per process that needs it; it refuses one that climatologies and lags
+cannot rest on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from daskml_scale.errors import PlanError
+from daskml_scale.spec.expressions import Coded, Values, mask
+
+GROUPS = {"month": 12, "dayofyear": 366}
+"""Kind of climatology -> number of its groups."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calendar:
+    """Groups of the time steps.
+
+    Attributes
+    ----------
+    groups : mapping of kind to ndarray of int, shape (times,)
+        Of every time step, from 0.
+    fit : ndarray of bool, shape (times,)
+        The times that climatologies are learnt from.
+    """
+
+    groups: Mapping[str, np.ndarray]
+    fit: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, times: Values, kinds: tuple[str, ...], where: str | None) -> Calendar:
+        """Look at the time coordinate.
+
+        Parameters
+        ----------
+        name : str
+            Of the coordinate.
+        times : ndarray of datetime64, shape (times,)
+        kinds : tuple of str
+            Keys of ``GROUPS``.
+        where : str or None
+            Condition on the time.
+
+        Raises
+        ------
+        PlanError
+            When these are no rising times, or ``where`` selects none.
+        """
+        import pandas as pd
+
+        if isinstance(times, Coded) or times.dtype.kind != "M":
+            raise PlanError(f"{name} holds no times, so there are no months; give it CF units such as days since")
+        steps = np.diff(times.astype("datetime64[ns]").view("int64"))
+        if np.isnat(times).any() or (steps <= 0).any():
+            at = int(np.argmax(np.append(steps <= 0, True)))
+            raise PlanError(f"{name} does not rise at position {at + 1:,}; sort the cube by time, without duplicates")
+        index = pd.DatetimeIndex(times)
+        found = {"month": index.month - 1, "dayofyear": index.day_of_year - 1}
+        fit = mask(where, {name: times}) if where else np.ones(len(times), dtype=bool)
+        if kinds and len(times) and not fit.any():
+            raise PlanError(
+                f"none of the {len(times):,} times is selected by {where!r}: there is nothing to learn from"
+            )
+        return cls({kind: np.asarray(found[kind], dtype="int64") for kind in kinds}, np.broadcast_to(fit, len(times)))
+
+    def learnt(self, kind: str, start: int, stop: int) -> np.ndarray:
+        """Return the groups of times [start, stop), -1 for those that are not learnt from."""
+        return np.where(self.fit[start:stop], self.groups[kind][start:stop], -1)
