@@ -37,7 +37,7 @@ def versions(store: str, name: str) -> list[dict[str, Any]]:
     UsageError
         When there is none of that name: says what there is.
     """
-    return FeatureSets(store).show(name)
+    return list(FeatureSets(store).show(name))
 
 
 def table_of_names(found: Sequence[Mapping[str, Any]]) -> RenderableType:

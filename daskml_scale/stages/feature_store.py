@@ -77,7 +77,7 @@ class FeatureSets:
                           "features": len(newest.features)})  # fmt: skip
         return found
 
-    def show(self, name: str) -> list[dict[str, Any]]:
+    def show(self, name: str) -> Sequence[dict[str, Any]]:
         """Return all versions of a set, newest first."""
         return [{**asdict(version), "entity": list(version.entity), "features": list(version.features)}
                 for version in reversed(self.catalogue.get(name).versions)]  # fmt: skip

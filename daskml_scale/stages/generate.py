@@ -21,6 +21,7 @@ from daskml_scale.errors import DaskMLError, PlanError
 from daskml_scale.plan.grids import Grid, block_key
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Template, Unit, Variable
+from daskml_scale.spec.expressions import Coded
 from daskml_scale.storage import stores, tables
 
 from .base import Input, Ref, StageBase, StageResult
@@ -188,8 +189,8 @@ def _kind(what: str, variable: Any) -> tables.ColumnType:
         return tables.ColumnType("int64", {**attrs, **own}, tables.NO_TIME)
     if "categories" in attrs and dtype.kind in "iu":
         labels: Sequence[str] = attrs["categories"]
-        own = tables.column_type(tables.Coded(np.empty(0, "int32"), tuple(labels))).attrs
-        return tables.ColumnType("int32", {**attrs, **own}, -1)
+        flags = tables.column_type(Coded(np.empty(0, "int32"), tuple(labels))).attrs
+        return tables.ColumnType("int32", {**attrs, **flags}, -1)
     if dtype.kind in "iu":
         return tables.ColumnType("int64", attrs)
     if dtype.kind == "b":

@@ -70,7 +70,7 @@ def _column(values: Values) -> dict[str, Any]:
 
 def _coarse(values: np.ndarray) -> np.ndarray:
     buckets = bucket_of(values)
-    return np.sign(buckets) * (np.abs(buckets) >> _COARSE)
+    return np.asarray(np.sign(buckets) * (np.abs(buckets) >> _COARSE))
 
 
 def edges(coarse: np.ndarray) -> np.ndarray:

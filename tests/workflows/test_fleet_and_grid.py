@@ -18,20 +18,22 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(280)
 
 
-def run(workflow: str, store: Path, *options: str):
-    command = [sys.executable, "-m", "daskml_scale", "run", workflow, "--store", str(store), "--cluster", "none"]
-    done = subprocess.run(
-        [*command, "--json", *options], cwd=ROOT, capture_output=True, text=True, timeout=250, check=False
-    )
+def run(workflow: str, store: Path) -> None:
+    """Run by the command line, in a process of its own."""
+    command = [sys.executable, "-m", "daskml_scale", "run", workflow, "--store", str(store), "--cluster", "none", "-q"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+
+
+def file(workflow: str) -> Path:
+    return ROOT / "workflows" / f"{workflow}.yaml"
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory) -> Path:
     store = tmp_path_factory.mktemp("fleet") / "store"
-    planned = run("fleet", store, "--dry-run")
-    assert [stage["name"] for stage in planned][:4] == ["vehicles", "readings", "check", "features"]
+    planned = dms.dry_run(file("fleet"), store=store)
+    assert [stage.name for stage in planned][:4] == ["vehicles", "readings", "check", "features"]
     assert not store.exists()
     run("fleet", store)
     return store
@@ -40,8 +42,8 @@ def fleet(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory) -> Path:
     store = tmp_path_factory.mktemp("grid") / "store"
-    planned = run("grid", store, "--dry-run")
-    assert all(stage["units"] for stage in planned if not stage["note"])
+    planned = dms.dry_run(file("grid"), store=store)
+    assert all(stage.units for stage in planned if not stage.note)
     assert not store.exists()
     run("grid", store)
     return store
@@ -50,8 +52,8 @@ def grid(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("workflow", ["fleet", "grid"])
 def test_a_second_run_does_nothing(workflow, request):
     store = request.getfixturevalue(workflow)
-    summary = run(workflow, store)
-    assert all(stage["units"] == stage["reused"] > 0 for stage in summary["stages"])
+    summary = dms.run(file(workflow), store=store, cluster="none")
+    assert all(stage.units == stage.reused > 0 for stage in summary.stages)
 
 
 def test_failures_are_foreseen(fleet):

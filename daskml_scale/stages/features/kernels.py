@@ -81,9 +81,11 @@ def by_label(column: Coded, table: Sequence[float], absent: float) -> np.ndarray
 
 def numbers(column: Values) -> np.ndarray:
     """Return a numeric column as float64."""
-    xp = None if isinstance(column, Coded) else namespace(column)
-    if xp is None or not xp.isdtype(column.dtype, ("bool", "integral", "real floating")):
-        raise TypeError(f"a column of {'categories' if isinstance(column, Coded) else column.dtype} is not numeric")
+    if isinstance(column, Coded):
+        raise TypeError("a column of categories is not numeric")
+    xp = namespace(column)
+    if not xp.isdtype(column.dtype, ("bool", "integral", "real floating")):
+        raise TypeError(f"a column of {column.dtype} is not numeric")
     return xp.astype(column, xp.float64)  # type: ignore[no-any-return]
 
 

@@ -85,11 +85,11 @@ def _scaled(step: Step, name: str, values: np.ndarray, learnt: Any) -> np.ndarra
     match step:
         case Standardize() | Robust():
             centre, scale = learnt[name]
-            return (values - centre) / scale
+            return (values - centre) / scale  # type: ignore[no-any-return]
         case MinMax():
             first, last = learnt[name]
             width = spread(last - first)
-            return (values - first) / width * (step.high - step.low) + step.low
+            return (values - first) / width * (step.high - step.low) + step.low  # type: ignore[no-any-return]
         case Log():
             result = xp.log1p(values) if step.plus_one else xp.log(values)
             return xp.where(result == -xp.inf, xp.nan, result)  # type: ignore[no-any-return]

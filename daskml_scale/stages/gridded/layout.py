@@ -102,10 +102,9 @@ class Layout:
     def space(self) -> Grid:
         """Blocks of the output without time."""
         rest = [at for at in range(len(self.grid.dims)) if at != self.axis]
-        dims, shape, blocks = (
-            tuple(part[at] for at in rest) for part in (self.grid.dims, self.grid.shape, self.grid.blocks)
-        )
-        return Grid(dims, shape, blocks)
+        grid = self.grid
+        shape, blocks = (tuple(part[at] for at in rest) for part in (grid.shape, grid.blocks))
+        return Grid(tuple(grid.dims[at] for at in rest), shape, blocks)
 
     def raw(self, region: Sequence[Span]) -> dict[str, Span]:
         """Return the region of the input that a region of the output is made of."""

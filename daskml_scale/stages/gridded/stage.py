@@ -70,9 +70,10 @@ class GridStage(StageBase):
         first = self._calendar(layout, records)
         if first.units:
             return first
-        done, steps = first, [layout.parts, lambda: layout.merges(records)] if layout.program.learnt else []
-        for number, units in enumerate(steps):
-            found = self._pass(layout, units(), records, later=len(layout.grid) + (not number))
+        done = first
+        for number in range(2 if layout.program.learnt else 0):
+            units = layout.merges(records) if number else layout.parts()
+            found = self._pass(layout, units, records, later=len(layout.grid) + (not number))
             # Places beside the output are told from it: it is made now, and filled by the last pass.
             found = replace(found, beside={self.learnt: layout.statistics()}, template=layout.template())
             if found.units:
