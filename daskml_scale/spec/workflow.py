@@ -17,12 +17,12 @@ from .expressions import Expression
 from .feature_set import FeatureSetSpec
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
 from .predictions import AnyMetric, Method, Metric, OutputOf
+from .rules import AnyRule
 from .searching import AnySampler, AnySplit, EarlyStopping, check_search
 from .searching import Folds as Folds
 from .searching import Grid as Grid
 from .searching import Random as Random
 from .searching import TimeSplit as TimeSplit
-from .rules import AnyRule
 from .space import AnyDistribution
 from .stage_base import ChunkLength
 from .stage_base import StageSpec as StageSpec
