@@ -23,13 +23,10 @@ class Unique(Spec):
     otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
-class _Of(Spec):
-    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
-
-
-class MissingOf(_Of):
+class MissingOf(Spec):
     of: Column
     at_most: Annotated[float, Field(ge=0, le=1)] = 0.0
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
 class Missing(Spec):
@@ -39,10 +36,11 @@ class Missing(Spec):
     missing: MissingOf
 
 
-class RangeOf(_Of):
+class RangeOf(Spec):
     of: Column
     least: float | None = None
     most: float | None = None
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
 class Range(Spec):
@@ -67,9 +65,10 @@ def _check_type(text: str) -> str:
         ) from None  # fmt: skip
 
 
-class TypeOf(_Of):
+class TypeOf(Spec):
     of: Column
     be: Annotated[str, AfterValidator(_check_type), Field(alias="is")]
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
 class Type(Spec):
@@ -79,9 +78,10 @@ class Type(Spec):
     dtype: TypeOf
 
 
-class AmongOf(_Of):
+class AmongOf(Spec):
     of: Column
     among: Annotated[list[str], Field(min_length=1)]
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
 class Among(Spec):
@@ -91,10 +91,11 @@ class Among(Spec):
     categories: AmongOf
 
 
-class RisingOf(_Of):
+class RisingOf(Spec):
     of: Column
     match: Matched = Field(default_factory=list)
     strictly: bool = False
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
 class Rising(Spec):
@@ -107,9 +108,10 @@ class Rising(Spec):
     rising: RisingOf
 
 
-class RowsOf(_Of):
+class RowsOf(Spec):
     least: Annotated[int, Field(ge=0)] | None = None
     most: Annotated[int, Field(ge=0)] | None = None
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
     @model_validator(mode="after")
     def _some(self) -> RowsOf:
@@ -125,9 +127,10 @@ class Rows(Spec):
     rows: RowsOf
 
 
-class FreshOf(_Of):
+class FreshOf(Spec):
     of: Column
     within: Duration
+    otherwise: Literal["fail", "warn"] = Field(default="fail", alias="else")
 
 
 class Fresh(Spec):
