@@ -37,6 +37,8 @@ PRELOADS = ("daskml_scale.dashboard.preload",)
 def cluster(spec: Any = "local", **options: Any) -> Any:
     """Start a cluster from a definition: a name, a path, a mapping or a ``ClusterSpec``.
 
+    A name for which ``daskml-scale clusters up`` started a cluster means that one: it is joined, and not closed.
+
     Returns a ``distributed`` cluster: ``get_client()``, ``scale``, ``adapt``, ``dashboard_link``,
     ``close``; also a context manager. It follows the backlog between its limits by itself.
 
@@ -48,7 +50,10 @@ def cluster(spec: Any = "local", **options: Any) -> Any:
         When it does not start; nothing is left behind.
     """
     from daskml_scale.deploy import cluster as start
+    from daskml_scale.runs.named import joined
 
+    if isinstance(spec, str) and (found := joined(spec)) is not None:
+        return found
     return start(spec, preload=PRELOADS, **options)
 
 

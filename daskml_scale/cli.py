@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskml_scale.cli_clusters import clusters
+from daskml_scale.cli_clusters import clusters, holder
 from daskml_scale.cli_end import PROGRAM, RunEndedError, ended, print_names, print_result, put, say
 from daskml_scale.cli_features import features
 from daskml_scale.cli_ledger import ledger
@@ -231,6 +231,7 @@ def version(as_json: bool) -> int:
     return Exit.OK
 
 
+verbs.add_command(holder)
 verbs.add_command(ledger)
 verbs.add_command(models)
 verbs.add_command(features)

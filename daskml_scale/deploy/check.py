@@ -108,7 +108,7 @@ def _directory() -> Finding:
 
 
 def _existing(spec: ExistingSpec) -> Iterator[Finding]:
-    from .existing import JoinedCluster, load_class
+    from .existing import join, load_class
 
     if spec.address is None:
         try:
@@ -119,7 +119,7 @@ def _existing(spec: ExistingSpec) -> Iterator[Finding]:
             yield Finding("class", True, f"{found.__module__}:{found.__qualname__} can be imported; it is not started")
         return
     try:
-        cluster = JoinedCluster(spec)
+        cluster = join(spec)
     except (ClusterError, SpecError) as error:
         yield Finding("scheduler", False, str(error))
         return

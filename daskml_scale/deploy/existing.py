@@ -13,7 +13,7 @@ from typing import Any
 from daskml_scale import events
 from daskml_scale.errors import ClusterError, SpecError, UsageError
 from daskml_scale.spec.base import seconds
-from daskml_scale.spec.cluster import ExistingSpec
+from daskml_scale.spec.cluster import Certificates, ExistingSpec
 
 CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 0.5
@@ -27,21 +27,25 @@ class JoinedCluster:
 
     Parameters
     ----------
-    spec : ExistingSpec
-        With an ``address``.
+    name : str
+        What messages call it.
+    address : str
+        Of the scheduler.
+    certificates : Certificates, optional
+        For an address at ``tls://``; Dask's configuration by default.
 
     Raises
     ------
     ClusterError
         When no scheduler answers there.
+    SpecError
+        When it wants certificates and there are none.
     """
 
     asynchronous = False
 
-    def __init__(self, spec: ExistingSpec) -> None:
-        self.spec = spec
-        self.name = spec.name
-        self.scheduler_address = str(spec.address)
+    def __init__(self, name: str, address: str, certificates: Certificates | None = None) -> None:
+        self.name, self.scheduler_address, self.certificates = name, address, certificates
         with self.get_client(set_as_default=False) as client:
             self.dashboard_link = str(client.dashboard_link or "")
 
@@ -70,7 +74,7 @@ class JoinedCluster:
             return None
         from distributed import Security
 
-        files = self.spec.certificates
+        files = self.certificates
         if files is None:
             usual = Security()
             if not usual.tls_ca_file:
@@ -105,7 +109,7 @@ class JoinedCluster:
 
 def join(spec: ExistingSpec) -> JoinedCluster:
     """Return the cluster at the address of a definition."""
-    return JoinedCluster(spec)
+    return JoinedCluster(spec.name, str(spec.address), spec.certificates)
 
 
 def start(spec: ExistingSpec, *, sink: events.Sink = events.ignore, adapt: bool = True) -> Any:

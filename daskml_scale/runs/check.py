@@ -127,6 +127,8 @@ def _check_place(loaded: Loaded[Workflow], store: str | os.PathLike[str] | None,
 
 
 def check_cluster(name: str) -> None:
-    """Check the definition that a cluster's name leads to; ``none`` needs none."""
-    if name != NO_CLUSTER:
+    """Check the definition that a cluster's name leads to; ``none`` and a named cluster that runs need none."""
+    from .named import find
+
+    if name != NO_CLUSTER and find(name) is None:
         load_cluster(find_cluster(name))

@@ -1,0 +1,317 @@
+"""Clusters that outlive the shell: started once by name, used by later runs and notebooks.
+
+A process of its own holds each and starts, scales and closes it; a file in the user's data directory says where
+it is. Others join it as a cluster of somebody else and never close it. It ends when it is told to, or after a
+time in which its scheduler knew no task. The record of a process that is gone counts for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from daskml_scale.deploy.existing import JoinedCluster
+from daskml_scale.errors import ClusterError, ConflictError, DaskMLError, UsageError
+from daskml_scale.spec.base import seconds
+from daskml_scale.storage import files
+
+from .process import gone
+from .state import home
+
+logger = logging.getLogger(__name__)
+
+TOPIC = "daskml-cluster"
+"""Dask event topic on which a holder takes requests to scale."""
+LOOK_SECONDS = 1.0
+"""Between two looks of a holder at its cluster."""
+END_SECONDS = 40.0
+"""Time that a holder has to close its cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A running cluster and the process that holds it.
+
+    Attributes
+    ----------
+    address, dashboard : str
+        Of its scheduler.
+    definition : str
+        Name or file that it was started from.
+    host, pid, since : str, int, float
+        Of the holder; ``since`` in seconds since the epoch.
+    idle : str
+        Time without a task after which it ends.
+    """
+
+    name: str
+    address: str
+    dashboard: str
+    definition: str
+    host: str
+    pid: int
+    since: float
+    idle: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def folder() -> Path:
+    """Return the directory of the records and logs."""
+    return home() / "clusters"
+
+
+def running() -> list[Named]:
+    """Return the named clusters that run, by name; records of holders that are gone are removed."""
+    found = []
+    for path in sorted(folder().glob("*.json")):
+        try:
+            one = Named(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue  # half written, or not ours
+        if gone(one.host, one.pid, one.since):
+            path.unlink(missing_ok=True)
+        else:
+            found.append(one)
+    return found
+
+
+def find(name: str) -> Named | None:
+    """Return the running cluster of a name."""
+    return next((one for one in running() if one.name == name), None)
+
+
+def joined(name: str) -> NamedCluster | None:
+    """Join the running cluster of a name, ``None`` when there is none.
+
+    Raises
+    ------
+    ClusterError
+        When its scheduler does not answer.
+    """
+    one = find(name)
+    return None if one is None else NamedCluster(one)
+
+
+class NamedCluster(JoinedCluster):
+    """A named cluster that runs; leaving it closes our connections and nothing else."""
+
+    def __init__(self, named: Named) -> None:
+        super().__init__(named.name, named.address)
+
+    def scale(self, n: int = 0, worker_class: str | None = None) -> None:
+        """Ask for ``n`` workers of a class (the first when not named); the cluster then follows its backlog no more.
+
+        It happens in the background, as with every Dask cluster.
+        """
+        with self.get_client(set_as_default=False) as client:
+            client.log_event(TOPIC, {"workers": int(n), "worker_class": worker_class})
+
+
+def up(definition: str, *, name: str | None = None, idle: str = "1h") -> Named:
+    """Start a cluster in a process of its own and return it once it is ready.
+
+    Parameters
+    ----------
+    definition : str
+        A name or a file.
+    name : str, optional
+        By default that of the definition.
+    idle : str
+        Time without a task after which it ends, such as ``"90m"``.
+
+    Raises
+    ------
+    ConflictError
+        When a cluster of that name runs.
+    SpecError, ClusterError
+        When the definition is wrong, or the cluster does not start: nothing is left behind.
+    """
+    from daskml_scale.spec.find import find_cluster
+    from daskml_scale.spec.load import load_cluster
+
+    path = find_cluster(definition)
+    called = name or load_cluster(path).name
+    if not called.replace("-", "").replace("_", "").isalnum():
+        raise UsageError(f"{called!r} is no name; use letters, digits, - and _")
+    try:
+        seconds(idle)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if other := find(called):
+        raise ConflictError(
+            f"cluster {called} runs already at {other.address} (process {other.pid} on {other.host}); "
+            f"use it, or end it: daskml-scale clusters down {called}"
+        )
+    return _started(called, str(path.absolute()), definition, idle)
+
+
+def _started(name: str, path: str, definition: str, idle: str) -> Named:
+    log = folder() / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "daskml_scale", "_cluster", path, name, definition, idle]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, start_new_session=True
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        line = process.stdout.readline()
+    with suppress(ValueError):
+        said = json.loads(line)
+        if "error" not in said:
+            return Named(**said)
+        raise ClusterError(said["error"])
+    raise ClusterError(f"cluster {name} ended before it was ready; {log} says why")
+
+
+def hold(path: str, name: str, definition: str, idle: str) -> int:
+    """Hold a cluster until it is ended or idle; what the process that `up` starts does.
+
+    One line on standard output tells the record or the error; afterwards standard output is standard error.
+    """
+    from daskml_scale.deploy import cluster
+
+    leave = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: leave.set())
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    record = folder() / f"{name}.json"
+    try:
+        with cluster(path) as held, held.get_client() as client:
+            client.subscribe_topic(TOPIC, lambda event: _scaled(held, event))
+            link = str(held.dashboard_link or "")
+            own = Named(
+                name, held.scheduler_address, link, definition, os.uname().nodename, os.getpid(), time.time(), idle
+            )
+            files.write_json(str(record), own.to_dict())
+            _say(answer, own.to_dict())
+            try:
+                _attend(client, leave, seconds(idle))
+            finally:
+                record.unlink(missing_ok=True)
+    except DaskMLError as error:
+        if not answer.closed:
+            _say(answer, {"error": str(error)})
+        logger.error("%s", error)
+        return int(error.exit_code)
+    return 0
+
+
+def _say(answer: Any, message: dict[str, Any]) -> None:
+    with suppress(OSError):  # whoever asked is gone; the cluster runs all the same
+        answer.write(json.dumps(message) + "\n")
+        answer.close()
+
+
+def _scaled(held: Any, event: Any) -> None:
+    request = event[1]
+    try:
+        if request.get("worker_class"):
+            held.scale(request["workers"], worker_class=request["worker_class"])
+        else:
+            held.scale(request["workers"])
+    except Exception:
+        logger.exception("a request to scale was refused: %s", request)
+
+
+def _attend(client: Any, leave: threading.Event, idle: float) -> None:
+    """Return when the cluster is to end, was idle for so many seconds, or is gone."""
+    last = time.monotonic()
+    while not leave.wait(LOOK_SECONDS):
+        try:
+            busy = client.run_on_scheduler(_has_tasks)
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(f"the scheduler does not answer any more: {error}") from error
+        if client.status != "running":
+            raise ClusterError("the scheduler is gone")
+        last = time.monotonic() if busy else last
+        if time.monotonic() - last > idle:
+            logger.warning("no task for %g s: the cluster ends", idle)
+            return
+
+
+def _has_tasks(dask_scheduler: Any) -> bool:
+    return bool(dask_scheduler.tasks)
+
+
+def down(name: str, *, wait: Callable[[float], None] = time.sleep) -> Named:
+    """End a named cluster and return what it was.
+
+    Raises
+    ------
+    UsageError
+        When none of that name runs.
+    ConflictError
+        When its holder is on another machine.
+    """
+    one = required(name)
+    if one.host != os.uname().nodename:
+        raise ConflictError(f"cluster {name} is held by process {one.pid} on {one.host}: run this command there")
+    os.kill(one.pid, signal.SIGTERM)
+    deadline = time.monotonic() + END_SECONDS
+    while not gone(one.host, one.pid, one.since):
+        if time.monotonic() > deadline:
+            os.kill(one.pid, signal.SIGKILL)  # its processes end with it
+        wait(0.1)
+    (folder() / f"{name}.json").unlink(missing_ok=True)
+    return one
+
+
+def required(name: str) -> Named:
+    """Return the running cluster of a name.
+
+    Raises
+    ------
+    UsageError
+        When there is none: names those that run.
+    """
+    one = find(name)
+    if one is None:
+        known = ", ".join(each.name for each in running()) or "none"
+        raise UsageError(f"no cluster {name!r} runs; running: {known}. Start it: daskml-scale clusters up {name}")
+    return one
+
+
+def workers_of(name: str) -> list[dict[str, Any]]:
+    """Return name, threads, memory, tasks of each worker of a named cluster, by name."""
+    with NamedCluster(required(name)).get_client(set_as_default=False) as client:
+        found = client.scheduler_info(n_workers=-1)["workers"]
+    return sorted(
+        (
+            {
+                "worker": str(worker["name"]),
+                "threads": worker["nthreads"],
+                "memory": worker["metrics"].get("memory", 0),
+                "limit": worker["memory_limit"],
+                "running": worker["metrics"].get("task_counts", {}).get("executing", 0),
+                "address": address,
+            }
+            for address, worker in found.items()
+        ),
+        key=lambda row: str(row["worker"]),
+    )
+
+
+def logs_of(name: str, lines: int) -> dict[str, str]:
+    """Return the last lines that scheduler, workers and holder of a named cluster wrote."""
+    one = required(name)
+    with NamedCluster(one).get_client(set_as_default=False) as client:
+        found = {"scheduler": client.get_scheduler_logs(n=lines), **client.get_worker_logs(n=lines)}
+    texts = {place: "\n".join(line for _, line in reversed(said)) for place, said in found.items()}
+    log = folder() / f"{name}.log"
+    own = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return {**texts, "holder": "\n".join(own[-lines:])}
