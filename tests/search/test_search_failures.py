@@ -18,7 +18,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import Ridge, SGDClassifier
 from sklearn.model_selection import HalvingGridSearchCV as TheirHalving
 
-from daskml_scale.errors import UsageError
+from daskml_scale.errors import PlanError, UsageError
 from daskml_scale.search import AshaSearchCV, GridSearchCV, HalvingGridSearchCV, OptunaSearchCV
 from daskml_scale.stages.search import data
 from daskml_scale.stages.search.limits import TrialTimeoutError, limited
@@ -158,3 +158,13 @@ def test_loguniform_is_drawn_by_trial_number() -> None:
         return [params["alpha"] for params in made.cv_results_["params"]]
 
     assert drawn(6)[:3] == drawn(3)
+
+
+@pytest.mark.parametrize("kind", [GridSearchCV, AshaSearchCV])
+def test_data_that_no_worker_can_hold_is_refused_with_both_sizes(
+    kind: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "PLACED_BYTES", 0)
+    monkeypatch.setattr(data, "ROOM", 1e-9)
+    with pytest.raises(PlanError, match=r"X and y take .* GiB and a worker has .*write X to Zarr"):
+        kind(Ridge(), {"alpha": [1.0]}, cv=2, client=client).fit(XR, YR)

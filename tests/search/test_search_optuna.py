@@ -89,7 +89,7 @@ def test_several_objectives_have_a_pareto_front_and_one_that_chooses() -> None:
     assert search.best_index_ in search.pareto_
     assert search.best_estimator_.predict(X).shape == Y.shape
     with pytest.raises(UsageError, match="refit must name"):
-        searched(Ridge(), {"alpha": [1.0]}, scoring=["r2", "max_error"])
+        searched(Ridge(), {"alpha": [1.0]}, scoring=["r2", "neg_max_error"])
     assert not hasattr(searched(SVC(), {"C": [1.0]}, scoring=["accuracy"], refit=False, n_trials=1), "best_index_")
 
 
@@ -138,7 +138,7 @@ def test_a_study_from_before_is_known_to_the_sampler_and_receives_the_new_trials
     with pytest.raises(UsageError, match="not both"):
         OptunaSearchCV(Ridge(), space, study=study, sampler=study.sampler).fit(XR, YR)
     with pytest.raises(UsageError, match="1 objectives and scoring has 2"):
-        OptunaSearchCV(Ridge(), space, study=study, scoring=["r2", "max_error"], refit=False).fit(XR, YR)
+        OptunaSearchCV(Ridge(), space, study=study, scoring=["r2", "neg_max_error"], refit=False).fit(XR, YR)
 
 
 def test_a_failed_trial_is_told_as_one() -> None:

@@ -26,7 +26,7 @@ from daskml_scale.plan.prefixes import Group, grouped
 from daskml_scale.plan.units import Outcome, Unit
 
 from ._compat import LOST, Call, Round, Scored, gather
-from .data import Placed, arrays_bytes, is_missing, placed
+from .data import Placed, arrays_bytes, check_room, is_missing, placed
 from .limits import TrialTimeoutError, limited
 from .live import Live
 from .log import FitLog
@@ -276,6 +276,8 @@ class Runner:
                 fits = [fit for fit in fits if fit not in done]
                 if self.out_of_time or not fits:
                     return
+        if client is not None:
+            check_room(client, work.X, work.y)
         if client is not None and self.rounds:
             self.data = placed(client, work.X, work.y, self.data)
             sent = replace(sent, data=self.data)

@@ -210,7 +210,8 @@ def identity(value: Any) -> str:
     if isinstance(value, StoredRows):
         return value.identity()
     if hasattr(value, "get_params"):
-        return digest("estimator", _code(type(value)), identity(value.get_params(deep=False)))
+        kind: Any = type(value)
+        return digest("estimator", _code(kind), identity(value.get_params(deep=False)))
     if all(hasattr(value, name) for name in ("dist", "args", "kwds")):  # of scipy; it holds a random state too
         return digest("distribution", type(value.dist).__name__, identity([value.args, value.kwds]))
     if type(value).__module__ == "sklearn.metrics._scorer":

@@ -25,7 +25,7 @@ from daskml_scale.plan.units import Outcome, Unit
 from daskml_scale.storage import files
 
 from ._compat import LOST, Round, Scored
-from .data import is_missing, placed
+from .data import check_room, is_missing, placed
 from .fidelity import Fidelity
 from .fits import Raised, Runner, Work
 from .log import FitLog
@@ -181,6 +181,8 @@ class Coordinator:
     def _run(self, inline: bool = False) -> None:
         runner = self.runner
         data = None
+        if runner.client is not None:
+            check_room(runner.client, self.work.X, self.work.y)
         if runner.client is not None and not inline:
             data = runner.data = placed(runner.client, self.work.X, self.work.y, None)
         runner.shared = True
