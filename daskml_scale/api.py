@@ -22,7 +22,7 @@ from daskml_scale.storage import files
 if TYPE_CHECKING:
     import xarray as xr
 
-    from daskml_scale.runs.execute import RunSummary, StagePlanRow
+    from daskml_scale.runs.execute import Planned, RunSummary, StagePlanRow
     from daskml_scale.runs.records import Registry
     from daskml_scale.runs.state import RunRecord
     from daskml_scale.runs.where import Definition
@@ -204,6 +204,17 @@ def dry_run(
         return execute.plan(
             loaded.model, os.fspath(store or loaded.model.store), base=Path.cwd(), modules=_beside(workflow)
         )
+
+
+def planned(workflow: str | Path, *, store: str | os.PathLike[str] | None = None) -> Iterator[Planned]:
+    """Plan a workflow as :func:`dry_run` does, with the plan and the ledger of each stage (``scaling simulate``)."""
+    from daskml_scale.runs import execute
+    from daskml_scale.runs.check import checked
+
+    loaded = checked(workflow, store=store)
+    with _placed(loaded):
+        url = os.fspath(store or loaded.model.store)
+        yield from execute.planned(loaded.model, url, base=Path.cwd(), modules=_beside(workflow))
 
 
 def why(run: RunRecord, unit: str) -> list[Account]:

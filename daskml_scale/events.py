@@ -118,6 +118,10 @@ class Scaled(Event):
     """Workers asked for after the decision."""
     backlog_seconds: float
     reason: str
+    starting: int = 0
+    """Of those that it has, not there yet."""
+    rule: str = ""
+    """The rule or cap that set the number, see `scaling.records.Decision`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""Prometheus gauges of the newest run, in the scheduler's ``/metrics``.
+"""Prometheus gauges of the newest run and of the backlog, in the scheduler's ``/metrics``.
 
-Labels are bounded: stage names of one run, at most ``MAX_LABELS``; never run ids or unit keys.
+Labels are bounded: stage names of one run and worker classes, at most ``MAX_LABELS``; never run ids or unit keys.
+``daskml_backlog_seconds`` is what people scale by who do it with an HPA or KEDA.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from typing import Any
+
+from daskml_scale.dashboard.state import backlog_by_class
 
 MAX_LABELS = 50
 
@@ -37,6 +40,13 @@ class Collector:
                 units.add_metric([stage.name, state], count)
         yield ratio
         yield units
+        seconds = GaugeMetricFamily(
+            "daskml_backlog_seconds", "Work left for a class of workers, in seconds of one slot", labels=["class"]
+        )
+        found = {} if plugin is None else backlog_by_class(plugin.scheduler)
+        for name, value in sorted(found.items())[:MAX_LABELS]:
+            seconds.add_metric([name], value)
+        yield seconds
 
 
 def register(plugin: Any) -> None:

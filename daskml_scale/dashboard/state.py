@@ -40,3 +40,9 @@ def backlog(scheduler: Any) -> dict[str, Any] | None:
     if stages is None:
         return None
     return {"units": sum(units for units, _ in rows), "seconds": sum(known) if known else None}
+
+
+def backlog_by_class(scheduler: Any) -> dict[str, float]:
+    """Return class -> seconds of work left per worker slot; empty without the backlog plugin."""
+    known = getattr(private.plugin(scheduler, BACKLOG), "seconds_by_class", None)
+    return {} if known is None else dict(known())

@@ -180,8 +180,9 @@ def decisions(scaled: Sequence[Scaled], last: int = 8) -> str:
     lines = [
         (
             _clock(event.time),
-            f"{event.worker_class}: {event.have:,} → {event.need:,}",
-            f"backlog {duration(event.backlog_seconds)}; {event.reason}",
+            f"{event.worker_class}: {event.have:,} → {event.need:,}"
+            + (f" ({event.starting:,} starting)" if event.starting else ""),
+            f"backlog {duration(event.backlog_seconds)}; {event.rule + ': ' if event.rule else ''}{event.reason}",
         )
         for event in reversed(scaled[-last:])
     ]

@@ -1,9 +1,12 @@
 """Carries out the scaling policy on a live cluster: read, decide, apply, tell.
 
-Twice a second it reads the backlog from the scheduler, asks ``scaling.policy`` per class, starts workers
-by name, and retires idle ones through the scheduler, which confirms each before it is released
-(distributed's own ``Adaptive`` closes also those that could not save their data). The decision itself
-is nowhere here. An error is logged once and the next tick tries again.
+Twice a second it reads the backlog from the scheduler, asks ``scaling.controller``, starts workers by name, and
+retires idle ones through the scheduler, which confirms each before it is released (distributed's own ``Adaptive``
+closes also those that could not save their data). The decision itself is nowhere here. An error is logged once and
+the next tick tries again; a scheduler that has lost the backlog plugin, because it was started anew, gets it back.
+
+``cluster.adapt(Adaptive=BacklogAdaptive, maximum=20)`` works on any ``SpecCluster``; our own clusters use it by
+themselves.
 """
 
 from __future__ import annotations
@@ -12,55 +15,97 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from distributed.core import Status
 from distributed.deploy.adaptive import Adaptive
+from distributed.metrics import time
+from distributed.protocol.pickle import dumps
 
 from daskml_scale import events
-from daskml_scale.scaling.demand import WorkerView, assign, read
-from daskml_scale.scaling.policy import ClassSnapshot, Decision, State, decide, learnt_startup
+from daskml_scale.engine.backlog import NAME, BacklogPlugin
+from daskml_scale.errors import UsageError
+from daskml_scale.scaling.controller import Controller, Money
+from daskml_scale.scaling.demand import WorkerView, read
+from daskml_scale.scaling.limits import money_of
+from daskml_scale.scaling.policy import Decision, Limits
 from daskml_scale.spec.base import seconds
-from daskml_scale.spec.cluster import Budget
 
-if TYPE_CHECKING:
-    from .scaled import ScaledCluster
+from .members import UNLIMITED, Members
 
 logger = logging.getLogger(__name__)
 
 
 class BacklogAdaptive(Adaptive):  # type: ignore[misc]
-    """Follows the backlog of a `ScaledCluster`; the limits are the cluster's.
+    """Follows the backlog of a cluster.
 
     Parameters
     ----------
-    cluster : ScaledCluster
-    interval : str
+    cluster : ScaledCluster or distributed.SpecCluster
+        Ours brings its limits; the following arguments but ``interval`` are for others.
+    interval : str or float
         Time between two looks.
+    minimum, maximum : int
+        Workers.
+    target_duration : str or float, optional
+        Time in which the backlog should be done, 30 s by default (``Adaptive``'s name for our horizon).
+    wait_count : int, optional
+        Looks that a worker must be idle for before it goes; by default 20 s.
+    startup : str or float
+        First guess of the time from asking for a worker to its arrival; measured afterwards.
+    sink : callable, optional
+        Receives `events.Scaled`, on the event loop's thread.
 
     Attributes
     ----------
-    startups : dict
-        Class -> seconds from asking for a worker to its registration, learnt.
-    spent : float
-        Money that the cluster's workers have cost since this object was made.
-    decisions : dict
-        Class -> last `Decision`.
+    controller : Controller
+        What was learnt, spent and decided.
+    log : deque of (time, change)
+        As ``Adaptive.log``: ``{"status": "up", "n": workers}`` or ``{"status": "down", "workers": names}``.
     """
 
-    def __init__(self, cluster: ScaledCluster, interval: str = "500ms") -> None:
-        self.startups = {name: seconds(item.startup) for name, item in cluster.spec.classes.items()}
-        self.spent = 0.0
-        self.decisions: dict[str, Decision] = {}
-        self._states: dict[str, State] = {}
-        self._asked: dict[str, float] = {}
-        self._refused: dict[str, float] = {}
+    state = "inactive"
+
+    def __init__(
+        self,
+        cluster: Any,
+        interval: str | float = "500ms",
+        minimum: int | None = None,
+        maximum: float | None = None,
+        target_duration: str | float | None = None,
+        wait_count: int | None = None,
+        startup: str | float = "10s",
+        sink: events.Sink = events.ignore,
+        **options: Any,
+    ) -> None:
+        if options:
+            raise UsageError(
+                f"BacklogAdaptive has no option {', '.join(sorted(options))}; workers that must go together are a "
+                "'group' of the cluster's worker_spec, and how much memory stays free is the policy's matter"
+            )
         self._told: dict[str, tuple[str, ...]] = {}
+        self._refused: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
         self._last: float | None = None
         self._complaint = ""
-        self._infeasible: tuple[str, ...] = ()
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._adapting = False
-        super().__init__(cluster, interval=interval)
+        self._installed = False
+        super().__init__(None, minimum=minimum, maximum=maximum)  # reads the defaults of Dask's configuration
+        if hasattr(cluster, "shapes"):  # ours
+            self.members, self.sink = cluster, cluster.sink
+            startups = {name: seconds(item.startup) for name, item in cluster.spec.classes.items()}
+            money = money_of(cluster.spec)
+        else:
+            limits = limits_with(Limits(), interval, self.minimum, self.maximum, target_duration, wait_count)
+            self.members, self.sink, money = Members(cluster, limits), sink, Money()
+            startups = dict.fromkeys(self.members.limits, seconds(startup) if isinstance(startup, str) else startup)
+        self.controller = Controller(self.members.shapes, self.members.limits, startups, money)
+        super().__init__(cluster, interval=interval, minimum=self.minimum, maximum=self.maximum)
+
+    @property
+    def spent(self) -> float:
+        """Money that the cluster's workers have cost since this object was made."""
+        return self.controller.spent
 
     async def adapt(self) -> None:
         """Look once and act. Never raises."""
@@ -68,7 +113,7 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
             return
         self._adapting = True
         try:
-            raw = await self.scheduler.daskml_backlog()
+            raw = await self._look()
             for decision in self._decide(raw):
                 self._apply(decision)
                 await self._tell(decision, raw["time"])
@@ -76,70 +121,68 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
             self._complaint = ""
         except Exception as error:
             complaint = f"{type(error).__name__}: {error}"
-            if complaint != self._complaint:
+            if complaint != self._complaint and self.cluster.status == Status.running:
                 logger.warning("scaling of cluster %s skipped a step: %s", self.cluster.name, complaint)
             self._complaint = complaint
         finally:
             self._adapting = False
 
+    async def _look(self) -> Mapping[str, Any]:
+        """Read the backlog; a scheduler without the plugin (not ours, or started anew) gets it first."""
+        if not self._installed:
+            await self.scheduler.register_scheduler_plugin(plugin=dumps(BacklogPlugin()), name=NAME, idempotent=True)
+        self._installed = False  # unless this works
+        raw: Mapping[str, Any] = await self.scheduler.daskml_backlog()
+        self._installed = True
+        if not raw.get("classes"):
+            shapes = [
+                {"name": s.name, "threads": s.threads, "resources": dict(s.resources), "price": s.price}
+                for s in self.controller.shapes.values()
+            ]
+            await self.scheduler.daskml_classes(classes=shapes)
+        return raw
+
     def _decide(self, raw: Mapping[str, Any]) -> list[Decision]:
         """Decide for every class; state changes happen only here."""
-        cluster, now = self.cluster, float(raw["time"])
-        now = now if self._last is None else max(now, self._last)
-        demands, workers = read(raw, cluster.planned, cluster.leaving)
-        shapes = {shape.name: shape for shape in cluster.shapes}
-        self._learn(workers, now)
-        given, self._infeasible = assign(demands, list(shapes.values()))
-        cost = sum(shape.price * len(workers.get(name, ())) for name, shape in shapes.items())
-        self.spent += cost * (0.0 if self._last is None else now - self._last) / 3600
+        members, now = self.members, float(raw["time"])
+        groups: Mapping[str, tuple[str, ...]] = {}
+        if isinstance(members, Members):
+            members.learn(raw["workers"])
+            self.controller.know(members.shapes)
+            groups = members.groups
+        planned = members.planned
+        demands, workers = read(raw, planned, members.leaving, groups)
         self._last = now
-        decisions = []
-        for name, shape in shapes.items():
-            own = shape.price * len(workers.get(name, ()))
-            limits = replace(cluster.limits[name], spend=self._spend(cost - own))
-            view = self._view(workers.get(name, []), now)
-            snapshot = ClassSnapshot(shape, view, given[name], self.startups[name])
-            decision, self._states[name] = decide(snapshot, limits, self._states.get(name, State()), now)
-            cost += shape.price * decision.launch
-            self.decisions[name] = decision
-            decisions.append(decision)
-        return decisions
-
-    def _spend(self, others: float) -> float | None:
-        """Return the money per hour that a class may cost, given what the others do."""
-        budget = self.cluster.spec.scaling.budget if self.cluster.spec.scaling else Budget()
-        if budget.total is not None and self.spent >= budget.total:
-            return 0.0
-        return None if budget.per_hour is None else budget.per_hour - others
-
-    def _view(self, workers: list[WorkerView], now: float) -> list[WorkerView]:
-        """Hide that a worker is idle when its retirement was refused a short while ago."""
+        self._asked = {name: at for name, at in self._asked.items() if name in planned}
         self._refused = {name: until for name, until in self._refused.items() if until > now}
-        return [replace(worker, idle_since=None) if worker.name in self._refused else worker for worker in workers]
+        views = {name: [self._view(view) for view in listed] for name, listed in workers.items()}
+        return self.controller.step(demands, views, now)
 
-    def _learn(self, workers: Mapping[str, list[WorkerView]], now: float) -> None:
-        """Measure start-ups: from the first look at a starting worker to the first at it registered."""
-        starting = {view.name for views in workers.values() for view in views if not view.ready}
-        for name, views in workers.items():
-            for view in views:
-                if view.ready and view.name in self._asked:
-                    self.startups[name] = learnt_startup(self.startups[name], now - self._asked[view.name])
-        self._asked = {name: self._asked.get(name, now) for name in starting}
+    def _view(self, worker: WorkerView) -> WorkerView:
+        """Say since when it starts; hide that it is idle when its retirement was refused a short while ago."""
+        if not worker.ready:
+            return replace(worker, asked=self._asked.get(worker.name))
+        return replace(worker, idle_since=None) if worker.name in self._refused else worker
 
     def _apply(self, decision: Decision) -> None:
         """Start and retire in the background, so that the next look is not late."""
         if decision.launch and self._last is not None:
-            names = self.cluster.add_workers(decision.worker_class, decision.launch)
+            names = self.members.add_workers(decision.worker_class, decision.launch)
             self._asked.update(dict.fromkeys(names, self._last))
+            self.log.append((time(), {"status": "up", "n": len(self.members.planned)}))
         if decision.cancel:
-            self._background(self.cluster.cancel(decision.cancel))
+            self._background(self.members.cancel(decision.cancel))
         if decision.retire:
             self._background(self._retire(decision.retire))
+        if decision.stop:
+            self._background(self.members.retire(decision.stop, busy=True))
+        if gone := [*decision.retire, *decision.cancel, *decision.stop]:
+            self.log.append((time(), {"status": "down", "workers": gone}))
 
     async def _retire(self, names: tuple[str, ...]) -> None:
-        released = await self.cluster.retire(names)
+        released = await self.members.retire(names)
         if self._last is not None:
-            window = max(limits.window for limits in self.cluster.limits.values())
+            window = max(limits.window for limits in self.members.limits.values())
             self._refused.update(dict.fromkeys(set(names) - set(released), self._last + window))
 
     def _background(self, work: Any) -> None:
@@ -166,20 +209,48 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
                 worker_class=decision.worker_class,
                 have=decision.have,
                 need=decision.need,
+                starting=decision.starting,
                 backlog_seconds=decision.backlog_seconds,
+                rule=decision.rule,
                 reason="; ".join(decision.reasons),
             )
         )
 
     async def _tell_infeasible(self, now: float) -> None:
-        if self._infeasible != self._told.get("", ()):
-            self._told[""] = self._infeasible
-            for reason in self._infeasible:
+        infeasible = self.controller.infeasible
+        if infeasible != self._told.get("", ()):
+            self._told[""] = infeasible
+            for reason in infeasible:
                 logger.warning("%s", reason)
                 await self._publish(
-                    events.Scaled(time=now, worker_class="", have=0, need=0, backlog_seconds=0.0, reason=reason)
+                    events.Scaled(
+                        time=now, worker_class="", have=0, need=0, backlog_seconds=0.0, rule="infeasible", reason=reason
+                    )
                 )
 
     async def _publish(self, event: events.Scaled) -> None:
-        self.cluster.sink(event)
+        self.sink(event)
         await self.scheduler.log_event(topic=events.TOPIC, msg=event.to_dict())
+
+
+def limits_with(
+    limits: Limits,
+    interval: str | float,
+    minimum: float | None,
+    maximum: float | None,
+    target_duration: str | float | None,
+    wait_count: int | None,
+) -> Limits:
+    """Return limits changed by the arguments of ``Adaptive``; ``None`` changes nothing."""
+    from dask.utils import parse_timedelta
+
+    if minimum is not None:
+        limits = replace(limits, minimum=int(minimum))
+    if maximum is not None:
+        limits = replace(limits, maximum=max(1, int(min(maximum, UNLIMITED))))
+    if target_duration is not None:
+        limits = replace(limits, horizon=float(parse_timedelta(target_duration)))
+    if wait_count is not None:
+        idle = wait_count * float(parse_timedelta(interval))
+        limits = replace(limits, keep_idle=idle, window=idle)
+    return limits

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from distributed.core import Status
@@ -24,6 +24,8 @@ from daskml_scale.errors import UsageError
 from daskml_scale.scaling.demand import Shape
 from daskml_scale.scaling.policy import Limits
 from daskml_scale.spec.cluster import ClusterSpec
+
+from .members import log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +207,20 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         if kept:
             logger.warning("%s stay: nobody could take their data", ", ".join(sorted(kept)))
 
-    def adapt(self, Adaptive: Any = None, minimum: int | None = None, maximum: int | None = None, **kwargs: Any) -> Any:
+    def adapt(
+        self,
+        Adaptive: Any = None,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        minimum_cores: int | None = None,
+        maximum_cores: int | None = None,
+        minimum_memory: str | None = None,
+        maximum_memory: str | None = None,
+        target_duration: str | float | None = None,
+        wait_count: int | None = None,
+        interval: str | float = "500ms",
+        **kwargs: Any,
+    ) -> Any:
         """Follow the backlog within the limits of the specification.
 
         Parameters
@@ -213,22 +228,31 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         Adaptive : type, optional
             Another policy; by default `BacklogAdaptive`.
         minimum, maximum : int, optional
-            Override the limits of the first class.
+            Override the limits of the first class; also as cores or memory.
+        target_duration : str or float, optional
+            Override its horizon.
+        wait_count : int, optional
+            Override its idle time, in intervals.
+        interval : str or float
+            Time between two looks.
         **kwargs
-            Of the adaptive class, such as ``interval``.
+            Of another adaptive class.
         """
-        if Adaptive is not None:
-            return super().adapt(Adaptive=Adaptive, minimum=minimum or 0, maximum=maximum or float("inf"), **kwargs)
-        from .adaptive import BacklogAdaptive
+        from .adaptive import BacklogAdaptive, limits_with
 
         name = next(iter(self.limits))
-        limits = self.limits[name]
-        if minimum is not None:
-            limits = replace(limits, minimum=minimum)
-        if maximum is not None and maximum != float("inf"):
-            limits = replace(limits, maximum=max(1, int(maximum)))
-        self.limits[name] = limits
-        return Cluster.adapt(self, Adaptive=BacklogAdaptive, **kwargs)
+        threads, memory = self.spec.classes[name].threads, self.templates[name]["memory"]
+        fewest = [minimum, _share(minimum_cores, threads, math.ceil), _share(minimum_memory, memory, math.ceil)]
+        most = [maximum, _share(maximum_cores, threads, math.floor), _share(maximum_memory, memory, math.floor)]
+        minimum = max((number for number in fewest if number is not None), default=None)
+        maximum = min((number for number in most if number is not None), default=None)
+        if Adaptive not in (None, BacklogAdaptive):
+            extra = {"target_duration": target_duration, "wait_count": wait_count, "interval": interval, **kwargs}
+            known = {key: value for key, value in extra.items() if value is not None}
+            return super().adapt(Adaptive=Adaptive, minimum=minimum or 0, maximum=maximum or math.inf, **known)
+        maximum = None if maximum == math.inf else maximum
+        self.limits[name] = limits_with(self.limits[name], interval, minimum, maximum, target_duration, wait_count)
+        return Cluster.adapt(self, Adaptive=BacklogAdaptive, interval=interval, **kwargs)
 
     # Life and death
 
@@ -251,7 +275,7 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
 
     def _correct_soon(self) -> None:
         if self.status == Status.running:
-            self._correct_state().add_done_callback(_log_failure)
+            self._correct_state().add_done_callback(log_failure)
 
     def worker_ended(self, process: Any) -> None:
         """Forget a worker that is gone; replace it unless that was intended. On the event loop only."""
@@ -309,6 +333,10 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
             await Cluster._close(self)
 
 
-def _log_failure(task: Any) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.warning("a change of the number of workers failed: %s", task.exception())
+def _share(wanted: str | float | None, each: int, rounded: Callable[[float], int]) -> int | None:
+    """Return how many workers make up so many cores or bytes."""
+    if wanted is None:
+        return None
+    from dask.utils import parse_bytes
+
+    return rounded((parse_bytes(wanted) if isinstance(wanted, str) else wanted) / each)

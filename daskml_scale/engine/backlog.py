@@ -18,6 +18,8 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import time
 
+from daskml_scale.scaling.demand import Shape, backlog_seconds
+
 logger = logging.getLogger(__name__)
 
 NAME = "daskml-backlog"
@@ -62,6 +64,8 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         self.stages: dict[tuple[str, str], dict[str, Any]] = {}
         self.counts: dict[Bucket, list[int]] = {}
         self.idle: dict[str, float] = {}
+        self.classes: list[dict[str, Any]] = []
+        """Worker classes (name, threads, resources, price) as who scales has told them."""
 
     async def start(self, scheduler: Any) -> None:
         """Count what is there already and offer the handlers."""
@@ -76,6 +80,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             "daskml_retire": self.retire,
             "daskml_report": self.report,
             "daskml_flight": self.flight,
+            "daskml_classes": self.set_classes,
         }
 
     async def close(self) -> None:
@@ -172,6 +177,16 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
                 del self.stages[next(iter(self.stages))]
         return key
 
+    def seconds_by_class(self) -> dict[str, float]:
+        """Return class -> seconds of work per worker slot (see `demand.backlog_seconds`)."""
+        tasks = [self._task_row(bucket, row) for bucket, row in self.counts.items()]
+        shapes = [Shape(row["name"], row["threads"], row["resources"], row["price"]) for row in self.classes]
+        return backlog_seconds({"stages": list(self.stages.values()), "tasks": tasks}, shapes)
+
+    def set_classes(self, classes: Sequence[Mapping[str, Any]]) -> None:
+        """Take the worker classes, for the gauge of the backlog."""
+        self.classes = [dict(row) for row in classes]
+
     def flight(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """Return where tasks are: state, worker's address and name, seconds since it was heard of."""
         now = time()
@@ -197,6 +212,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             "stages": [dict(row) for row in self.stages.values()],
             "tasks": [self._task_row(bucket, row) for bucket, row in self.counts.items()],
             "workers": [self._worker_row(worker, now) for worker in self.scheduler.workers.values()],
+            "classes": bool(self.classes),
         }
 
     def _task_row(self, bucket: Bucket, row: Sequence[int]) -> dict[str, Any]:
@@ -225,6 +241,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             "processing": len(worker.processing),
             "long_running": len(worker.long_running),
             "bytes": worker.nbytes,
+            "memory_limit": worker.memory_limit or 0,
             "unique_bytes": worker.nbytes if busy else _unique_bytes(worker),
             "idle_since": None if busy else self.idle.setdefault(worker.address, now),
         }
@@ -246,9 +263,12 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             nobody could take their data.
         """
         wanted = set(names)
+        workers = list(self.scheduler.workers.values())
+        for plugin in list(self.scheduler.plugins.values()):  # a shuffle keeps its workers
+            workers = workers if busy else plugin.valid_workers_downscaling(self.scheduler, workers)
         addresses = [
             worker.address
-            for worker in self.scheduler.workers.values()
+            for worker in workers
             if str(worker.name) in wanted and (busy or not (worker.processing or worker.actors))
         ]
         if not addresses:
@@ -300,9 +320,9 @@ def snapshot(scheduler: Any) -> dict[str, Any]:
     -------
     dict
         ``time`` (seconds since the epoch), ``stages`` (rows of `BacklogReporter.report`), ``tasks`` (of
-        other code: prefix, resources, waiting, ready, processing, seconds each or ``None``) and
+        other code: prefix, resources, waiting, ready, processing, seconds each or ``None``),
         ``workers`` (address, name, nthreads, resources, status, processing, long_running, bytes,
-        unique_bytes, idle_since).
+        memory_limit, unique_bytes, idle_since) and ``classes`` (whether they were told).
     """
     result: dict[str, Any] = scheduler.plugins[NAME].snapshot()
     return result

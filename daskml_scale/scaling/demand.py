@@ -73,16 +73,26 @@ class WorkerView:
         Seconds, the clock of ``now``; ``None`` while it has work.
     unique_bytes : int
         Bytes of results that only it holds.
+    nbytes, memory : int
+        Bytes of all results that it holds, and its limit (0: none).
+    asked : float or None
+        When it was asked for, the clock of ``now``; of those that start.
     """
 
     name: str
     ready: bool = True
     idle_since: float | None = None
     unique_bytes: int = 0
+    nbytes: int = 0
+    memory: int = 0
+    asked: float | None = None
 
 
 def read(
-    raw: Mapping[str, Any], planned: Mapping[str, str], leaving: Iterable[str] = ()
+    raw: Mapping[str, Any],
+    planned: Mapping[str, str],
+    leaving: Iterable[str] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[list[Demand], dict[str, list[WorkerView]]]:
     """Turn the scheduler's snapshot into demands and workers by class.
 
@@ -95,6 +105,8 @@ def read(
         starting.
     leaving : iterable of str
         Names being retired: no longer counted.
+    groups : mapping, optional
+        Planned name -> names of its workers, where one entry stands for several.
     """
     demands = [_of_stage(row) for row in raw["stages"]] + [_of_tasks(row) for row in raw["tasks"]]
     gone = set(leaving)
@@ -103,12 +115,26 @@ def read(
     for name, worker_class in planned.items():
         if name in gone:
             continue
-        row = registered.get(name)
-        if row is None:
+        members = (groups or {}).get(name, (name,))
+        rows = [registered[member] for member in members if member in registered]
+        if not rows:
             workers[worker_class].append(WorkerView(name, ready=False))
-        elif row["status"] in ("running", "paused"):
-            workers[worker_class].append(WorkerView(name, True, row["idle_since"], row["unique_bytes"]))
+        elif any(row["status"] in ("running", "paused") for row in rows):
+            workers[worker_class].append(_view(name, rows))
     return [demand for demand in demands if demand.units > 0], workers
+
+
+def _view(name: str, rows: Sequence[Mapping[str, Any]]) -> WorkerView:
+    """Return one entry's workers as one: idle since the last of them is."""
+    since = [row["idle_since"] for row in rows]
+    return WorkerView(
+        name,
+        True,
+        None if None in since else max(since),
+        sum(row["unique_bytes"] for row in rows),
+        sum(row.get("bytes", 0) for row in rows),
+        sum(row.get("memory_limit", 0) for row in rows),
+    )
 
 
 def _of_stage(row: Mapping[str, Any]) -> Demand:
@@ -149,6 +175,28 @@ def assign(demands: Iterable[Demand], shapes: Sequence[Shape]) -> tuple[dict[str
                 f"(classes: {', '.join(_offer(shape) for shape in shapes)})"
             )
     return given, tuple(infeasible)
+
+
+UNKNOWN_SECONDS = 0.5
+"""What a unit of unknown duration counts for in `backlog_seconds`: Dask's ``unknown-task-duration``."""
+
+
+def backlog_seconds(raw: Mapping[str, Any], shapes: Sequence[Shape]) -> dict[str, float]:
+    """Return class -> seconds of work per worker slot, for a gauge.
+
+    Without classes, and for what none of them can run, the names of the needed resources are the class:
+    ``gpu``; ``cpu`` when nothing is needed. Unknown durations count half a second each, so that somebody who
+    scales by the gauge starts the first worker.
+    """
+    demands, _ = read({**raw, "workers": ()}, {})
+    given, _ = assign(demands, shapes) if shapes else ({}, ())
+    found = {shape.name: 0.0 for shape in shapes}
+    owners = {id(demand): name for name, listed in given.items() for demand in listed}
+    for demand in demands:
+        name = owners.get(id(demand)) or "+".join(sorted(key.lower() for key in demand.resources)) or "cpu"
+        each = UNKNOWN_SECONDS if demand.seconds is None else demand.seconds
+        found[name] = found.get(name, 0.0) + demand.units * each
+    return found
 
 
 def _offer(shape: Shape) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from daskml_scale.spec.base import seconds
 from daskml_scale.spec.cluster import ClusterSpec, Scaling
 
+from .controller import Money
 from .policy import Limits
 
 WINDOW_SHARE = 1.5
@@ -33,6 +34,13 @@ def limits_of(spec: ClusterSpec, maxima: Mapping[str, int], *, on_this_machine: 
             cheap=on_this_machine and item.price_per_hour == 0,
             window=WINDOW_SHARE * keep_idle,
             keep_idle=keep_idle,
+            per_minute=scaling.per_minute,
         )
         for name, item in spec.classes.items()
     }
+
+
+def money_of(spec: ClusterSpec) -> Money:
+    """Return the budget of a specification."""
+    budget = (spec.scaling or Scaling()).budget
+    return Money(budget.per_hour, budget.total)

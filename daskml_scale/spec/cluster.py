@@ -68,6 +68,8 @@ class Scaling(Spec):
     """Aim to finish the backlog within this time."""
     keep_idle: Duration = "20s"
     """Idle time before a worker may be retired; the largest need of 1.5 times this long is kept."""
+    per_minute: Annotated[int, Field(gt=0)] | None = None
+    """Most workers of a class that are asked for in any minute."""
     budget: Budget = Field(default_factory=Budget)
 
 

