@@ -14,6 +14,7 @@ _HOME = {
     "Recipe": "stages.features",
     "backlog": "engine.backlog_view",
     "cluster": "api",
+    "drift": "stages.monitor",
     "dry_run": "api",
     "feature_sets": "stages.feature_store",
     "ingest": "api",
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "backlog",
     "cluster",
+    "drift",
     "dry_run",
     "feature_sets",
     "ingest",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from .stages.feature_store import feature_sets
     from .stages.features import Recipe
     from .stages.map import map
+    from .stages.monitor import drift
     from .stages.predicting import predict
     from .stages.rechunk import rechunk
     from .storage.results import open_results

@@ -21,6 +21,7 @@ from daskml_scale.cli_end import PROGRAM, RunEndedError, ended, print_names, pri
 from daskml_scale.cli_features import features
 from daskml_scale.cli_ledger import ledger
 from daskml_scale.cli_models import models
+from daskml_scale.cli_quarantine import quarantine
 from daskml_scale.cli_scaling import scaling
 from daskml_scale.errors import Exit
 
@@ -237,6 +238,7 @@ verbs.add_command(ledger)
 verbs.add_command(models)
 verbs.add_command(features)
 verbs.add_command(scaling)
+verbs.add_command(quarantine)
 
 
 @verbs.command("_runner", hidden=True)

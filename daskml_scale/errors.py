@@ -120,6 +120,10 @@ class ValidationFailedError(DaskMLError):
     """A rule of a ``validate`` stage does not hold."""
 
 
+class DriftError(ValidationFailedError):
+    """Predicted rows, or predictions, are further from those of training than a limit allows."""
+
+
 class UntrustedError(DaskMLError):
     """A model file would run code on load and no trust was given."""
 

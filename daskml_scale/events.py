@@ -104,6 +104,14 @@ class StageFinished(Event):
     result: Mapping[str, Any] = field(default_factory=dict)
     """Small JSON result: metrics, best parameters, a model's path."""
     message: str = ""
+    worker_seconds: float = 0.0
+    """Kernel seconds of the units that ran, summed over workers."""
+    saved_seconds: float = 0.0
+    """Kernel seconds that the reused units took when they ran."""
+    idle_share: float = 0.0
+    """Part of the slots' time in which no kernel ran, 0 to 1."""
+    cost: float = 0.0
+    """Price of all workers while the stage had units to run; 0 without prices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,10 @@
-"""Model bundles: a folder with ``model.skops`` (the estimator) and ``bundle.json`` (all else).
+"""Model bundles: a folder with the model's file (``model.skops``, ``model.ubj``, ...) and ``bundle.json`` (all else).
 
 ``bundle.json`` holds the fitted recipe, the schema of features and classes, what it was trained on,
-and the SHA-256 of ``model.skops``: a bundle is known by its content, equal models give equal files, and
+and the SHA-256 of the model's file: a bundle is known by its content, equal models give equal files, and
 saving the same model again writes nothing. ``bundle.json`` is written last, so a save that was cut
 short, like a file that was altered, is a hash that does not fit, and is refused. Models are never
-pickled; what may be in the file is for ``trust`` to say.
+pickled here; what may be in a file is for ``kinds`` and ``trust`` to say.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -25,15 +26,19 @@ from daskml_scale.errors import StoreError, UntrustedError, UsageError
 from daskml_scale.html import table
 from daskml_scale.storage import files
 
-from . import trust
-from .manifest import FORMAT, MANIFEST, MODEL, read_manifest
+from . import kinds
+from .manifest import FILES, FORMAT, MANIFEST, model_file, read_manifest
 from .methods import call as call
 from .methods import schema_of
+from .packing import pack
+from .profile import profiled
 from .registry import resolved
-from .savable import check_fitted, check_loads, check_trusted
 from .savable import dump as dump
+from .trust import type_name
+from .used import used_features
 
 _PACKAGES = ("daskml-scale", "numpy", "scikit-learn", "skops")
+_ALSO = ("xgboost", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Bundle:
     manifest : mapping
         Content of ``bundle.json``.
     trusted : tuple of str
-        Types that may be loaded beyond scikit-learn's.
+        Types that may be loaded beyond scikit-learn's, and pinned hashes.
     """
 
     path: str
@@ -60,7 +65,7 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Of ``model.skops``: the identity of the estimator."""
+        """Of the model's file: the identity of the estimator."""
         return str(self.manifest["sha256"])
 
     @property
@@ -89,10 +94,31 @@ class Bundle:
         found: dict[str, Any] = self.manifest["training"]
         return found
 
+    @property
+    def kind(self) -> str:
+        """``skops``, ``xgboost``, ``onnx``, ``torch``, ``torch_export``, ``user`` or ``pickle``."""
+        return str(self.manifest.get("kind", "skops"))
+
+    @property
+    def profile(self) -> dict[str, Any] | None:
+        """How features and predictions were distributed in training, for ``monitor``; ``None`` where nobody said."""
+        found: dict[str, Any] | None = self.manifest.get("profile")
+        return found
+
     @cached_property
     def estimator(self) -> Any:
         """The fitted estimator; its file is checked against the hash before anything is made of it."""
-        return load_estimator(self.path, self.sha256, self.trusted)
+        return self.load()
+
+    def load(self) -> Any:
+        """Return the model, made anew from its file.
+
+        Raises
+        ------
+        UntrustedError
+            When the file has another hash, or may not be loaded.
+        """
+        return kinds.load(_checked_bytes(self), self.manifest, self.trusted, _file_of(self))
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict from a feature matrix of shape (rows, features); returns shape (rows,)."""
@@ -134,6 +160,7 @@ class Bundle:
                 "recipe",
                 "none (takes a feature matrix)" if self.recipe is None else f"{len(self.recipe['steps'])} steps",
             ),
+            *([("kind", self.kind)] if self.kind != "skops" else []),
             *([("rows trained on", self.training["rows"])] if "rows" in self.training else []),
             ("sha256", self.sha256[:12]),
         ]
@@ -152,66 +179,92 @@ def save_model(
     recipe: Any | None = None,
     schema: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
-    trusted: trust.Trusted | None = None,
+    reference: Any | None = None,
+    trusted: kinds.Trusted | None = None,
+    trust: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    data: str | os.PathLike[str] | None = None,
 ) -> Bundle:
-    """Save a fitted estimator as a bundle; writes nothing when the same bundle lies there.
+    """Save a fitted model as a bundle; writes nothing when the same bundle lies there.
 
     Parameters
     ----------
-    estimator : scikit-learn estimator
-        Fitted. Of any kind that skops can save.
+    estimator : object, class or path
+        A fitted estimator of any kind that skops can save; a model of XGBoost; an ONNX graph, a module or exported
+        program of PyTorch; a class with ``load`` and ``predict_batch``; or the path of a model's file: ``.onnx``,
+        ``.ubj``, ``.pt2``, ``.pkl``, ``.joblib``.
     path : str
         Folder of the bundle: a local path or ``memory://NAME``.
     recipe : Recipe or mapping, optional
         Fitted recipe, or its JSON; with it the bundle predicts from raw tables.
     schema : mapping, optional
-        ``features``, ``classes``, ``dtype``, ``target``; what is absent is read off the estimator.
+        ``features``, ``classes``, ``dtype``, ``target``; what is absent is read off the model.
     training : mapping, optional
         JSON that says what the model was trained on.
+    reference : array of shape (rows, features), or mapping, optional
+        The rows that it was trained on: what ``monitor`` compares with. Or the profile made of them.
     trusted : sequence of str or type, optional
         Types beyond scikit-learn's that the estimator may hold. By default any that can be imported;
         who loads it must name them.
+    trust : str, optional
+        SHA-256 of a pickle or ``.pt2`` file, which run code when they are loaded.
+    params : mapping, optional
+        What the class of a PyTorch module is built with.
+    data : str, optional
+        Folder or file that ``load`` of a class takes.
 
     Returns
     -------
     Bundle
-        Trusts the types in its own estimator: this process made them.
+        Trusts the types in its own model: this process made them, or was told to.
 
     Raises
     ------
     UsageError
-        When it is not a fitted estimator, cannot be saved without pickle, or could not be loaded again;
+        When it is no fitted model, cannot be saved without pickle, or could not be loaded again;
         when a folder lies there that is no bundle.
     UntrustedError
-        When it holds a type that is not among ``trusted``.
+        When it holds a type that is not among ``trusted``, or is a file that may not be loaded.
     """
     folder = files.normal(path)
-    check_fitted(estimator)
-    data = dump(estimator)
-    if trusted is not None:
-        check_trusted(data, trusted, type(estimator).__name__)
-    own = check_loads(data, estimator)
+    packed = pack(estimator, trusted=trusted, pin=trust, params=params, data=data)
+    found = schema_of(packed.model, schema or {})
+    if (used := used_features(packed.model, len(found["features"]))) is not None:
+        found.setdefault("uses", used)
     manifest = {
         "format": FORMAT,
-        "estimator": trust.type_name(type(estimator)),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "size": len(data),
+        **({} if packed.kind == "skops" else {"kind": packed.kind}),
+        "estimator": packed.estimator,
+        "sha256": hashlib.sha256(packed.data).hexdigest(),
+        "size": len(packed.data),
         "recipe": None if recipe is None else _json_of(recipe),
-        "schema": schema_of(estimator, schema or {}),
+        "schema": found,
         "training": dict(training or {}),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "versions": _versions(packed.kind),
+        **packed.extra,
     }
+    if reference is not None:
+        manifest["profile"] = profiled(reference, packed.model, found)
     held = set(files.names(folder))
-    if held and not held & {MODEL, MANIFEST}:
+    if held and not held & {MANIFEST, *FILES.values()}:
         raise UsageError(f"{folder} is not a model bundle, it holds {', '.join(sorted(held)[:3])}; choose another path")
     text = (json.dumps(manifest, sort_keys=True, indent=1) + "\n").encode()
-    for name, content in ((MODEL, data), (MANIFEST, text)):
+    for name, content in ((model_file(manifest), packed.data), (MANIFEST, text)):
         if files.read_bytes(files.join(folder, name)) != content:
             files.write_bytes(files.join(folder, name), content)
-    return Bundle(folder, manifest, own)
+    return Bundle(folder, manifest, packed.trusted)
 
 
-def load_model(path: str | os.PathLike[str], *, trusted: trust.Trusted = ()) -> Bundle:
+def _versions(kind: str) -> dict[str, str]:
+    more = [name for name in _ALSO if kind.startswith(name.removesuffix("runtime"))]
+    found = {"python": platform.python_version()}
+    for name in (*_PACKAGES, *more):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def load_model(path: str | os.PathLike[str], *, trusted: kinds.Trusted = (), trust: str | None = None) -> Bundle:
     """Open a bundle: its hash and the types in it are checked now, the estimator is loaded on first use.
 
     Parameters
@@ -219,30 +272,22 @@ def load_model(path: str | os.PathLike[str], *, trusted: trust.Trusted = ()) -> 
     path : str
         Folder of the bundle; or a registered one, ``STORE/registry/NAME@champion`` or ``...@3``.
     trusted : sequence of str or type
-        Types to allow beyond scikit-learn's own, after you have read what they do.
+        Types to allow beyond scikit-learn's own, and classes of users' models, after you have read what they do.
+    trust : str, optional
+        SHA-256 of the model's file, for one that runs code when it is loaded: a pickle, an exported PyTorch program.
 
     Raises
     ------
     StoreError
         When there is no bundle.
     UntrustedError
-        When the model file is not the one that the bundle names, or holds types that are not trusted.
+        When the model file is not the one that the bundle names, or may not be loaded.
     """
     folder = resolved(files.normal(path))
-    bundle = Bundle(folder, read_manifest(folder), tuple(trust.type_name(kind) for kind in trusted))
-    trust.audit(_checked_bytes(folder, bundle.sha256), bundle.trusted, files.join(folder, MODEL))
+    names = tuple(type_name(kind) for kind in trusted)
+    bundle = Bundle(folder, read_manifest(folder), (*names, *(() if trust is None else (kinds.pin_of(trust),))))
+    kinds.audit(_checked_bytes(bundle), bundle.manifest, bundle.trusted, _file_of(bundle))
     return bundle
-
-
-def load_estimator(path: str, sha256: str, trusted: trust.Trusted = ()) -> Any:
-    """Return the estimator of a bundle whose model file has exactly this hash.
-
-    Raises
-    ------
-    UntrustedError
-        When it has another hash, or holds types that are not trusted.
-    """
-    return trust.load(_checked_bytes(path, sha256), trusted, files.join(path, MODEL))
 
 
 def _json_of(recipe: Any) -> dict[str, Any]:
@@ -254,8 +299,12 @@ def _json_of(recipe: Any) -> dict[str, Any]:
     return found
 
 
-def _checked_bytes(folder: str, sha256: str) -> bytes:
-    url = files.join(folder, MODEL)
+def _file_of(bundle: Bundle) -> str:
+    return files.join(bundle.path, model_file(bundle.manifest))
+
+
+def _checked_bytes(bundle: Bundle) -> bytes:
+    url, sha256 = _file_of(bundle), bundle.sha256
     data = files.read_bytes(url)
     if data is None:
         raise StoreError(f"{url} is missing; train or save the model again, or restore the file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from daskml_scale.errors import StoreError
@@ -9,6 +10,31 @@ from daskml_scale.storage import files
 
 FORMAT = 1
 MODEL, MANIFEST = "model.skops", "bundle.json"
+FILES = {
+    "skops": MODEL,
+    "xgboost": "model.ubj",
+    "onnx": "model.onnx",
+    "torch": "model.safetensors",
+    "torch_export": "model.pt2",
+    "user": "model.zip",
+    "pickle": "model.pkl",
+}
+"""Kind of model -> name of its file."""
+
+
+def model_file(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the model's file in its bundle.
+
+    Raises
+    ------
+    StoreError
+        When a newer version wrote a kind that this one does not know.
+    """
+    kind = manifest.get("kind", "skops")
+    if kind not in FILES:
+        known = ", ".join(FILES)
+        raise StoreError(f"the bundle holds a model of kind {kind!r}, this version knows {known}; use a newer one")
+    return FILES[kind]
 
 
 def read_manifest(path: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def call(estimator: Any, method: str, matrix: np.ndarray, features: Sequence[str
     Returns
     -------
     ndarray, shape (rows, ...)
-        Sparse results are made dense; the probabilities of several outputs are stacked.
+        Sparse results are made dense; the probabilities of several outputs are stacked, NaN beyond the classes of one.
 
     Raises
     ------
@@ -44,7 +44,9 @@ def call(estimator: Any, method: str, matrix: np.ndarray, features: Sequence[str
 
 def _dense(given: Any) -> np.ndarray:
     if isinstance(given, list) and given and np.ndim(given[0]) == 2:
-        return np.stack(given, axis=1)
+        width = max(np.shape(one)[1] for one in given)
+        padded = [np.pad(one, [(0, 0), (0, width - np.shape(one)[1])], constant_values=np.nan) for one in given]
+        return np.stack(padded, axis=1)
     return np.asarray(given.toarray() if hasattr(given, "toarray") else given)
 
 

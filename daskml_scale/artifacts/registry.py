@@ -17,7 +17,7 @@ from daskml_scale.errors import StoreError, UsageError
 from daskml_scale.storage import files
 from daskml_scale.storage.lock import hold
 
-from .manifest import MANIFEST, MODEL, read_manifest
+from .manifest import MANIFEST, model_file, read_manifest
 
 FORMAT = 1
 FILE, FOLDER = "registry.json", "registry"
@@ -212,7 +212,7 @@ class Registry:
         ``registry.json`` is written last: a registration that was cut short has not happened.
         """
         manifest = read_manifest(bundle)
-        content = {part: _bytes(bundle, part) for part in (MODEL, MANIFEST)}
+        content = {part: _bytes(bundle, part) for part in (model_file(manifest), MANIFEST)}
         identity = _sha256(content[MANIFEST])
         shelf = self.shelf(name)
         found = shelf.find(identity)

@@ -41,6 +41,17 @@ def workers(client: Any) -> dict[str, Any]:
     return found
 
 
+def capacity(client: Any | None) -> tuple[int, float]:
+    """Return how many tasks run at a time, and the price per hour of all workers; 0 where no class has a price."""
+    if client is None:
+        return 1, 0.0
+    shapes = getattr(getattr(client, "cluster", None), "shapes", None)
+    prices = {shape.name: shape.price for shape in shapes} if isinstance(shapes, list) else {}
+    found = list(workers(client).values())
+    price = sum(prices.get(str(worker["name"]).rpartition("-")[0], 0.0) for worker in found)
+    return sum(int(worker["nthreads"]) for worker in found), price
+
+
 def reconnected(client: Any, seconds: float = 30.0) -> Any | None:
     """Wait until a scheduler is back at the client's address, with workers; ``None`` when none comes."""
     until = time.monotonic() + seconds

@@ -14,11 +14,12 @@ import time
 import traceback
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from daskml_scale.plan.units import Unit
 
+from .overlap import Overlap, Pending
 from .worker import CACHE, WorkerContext, measured
 
 Kernel = Callable[[Unit, WorkerContext], Any]
@@ -123,7 +124,7 @@ def run_units(call: Callable[[Any], Any], arguments: Iterable[Any], limits: Limi
         except (Exception, SystemExit) as raised:
             rows.failures[len(rows.values)] = described(raised)
             value = None
-        if value.__class__ not in _SMALL:
+        if value.__class__ not in _SMALL and value.__class__ is not Pending:
             size = _bytes(value)
             if size > limits.result_bytes:
                 rows.failures[len(rows.values)] = too_large(size, limits.result_bytes)
@@ -135,7 +136,20 @@ def run_units(call: Callable[[Any], Any], arguments: Iterable[Any], limits: Limi
         last = now
         if now > stop or held > MAX_HELD:
             break
+    _settle(rows, last)
     return rows
+
+
+def _settle(rows: Rows, last: int) -> None:
+    """Wait for the values that are still being written; the last unit bears the time."""
+    pending = [place for place, value in enumerate(rows.values) if value.__class__ is Pending]
+    for place in pending:
+        try:
+            rows.values[place] = rows.values[place].result()
+        except (Exception, SystemExit) as raised:
+            rows.failures[place], rows.values[place] = described(raised), None
+    if pending:
+        rows.nanoseconds[-1] += time.perf_counter_ns() - last
 
 
 def _bytes(value: Any) -> int:
@@ -187,7 +201,13 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
     context = WorkerContext(shared=shared, threads=1, name=str(worker.name))
     with threadpoolctl.threadpool_limits(limits=context.threads):
         keys, payloads, weights = pickle.loads(units)
-        rows = run_units(*calls(kernel, keys, payloads, weights, context), limits)
+        if not isinstance(kernel, OnPayload) and len(keys) > 1:
+            context = replace(context, overlap=Overlap(lambda: list(map(Unit, keys, payloads, weights))))
+        try:
+            rows = run_units(*calls(kernel, keys, payloads, weights, context), limits)
+        finally:
+            if context.overlap is not None:
+                context.overlap.close()
     return context.name, packed(rows, limits.result_bytes)
 
 

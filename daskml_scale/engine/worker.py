@@ -11,7 +11,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from daskml_scale.plan.units import Unit
+
+    from .overlap import Overlap
 
 T = TypeVar("T")
 
@@ -113,9 +118,20 @@ class WorkerContext:
     cache : Cache
     threads : int
         Threads that the kernel may use.
+    overlap : Overlap, optional
+        Where units of a task read and write beside each other.
     """
 
     shared: Any = None
     cache: Cache = field(default_factory=lambda: CACHE)
     threads: int = 1
     name: str = "local"
+    overlap: Overlap | None = None
+
+    def read(self, unit: Unit, function: Callable[[Unit], T]) -> T:
+        """Return ``function(unit)``; where units overlap it was read while the unit before computed."""
+        return function(unit) if self.overlap is None else self.overlap.read(unit, function)
+
+    def write(self, function: Callable[[], T]) -> Any:
+        """Return ``function()``; where units overlap a value to come, while the next unit computes."""
+        return function() if self.overlap is None else self.overlap.write(function)

@@ -20,7 +20,15 @@ FORMAT = 1
 OK, FAILED = "ok", "failed"
 MISSING, TORN, ALTERED = "missing", "torn", "altered"
 """Statuses of a record whose stored output is gone, cut short, or not the bytes that the unit wrote."""
-_REASONS = {OK: "", MISSING: "output missing", TORN: "output torn", ALTERED: "output altered"}
+RETRY = "retry"
+"""Status of a record whose unit somebody asked to run again."""
+_REASONS = {
+    OK: "",
+    RETRY: "asked to run again",
+    MISSING: "output missing",
+    TORN: "output torn",
+    ALTERED: "output altered",
+}
 
 
 @dataclass(frozen=True, slots=True)

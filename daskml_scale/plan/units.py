@@ -89,6 +89,8 @@ class Variable:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     fill: Any = None
     """Value of elements never written; ``None`` means 0 or NaN by dtype."""
+    codec: str = ""
+    """How values are compressed, see ``storage.arrays.compressors``; empty is the usual way."""
 
     @property
     def write_unit(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +50,9 @@ class RunSummary:
     rows_predicted : int
     seconds : float
         Wall time of the run.
+    cost : mapping
+        ``worker_seconds`` of kernels, ``saved_seconds`` by reuse, ``money`` (0 without prices), and
+        ``per_thousand_predictions``, of those that were made by this run.
     """
 
     run: str
@@ -61,6 +64,7 @@ class RunSummary:
     rows_predicted: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -217,6 +221,7 @@ def execute(
                 rows_predicted=sum(row.rows for row in rows if isinstance(workflow.stages[row.name], PredictSpec)),
                 versions=versions(),
                 seconds=time.time() - started,
+                cost=_cost(rows),
             )
             files.write_json(files.join(store, "summary.json"), summary.to_dict())
         except BaseException as error:
@@ -226,6 +231,20 @@ def execute(
             raise
         sink(_finished(started, run, summary.state, Exit(summary.exit_code), f"{bad} bad rows" if bad else ""))
     return summary
+
+
+def _cost(rows: Sequence[StageRow]) -> dict[str, float]:
+    """Return what a run cost, and what it saved by reuse."""
+    found = {
+        "worker_seconds": sum(row.worker_seconds for row in rows),
+        "saved_seconds": sum(row.saved_seconds for row in rows),
+        "money": sum(row.cost for row in rows),
+    }
+    predicted = [row for row in rows if row.kind == "predict" and row.cost_per_thousand]
+    if predicted:
+        made = sum(row.cost / row.cost_per_thousand for row in predicted)
+        found["per_thousand_predictions"] = sum(row.cost for row in predicted) / made
+    return found
 
 
 def _refuse_incomplete(stage: Stage, incomplete: Mapping[str, str]) -> None:

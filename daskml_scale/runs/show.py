@@ -160,10 +160,22 @@ def summary(run: Mapping[str, Any], here: str = "") -> RenderableType:
         parts.append(pairs([(name, f"{value:.4f}") for name, value in metrics.items()]))
         parts.append(Text())
     parts.append(Text(_sentence(run, stages)))
+    if spent := cost(run.get("cost") or {}):
+        parts.append(Text(spent))
     warnings = [(row["name"], text) for row in stages for text in row.get("warnings", ())]
     parts += [Text(f"warning: {name}: {text.removeprefix(name + ': ')}", "yellow") for name, text in warnings]
     parts.append(Text(f"Results: {near(run['store'], here)} (these numbers: summary.json there)"))
     return Group(*parts)
+
+
+def cost(found: Mapping[str, float]) -> str:
+    """Return what a run cost and saved in a sentence; empty when there is nothing to say."""
+    said = [f"{took(found['worker_seconds'])} of work"] if found.get("worker_seconds", 0) >= 0.05 else []
+    said += [f"{took(found['saved_seconds'])} saved by reuse"] if found.get("saved_seconds", 0) >= 0.05 else []
+    said += [f"cost {found['money']:.4g}"] if found.get("money") else []
+    each = found.get("per_thousand_predictions")
+    said += [f"{each:.2g} per 1,000 predictions"] if each else []
+    return f"Workers: {', '.join(said)}." if said else ""
 
 
 def _new_rows(row: Mapping[str, Any]) -> str:
@@ -225,6 +237,7 @@ def status(run: RunRecord, now: float, here: str = "") -> RenderableType:
     facts += [("process", f"{run.pid} on {run.host}")] if run.pid and run.state in ("running", "lost") else []
     facts += [("log", run.log)] if run.log else []
     facts += [("message", run.message)] if run.message else []
+    facts += [("cost", spent.removeprefix("Workers: "))] if (spent := cost(run.summary.get("cost") or {})) else []
     parts: list[RenderableType] = [title, pairs(facts)]
     if run.stages:
         parts += [Text(), StageLines(run.stages if run.live else _stopped(run.stages))]

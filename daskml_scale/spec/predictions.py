@@ -35,9 +35,16 @@ Method = Annotated[str, AfterValidator(_check_method)]
 
 
 class OutputOf(Spec):
-    """What a prediction is, where the model does not tell: columns are the labels of several values per row."""
+    """What a prediction is, where the model does not tell: columns are the labels of several values per row.
+
+    Attributes
+    ----------
+    codec : str, optional
+        How values are compressed: ``lz4`` (the default), ``zstd``, ``zstd:9``, ``none``.
+    """
 
     name: Word | None = None
     dtype: Literal["float16", "float32", "float64"] | None = None
     dim: Word | None = None
     columns: Annotated[list[str] | list[float], Field(min_length=1)] | None = None
+    codec: Annotated[str, Field(pattern=r"^(lz4|zstd(:[0-9])?|none)$")] | None = None

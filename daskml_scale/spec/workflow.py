@@ -180,6 +180,11 @@ class PartialFit(Spec):
     passes: Annotated[int, Field(gt=0, le=1000)] = 1
 
 
+class Distributed(Spec):
+    checkpoint_every: Annotated[int, Field(gt=0)] = 50
+    """Rounds."""
+
+
 class TrainSpec(StageSpec):
     """Fit one estimator on the rows of ``where`` and save the bundle: estimator, recipe, schema.
 
@@ -187,6 +192,8 @@ class TrainSpec(StageSpec):
     ----------
     partial_fit : mapping, optional
         Learn shard by shard in ``passes`` passes, for a matrix that no worker can hold.
+    distributed : mapping, optional
+        Train XGBoost on all workers together, with a checkpoint every so many rounds.
     trusted : list of str
         Types outside scikit-learn that the model may hold; the stages that load it trust them too.
     """
@@ -198,12 +205,15 @@ class TrainSpec(StageSpec):
     where: Expression | None = None
     save_as: Word | None = None
     partial_fit: PartialFit | None = None
+    distributed: Distributed | None = None
     trusted: list[TypeName] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_source(self) -> TrainSpec:
         if self.params_from is None and self.estimator is None:
             raise PydanticCustomError("estimator", "give params_from: (a search stage) or estimator:")
+        if self.partial_fit is not None and self.distributed is not None:
+            raise PydanticCustomError("distributed", "partial_fit: and distributed: exclude each other; keep one")
         return self
 
     def references(self) -> dict[str, str]:
@@ -268,6 +278,10 @@ class PredictSpec(StageSpec):
         Tables for the recipe's joins; by default those that the model's features stage used.
     max_bad : int
         Rows that may fail (written as missing with a status) before the run fails.
+    optimise : list of str
+        ``onnx``, ``columns``: faster ways, tried on real rows and used where predictions are the same.
+    resources : mapping
+        Dask resources that each task needs, such as ``{GPU: 1}``.
     """
 
     kind: Literal["predict"] = "predict"
@@ -279,6 +293,8 @@ class PredictSpec(StageSpec):
     out: MatrixOut = Field(default_factory=MatrixOut)
     on_error: Literal["quarantine", "raise"] = "quarantine"
     max_bad: Annotated[int, Field(ge=0)] = 0
+    optimise: list[Literal["onnx", "columns"]] = Field(default_factory=list)
+    resources: dict[Word, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
     def references(self) -> dict[str, str]:
         return {
@@ -401,6 +417,45 @@ class RegisterSpec(StageSpec):
         return {"model": ("train",), "scores": ("evaluate",)}
 
 
+class DriftLimit(Spec):
+    """Above which value a measure is told, and above which it fails the run."""
+
+    warn: Annotated[float, Field(ge=0)] | None = None
+    fail: Annotated[float, Field(ge=0)] | None = None
+
+
+class MonitorSpec(StageSpec):
+    """Compare predicted rows with those of training; the predict stage counts them in its own pass.
+
+    Attributes
+    ----------
+    predictions : str
+        The predict stage.
+    slices : list of str
+        Columns of its table: the comparison for each of their values too.
+    psi, ks : mapping
+        Limits of each feature: population stability index, Kolmogorov-Smirnov distance.
+    missing : mapping
+        Limits of the rise of a feature's share of missing values.
+    prediction : mapping
+        Limits of the PSI of the predictions.
+    """
+
+    kind: Literal["monitor"] = "monitor"
+    predictions: Word
+    slices: list[Column] = Field(default_factory=list)
+    psi: DriftLimit = Field(default_factory=lambda: DriftLimit(warn=0.25))
+    ks: DriftLimit = Field(default_factory=DriftLimit)
+    missing: DriftLimit = Field(default_factory=lambda: DriftLimit(warn=0.05))
+    prediction: DriftLimit = Field(default_factory=lambda: DriftLimit(warn=0.25))
+
+    def references(self) -> dict[str, str]:
+        return {"predictions": self.predictions, **super().references()}
+
+    def resolves_to(self) -> dict[str, tuple[str, ...]]:
+        return {"predictions": ("predict",)}
+
+
 KINDS: dict[str, type[StageSpec]] = {
     "ingest": IngestSpec,
     "generate": GenerateSpec,
@@ -414,6 +469,7 @@ KINDS: dict[str, type[StageSpec]] = {
     "evaluate": EvaluateSpec,
     "register": RegisterSpec,
     "predict": PredictSpec,
+    "monitor": MonitorSpec,
     "rechunk": RechunkSpec,
     "map": MapSpec,
 }
@@ -431,6 +487,7 @@ AnyStage = Annotated[
     | Annotated[EvaluateSpec, Tag("evaluate")]
     | Annotated[RegisterSpec, Tag("register")]
     | Annotated[PredictSpec, Tag("predict")]
+    | Annotated[MonitorSpec, Tag("monitor")]
     | Annotated[RechunkSpec, Tag("rechunk")]
     | Annotated[MapSpec, Tag("map")],
     Discriminator(

@@ -8,7 +8,7 @@ dimensions (a height without time) are repeated along the others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -29,11 +29,15 @@ class Cells:
         In the order of the model's features.
     window : mapping of dimension to int
         Cells to either side that a row holds too.
+    kept : tuple of int
+        Positions of ``inputs`` among ``total`` variables, where the others are left out, as 0; empty for all.
     """
 
     dims: tuple[str, ...]
     inputs: tuple[tuple[str, tuple[str, ...]], ...]
     window: Mapping[str, int] = field(default_factory=dict)
+    kept: tuple[int, ...] = ()
+    total: int = 0
 
     @classmethod
     def of(
@@ -86,10 +90,24 @@ class Cells:
             )
         return cells
 
+    def keeping(self, features: Sequence[int]) -> Cells:
+        """Return the same cells without the variables that make none of these features."""
+        per = prod(2 * size + 1 for size in self.window.values())
+        kept = tuple(sorted({position // per for position in features}))
+        return replace(self, inputs=tuple(self.inputs[place] for place in kept), kept=kept, total=len(self.inputs))
+
+    @property
+    def read_columns(self) -> np.ndarray | slice:
+        """Columns of the matrix that are read; the others are 0."""
+        if not self.kept:
+            return slice(None)
+        per = prod(2 * size + 1 for size in self.window.values())
+        return np.concatenate([np.arange(place * per, (place + 1) * per) for place in self.kept])
+
     @property
     def width(self) -> int:
         """Features per row."""
-        return len(self.inputs) * prod(2 * size + 1 for size in self.window.values())
+        return (self.total or len(self.inputs)) * prod(2 * size + 1 for size in self.window.values())
 
     def matrix(self, blocks: Sequence[np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return the rows of a block of cells.
@@ -110,20 +128,32 @@ class Cells:
         wide = tuple(size + 2 * self.window.get(dim, 0) for dim, size in zip(self.dims, shape, strict=True))
         sizes = [2 * self.window.get(dim, 0) + 1 for dim in self.dims]
         columns = []
-        for (_, own), block in zip(self.inputs, blocks, strict=True):
-            order = [own.index(dim) for dim in self.dims if dim in own]
-            spread = block.transpose(order).reshape(
-                [block.shape[own.index(dim)] if dim in own else 1 for dim in self.dims]
-            )
-            whole = np.broadcast_to(spread, wide)
+        for place, block in enumerate(blocks):
+            whole = np.broadcast_to(self.spread(place, block), wide)
             views = np.lib.stride_tricks.sliding_window_view(whole, sizes) if self.window else whole[..., None]
             columns.append(views.reshape(prod(shape), prod(sizes)))
-        return np.asarray(np.concatenate(columns, axis=1, dtype=dtype))
+        found = np.asarray(np.concatenate(columns, axis=1, dtype=dtype))
+        if not self.kept:
+            return found
+        whole = np.zeros((len(found), self.width), dtype=dtype)
+        whole[:, self.read_columns] = found
+        return whole
+
+    def spread(self, number: int, block: np.ndarray) -> np.ndarray:
+        """Return the block of an input in the dimensions of the cube: of length 1 where it has none."""
+        own = self.inputs[number][1]
+        order = [own.index(dim) for dim in self.dims if dim in own]
+        return block.transpose(order).reshape([block.shape[own.index(dim)] if dim in own else 1 for dim in self.dims])
 
     def place(self, start: Sequence[int], shape: Sequence[int], row: int) -> str:
         """Return where a row of a block lies: ``(time 3, lat 4)``."""
         at = np.unravel_index(row, tuple(shape))
         return f"({', '.join(f'{dim} {a + int(b)}' for dim, a, b in zip(self.dims, start, at, strict=True))})"
+
+
+def floats(values: np.ndarray) -> np.ndarray:
+    """Return values in a type that can say that one is missing."""
+    return values if values.dtype.kind == "f" else values.astype("float64")
 
 
 def decoded(raw: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:

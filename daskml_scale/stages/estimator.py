@@ -123,6 +123,15 @@ def inner_threads(count: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def limited(model: Any, threads: int) -> Iterator[None]:
+    """Limit a model to so many threads while the block runs: pools of its own too, where it has some."""
+    if hasattr(model, "use_threads"):
+        model.use_threads(threads)
+    with inner_threads(threads):
+        yield
+
+
 def code_identity(estimator: Mapping[str, Any]) -> str:
     """Return what code an estimator is: its package's version, or the digest of its module's source.
 

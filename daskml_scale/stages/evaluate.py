@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from daskml_scale.artifacts.bundle import Bundle, call, load_estimator
+from daskml_scale.artifacts.bundle import Bundle, call
 from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
 from daskml_scale.artifacts.registry import Registry
 from daskml_scale.engine.worker import WorkerContext
@@ -144,9 +144,7 @@ class EvaluateStage(StageBase):
                 f"{self.name}: the matrix has features {list(matrix.columns)}, the model {bundle.name} was trained on "
                 f"{list(bundle.features)}; evaluate it on the matrix of its own features stage"
             )
-        estimator = worker.cache.get(
-            ("model", bundle.sha256), lambda: load_estimator(bundle.path, bundle.sha256, bundle.trusted)
-        )
+        estimator = worker.cache.get(("model", bundle.sha256), bundle.load)
         empty = Scored(bundle.name, np.asarray(bundle.classes), matrix.y)
         return score(
             lambda method: call(estimator, method, private(matrix.X), bundle.features),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from daskml_scale.artifacts.profile import spaced
 from daskml_scale.errors import PlanError, SpecError
 from daskml_scale.plan.units import Snapshot, row_ranges
 
@@ -41,7 +42,7 @@ def part_bytes(snapshot: Snapshot) -> int:
 
 def parts(url: str, where: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the wanted rows of each shard, in order: X of shape (rows, features), y of float64; none is empty."""
-    for start, stop in _ranges(url):
+    for start, stop in ranges(url):
         X, y = read_part(url, where, start, stop)
         if len(y):
             yield X, y
@@ -55,7 +56,7 @@ def classes(url: str, where: str | None) -> np.ndarray:
     PlanError
         When no row is wanted.
     """
-    found = [np.unique(read_part(url, where, start, stop, features=False)[1]) for start, stop in _ranges(url)]
+    found = [np.unique(read_part(url, where, start, stop, features=False)[1]) for start, stop in ranges(url)]
     values = np.unique(np.concatenate(found)) if found else np.empty(0)
     if not len(values):
         raise PlanError(
@@ -84,7 +85,17 @@ def fit(estimator: Any, url: str, where: str | None, passes: int) -> tuple[int, 
     return rows, columns_of(url)
 
 
-def _ranges(url: str) -> list[tuple[int, int]]:
+def sample(url: str, where: str | None, rows: int) -> np.ndarray:
+    """Return evenly spaced rows of what was learnt from, as many as a profile is made from."""
+    step, before, found = spaced(rows).step, 0, []
+    for X, _ in parts(url, where):
+        found.append(X[-before % step :: step])
+        before += len(X)
+    return np.concatenate(found)
+
+
+def ranges(url: str) -> list[tuple[int, int]]:
+    """Return the rows of each shard of a matrix."""
     from daskml_scale.storage import stores
 
     features = stores.open_group(url, "r")[FEATURES]

@@ -108,15 +108,16 @@ class Cube:
         import dask.array as da
         import xarray as xr
 
-        axes = {"new_axis": both.ndim, "chunks": (*both.chunks, output.shape)} if output.shape else {}
+        added = list(range(both.ndim, both.ndim + len(output.shape)))
+        axes = {"new_axis": added, "chunks": (*both.chunks, *((size,) for size in output.shape))} if added else {}
         values = da.map_blocks(_field, both, "values", dtype=output.dtype, **axes)
         status = da.map_blocks(_field, both, "status", dtype="uint8")
-        dims = (*self.cells.dims, output.dim)[: values.ndim]
+        dims = (*self.cells.dims, *output.small)
         attrs = output.variables("cell", 1, 1, 1)[output.name].attrs
         coords = {name: self.data.coords[name] for name in self.cells.dims if name in self.data.coords}
         found = {output.name: (dims, values, dict(attrs)), "status": (self.cells.dims, status, dict(STATUS_ATTRS))}
         result = xr.Dataset(found, coords=coords, attrs=dict(self.model.attrs))
-        return result.assign_coords({output.dim: list(output.columns)}) if output.columns else result
+        return result.assign_coords(output.small)
 
 
 def opened(data: Any) -> Any:

@@ -103,15 +103,15 @@ class Source:
         output = self.model.output
         found, keys, dim, blocks = self._blocks(max_bad)
         # One block gives values and status: the model runs once for both.
-        axes = {"new_axis": 1, "chunks": (*blocks.chunks, output.shape)} if output.shape else {}
+        added = list(range(1, 1 + len(output.shape)))
+        axes = {"new_axis": added, "chunks": (*blocks.chunks, *((size,) for size in output.shape))} if added else {}
         values = da.map_blocks(_field, blocks, "values", dtype=output.dtype, **axes)
         status = da.map_blocks(_field, blocks, "status", dtype="uint8")
         result: xr.Dataset = found.drop_vars([name for name in found.variables if name not in (*keys, dim)])
         variables = output.variables(dim, len(blocks), 1, 1)
-        result[output.name] = ((dim, output.dim)[: values.ndim], values, dict(variables[output.name].attrs))
+        result[output.name] = ((dim, *output.small), values, dict(variables[output.name].attrs))
         result["status"] = (dim, status, dict(variables["status"].attrs))
-        if output.columns:
-            result = result.assign_coords({output.dim: list(output.columns)})
+        result = result.assign_coords(output.small)
         return result.drop_attrs(deep=False).assign_attrs({"row_key": keys, "row_dim": dim, **self.model.attrs})
 
     def _blocks(self, max_bad: int) -> tuple[Any, list[str], str, Any]:

@@ -16,14 +16,17 @@ from daskml_scale.errors import PlanError, UsageError
 from daskml_scale.plan.units import Variable
 
 STATUS_ATTRS = {"flag_values": [0, 1, 2, 3], "flag_meanings": "missing ok bad_input model_error"}
-DECLARED = ("name", "dtype", "dim", "columns")
+DECLARED = ("name", "dtype", "dim", "columns", "codec")
 """Keys of a declared output."""
 FLOATS = ("float16", "float32", "float64")
+CODECS = ("lz4", "zstd", "none")
+OUTPUT = "output"
+"""Name of the dimension of several outputs."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a method writes per row.
+    """What a method writes per row: one value, several, or several for each of several outputs.
 
     Attributes
     ----------
@@ -32,11 +35,17 @@ class Output:
     dtype : str
         As stored.
     dim : str
-        Name of the second dimension: ``class``, ``output`` or ``component``.
+        Name of the last dimension: ``class``, ``output`` or ``component``.
     columns : tuple
-        Labels of the second dimension; empty where there is one value per row.
+        Labels of the last dimension; empty where there is one value per row.
     labels : tuple of str
         Of a predicted category, stored as codes; empty for numbers.
+    outer : tuple
+        Labels of the dimension ``output`` before the last; empty where there is one output.
+    classes : tuple of tuple
+        Class labels of each output, where they differ; beyond its own classes an output is missing.
+    codec : str
+        See ``storage.arrays.compressors``.
     """
 
     name: str
@@ -44,6 +53,9 @@ class Output:
     dim: str = "class"
     columns: tuple[Any, ...] = ()
     labels: tuple[str, ...] = ()
+    outer: tuple[Any, ...] = ()
+    classes: tuple[tuple[Any, ...], ...] = ()
+    codec: str = ""
 
     @classmethod
     def of(
@@ -60,7 +72,7 @@ class Output:
         dtype : str
             Of numbers.
         declared : mapping, optional
-            ``name``, ``dtype``, ``dim``, ``columns`` that the caller knows better.
+            ``name``, ``dtype``, ``dim``, ``columns`` that the caller knows better, and ``codec``.
 
         Raises
         ------
@@ -78,18 +90,36 @@ class Output:
         else:
             found = _READ.get(method, _function)(schema, dtype)
         if "columns" in declared:
-            found = replace(found, columns=tuple(declared["columns"]), labels=(), dtype=dtype)
+            found = replace(found, columns=tuple(declared["columns"]), labels=(), outer=(), classes=(), dtype=dtype)
         kind = str(declared.get("dtype", found.dtype))
         if "dtype" in declared and kind not in FLOATS:
             raise UsageError(f"an output of dtype {kind!r} cannot say that a value is missing; use {', '.join(FLOATS)}")
-        return replace(
-            found, name=str(declared.get("name", found.name)), dim=str(declared.get("dim", found.dim)), dtype=kind
-        )
+        name, dim = str(declared.get("name", found.name)), str(declared.get("dim", found.dim))
+        return replace(found, name=name, dim=dim, dtype=kind, codec=_codec(str(declared.get("codec", ""))))
+
+    @property
+    def small(self) -> dict[str, list[Any]]:
+        """Labels of the dimensions behind the row, in order: dimension -> labels."""
+        found = {OUTPUT: list(self.outer), self.dim: list(self.columns)}
+        return {dim: labels for dim, labels in found.items() if labels}
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
-        return (len(self.columns),) if self.columns else ()
+        return tuple(len(labels) for labels in self.small.values())
+
+    @property
+    def size(self) -> int:
+        """Values per row."""
+        return int(np.prod(self.shape))
+
+    @property
+    def expected(self) -> np.ndarray:
+        """Which values of a row there are: all, but beyond the classes of an output that has fewer; a bool array."""
+        found = np.ones(self.shape, dtype=bool)
+        for number, known in enumerate(self.classes):
+            found[number, len(known) :] = False
+        return found
 
     @property
     def missing(self) -> float:
@@ -99,12 +129,13 @@ class Output:
     @property
     def names(self) -> set[str]:
         """Names that the output takes in its dataset."""
-        return {self.name, "status", *({self.dim} if self.columns else ())}
+        return {self.name, "status", *self.small}
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return what a model gave in its stored form."""
         if not self.labels:
-            return values.astype(self.dtype, copy=False)
+            with np.errstate(over="ignore"):  # what is beyond the stored type is found as not finite
+                return values.astype(self.dtype, copy=False)
         known = np.asarray(self.labels)
         order = np.argsort(known)
         given = values.astype(str)
@@ -117,7 +148,7 @@ class Output:
     def variables(self, dim: str, rows: int, chunk: int, shard: int) -> dict[str, Variable]:
         """Return the variables to create, the status and the labels among them."""
         shards = None if shard == chunk else (shard,)
-        attrs = {}
+        attrs: dict[str, Any] = {"classes": [list(known) for known in self.classes]} if self.classes else {}
         if self.labels:
             codes = list(range(len(self.labels)))
             meanings = " ".join("_".join(label.split()) or "_" for label in self.labels)
@@ -126,20 +157,34 @@ class Output:
         found = {
             self.name: Variable(
                 self.dtype,
-                (dim, *(self.dim for _ in self.shape)),
+                (dim, *self.small),
                 (rows, *self.shape),
                 (chunk, *self.shape),
                 None if shards is None else (shard, *self.shape),
                 attrs,
                 fill,
+                self.codec,
             ),
             "status": Variable("uint8", (dim,), (rows,), (chunk,), shards, STATUS_ATTRS),
         }
-        if self.columns:
-            width, kind = len(self.columns), np.asarray(self.columns).dtype
+        for name, labels in self.small.items():
+            width, kind = len(labels), np.asarray(labels).dtype
             stored = "string" if kind.kind in "UO" else kind.name
-            found[self.dim] = Variable(stored, (self.dim,), (width,), (width,))
+            found[name] = Variable(stored, (name,), (width,), (width,))
         return found
+
+
+def _codec(text: str) -> str:
+    """Return a declared codec after checking it.
+
+    Raises
+    ------
+    UsageError
+    """
+    name, _, level = text.partition(":")
+    if text and (name not in CODECS or not (level.isdigit() or text == name) or not 0 <= int(level or 0) <= 9):
+        raise UsageError(f"codec {text!r} is not known; use lz4, zstd, zstd:9 (a level from 0 to 9) or none")
+    return "" if text == "lz4" else text
 
 
 def _shape(method: str, schema: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -161,12 +206,10 @@ def _predict(schema: Mapping[str, Any], dtype: str) -> Output:
     nested = any(isinstance(label, list) for label in classes)
     flat = [label for item in classes for label in item] if nested else list(classes)
     text = any(isinstance(label, str) for label in flat)
+    if text and shape:
+        return Output("prediction", "int32", OUTPUT, tuple(range(shape[0])), labels=tuple(sorted(set(map(str, flat)))))
     if shape:
-        if text:
-            raise PlanError(
-                "method: predict gives several columns of text, which cannot be stored; train one model each"
-            )
-        return Output("prediction", "float64" if flat else dtype, "output", tuple(range(shape[0])))
+        return Output("prediction", "float64" if flat else dtype, OUTPUT, tuple(range(shape[0])))
     if text:
         return Output("prediction", "int32", labels=tuple(map(str, flat)))
     return Output("prediction", "float64" if flat else dtype)
@@ -176,9 +219,13 @@ def _predict_proba(schema: Mapping[str, Any], dtype: str) -> Output:
     classes = schema.get("classes") or []
     if not classes:
         raise PlanError("method: predict_proba is of classifiers, this model has no classes; use predict")
-    if any(isinstance(label, list) for label in classes):
-        raise PlanError("method: predict_proba of a model with several outputs is not supported; train one model each")
-    return Output("probability", dtype, "class", tuple(classes))
+    if not any(isinstance(label, list) for label in classes):
+        return Output("probability", dtype, "class", tuple(classes))
+    each = tuple(tuple(labels) for labels in classes)
+    outer = tuple(range(len(each)))
+    if len(set(each)) == 1:
+        return Output("probability", dtype, "class", each[0], outer=outer)
+    return Output("probability", dtype, "class", tuple(range(max(map(len, each)))), outer=outer, classes=each)
 
 
 def _decision_function(schema: Mapping[str, Any], dtype: str) -> Output:

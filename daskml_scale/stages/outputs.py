@@ -100,8 +100,8 @@ class Layout:
     def template(self, output: Output, attrs: Mapping[str, Any]) -> Template:
         """Return the dataset to create."""
         variables = {**output.variables(self.table.dim, self.table.rows, self.chunk, self.shard), **self.copied}
-        small = {output.dim: list(output.columns)} if output.columns else {}
-        return Template(self.table.dim, self.table.rows, variables, {"row_key": list(self.copied), **attrs}, small)
+        row_key = {"row_key": list(self.copied), **attrs}
+        return Template(self.table.dim, self.table.rows, variables, row_key, output.small)
 
 
 def bad_counts(status: np.ndarray, reasons: Sequence[Any]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ the stage. The model's hash is part of every fingerprint: another model predicts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from daskml_scale.artifacts.bundle import Bundle, load_model
 from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
@@ -21,16 +23,21 @@ from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit, row_key
 from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.storage import files, stores
+from daskml_scale.storage.tables import read_columns
 
 from .base import Input, Ref, StageBase, StageResult
 from .features.planner import CODE as FEATURES_CODE
 from .features.planner import Ready, RecipePlanner, require
+from .features.transformer import RowTransformer
 from .functions import Sent, code_digest
-from .isolate import GIVE_UP
+from .isolate import GIVE_UP, NOT_A_ROWS_FAULT
 from .matrix import FEATURES
 from .model_output import Output
+from .optimise import ROWS, Pruned, told
 from .outputs import Layout, bad_counts, concluded
 from .scoring import Job, MatrixRows, Model, without_target
+from .trial import TRIAL, faster, fewer_columns, trial
+from .watch import SEEN, Watch, added
 
 CODE = "predict-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -64,6 +71,14 @@ class PredictStage(StageBase):
         Types that the model file may hold beyond scikit-learn's.
     expected : mapping, optional
         The recipe that the model will have, for plans before it is trained.
+    watched : bool
+        Count features and predictions in the bins of training, for ``monitor``.
+    slices : tuple of str
+        Columns of the table: count for each of their values too.
+    resources : mapping, optional
+        Dask resources that each task needs.
+    optimise : tuple of str
+        Of ``optimise.WAYS``: tried on real rows by a unit of their own, before all others.
     """
 
     input: str
@@ -77,6 +92,10 @@ class PredictStage(StageBase):
     on_error: str = "quarantine"
     trusted: tuple[str, ...] = ()
     expected: Mapping[str, Any] | None = None
+    watched: bool = False
+    slices: tuple[str, ...] = ()
+    resources: Mapping[str, float] | None = None
+    optimise: tuple[str, ...] = ()
     kind: str = "predict"
 
     def reads(self) -> Mapping[str, Ref]:
@@ -93,6 +112,7 @@ class PredictStage(StageBase):
         bundle = Bundle(self.bundle, read_manifest(self.bundle), self.trusted)
         output = Output.of("" if self.function else self.method, bundle.schema, self.matrix.dtype, self.output)
         model, layout = Model(bundle, self.method, output, self.function), Layout.of(table, self.matrix, output)
+        self._check_watched(table, bundle)
         if bundle.recipe is None:
             return self._checked(self._rows(layout, model, records))
         planner = self._planner(table, bundle.recipe, inputs)
@@ -102,6 +122,18 @@ class PredictStage(StageBase):
             grid = f"{scan.grid}, then {layout.grid}"
             return replace(scan, later=len(layout.ranges), grid=grid, template=template)
         return self._checked(after(scan, self._recipe_rows(layout, model, planner, records)))
+
+    def _check_watched(self, table: Snapshot, bundle: Bundle) -> None:
+        if not self.watched:
+            return
+        if bundle.profile is None:
+            raise PlanError(
+                f"{self.name}: {self.bundle} does not say what it was trained on, so nothing can be compared with it; "
+                "train it by a train stage, or save it with reference="
+            )
+        for name in self.slices:
+            if name not in table.variables:
+                raise PlanError(f"{self.name}: {self.input} has no column {name!r} to slice by")
 
     def _planner(self, table: Snapshot, recipe: Mapping[str, Any], inputs: Mapping[str, Input]) -> RecipePlanner:
         """Return the recipe's planner; the target is not read, new rows need not have one."""
@@ -143,7 +175,56 @@ class PredictStage(StageBase):
             for start, stop in layout.ranges
         ]
         job = Job(model, ready.transformer, also)
-        return self._select(units, layout, job, ready.need(layout.ranges, 8), records)
+        return self._optimised(units, layout, job, ready.need(layout.ranges, 8), records)
+
+    def _optimised(
+        self,
+        units: Sequence[tuple[Unit, str]],
+        layout: Layout,
+        job: Job,
+        need: RowNeed | None,
+        records: Mapping[str, Record],
+    ) -> Plan:
+        """Return the plan of all rows; before it, that of the unit that tries the faster ways on some."""
+        if not self.optimise or not units:
+            return self._select(units, layout, job, need, records)
+        start, stop, halo = units[0][0].payload
+        one = Unit(TRIAL, (start, min(stop, start + ROWS), halo))
+        parts = Parts(
+            code=f"{CODE}, {FEATURES_CODE}",
+            model=digest(job.model.bundle.sha256),
+            parameters=digest(self._asked(), self.optimise),
+        )
+        first = select(
+            [(one, units[0][1])], parts, records, shared=job, grid=f"a trial, then {layout.grid}", need=need,
+            memory=need.total if need else 0,
+        )  # fmt: skip
+        if first.units:
+            return replace(first, later=len(units), template=layout.template(job.model.output, job.model.attrs))
+        return after(first, self._select(units, layout, self._faster(job, records[TRIAL].result), need, records))
+
+    def _faster(self, job: Job, found: Sequence[Mapping[str, Any]]) -> Job:
+        """Return the job in the ways that a trial found to be the same."""
+        job = replace(job, model=faster(job.model, found, self.out))
+        if not fewer_columns(found) or not isinstance(job.source, RowTransformer):
+            return job
+        return replace(job, source=Pruned.of(job.source, job.model.bundle.schema["uses"]))
+
+    def _asked(self) -> str:
+        """Return the digest of what is asked of the model."""
+        function = [] if self.function is None else [code_digest(self.function.function).hex()]
+        return digest(self.method, *function)
+
+    def _trial(self, unit: Unit, job: Job, worker: WorkerContext) -> list[dict[str, Any]]:
+        """Try the faster ways on the first rows."""
+        start, stop, halo = unit.payload
+        bundle, source = job.model.bundle, job.source
+        fewer: Callable[[], np.ndarray] | str = "a matrix is read in whole rows"
+        if isinstance(source, RowTransformer) and "uses" in bundle.schema:
+            less = Pruned.of(source, bundle.schema["uses"])
+            fewer = lambda: less.matrix(start, stop, halo, worker.cache, str(bundle.schema["dtype"]))  # noqa: E731
+        X = job.matrix(start, stop, halo, worker.cache)
+        return trial(self.optimise, job.model, X, self.out, worker, fewer)
 
     def _rows(self, layout: Layout, model: Model, records: Mapping[str, Record]) -> Plan:
         """Return the plan over a feature matrix, for a bundle without a recipe."""
@@ -158,7 +239,7 @@ class PredictStage(StageBase):
         ]
         job = Job(model, MatrixRows(self.input, model.bundle.features), also)
         need = RowNeed(layout.shard, [Share("reading", FEATURES, layout.shard * 16 * width)])
-        return self._select(units, layout, job, need, records)
+        return self._optimised(units, layout, job, need, records)
 
     @staticmethod
     def _unit(start: int, stop: int, layout: Layout, halo: Any = ()) -> Unit:
@@ -170,7 +251,7 @@ class PredictStage(StageBase):
     ) -> Plan:  # fmt: skip
         output = job.model.output
         if need is not None:
-            written = Share("writing", output.name, layout.shard * 16 * (1 + len(output.columns)))
+            written = Share("writing", output.name, layout.shard * 16 * (1 + output.size))
             model = Share("holding", "the model", job.model.nbytes)
             need = replace(need, shares=(*need.shares, written), fixed=(*need.fixed, model))
         return select(
@@ -179,7 +260,9 @@ class PredictStage(StageBase):
                 code=f"{CODE}, {FEATURES_CODE}",
                 model=digest(job.model.bundle.sha256, job.model.recipe_hash),
                 parameters=digest(
-                    self.method, *([] if self.function is None else [code_digest(self.function.function).hex()])
+                    self._asked(),
+                    *([[*self.slices], job.model.bundle.profile] if self.watched else []),
+                    *([job.model.exported, isinstance(job.source, Pruned)] if self.optimise else []),
                 ),
                 schema=layout.schema(output),
             ),
@@ -202,17 +285,48 @@ class PredictStage(StageBase):
         job = worker.shared
         if job is None:
             raise PlanError(f"{self.name}: {self.bundle} does not exist; train the model first, or check the path")
+        if unit.key == TRIAL:
+            return self._trial(unit, job, worker)
         if not unit.key.startswith("rows/"):
             return job.scan_unit(unit, worker.cache)
         start, stop, halo = unit.payload
         limit = 0 if self.on_error == "raise" else max(self.max_bad, GIVE_UP)
-        values, status, bad = job.values(start, stop, halo, worker, limit)
-        arrays = {job.model.output.name: values, "status": status}
-        arrays.update({name: stores.read_raw(self.input, name, start, stop)[0] for name in job.copied})
-        found = bad_counts(status, bad.first(start)) if bad.status else None
-        return Written(stores.write_region(self.out, start, arrays), rows=stop - start, result=found)
+        ready, copied = worker.read(unit, lambda unit: self._read(unit, job, worker))
+        watch = self._watch(job.model, start, stop)
+        values, status, bad = job.values(start, stop, halo, worker, limit, watch, ready)
+        arrays = {job.model.output.name: values, "status": status, **copied}
+        found = bad_counts(status, bad.first(start)) if bad.status or watch else None
+        if watch is not None and found is not None:
+            found[SEEN] = watch.result(values)
+        rows = stop - start
+        return worker.write(lambda: Written(stores.write_region(self.out, start, arrays), rows=rows, result=found))
+
+    def _read(self, unit: Unit, job: Job, worker: WorkerContext) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+        """Return the features of a unit and its key columns as stored; no features where a row is to blame."""
+        start, stop, halo = unit.payload
+        copied = {name: stores.read_raw(self.input, name, start, stop)[0] for name in job.copied}
+        try:
+            return job.matrix(start, stop, halo, worker.cache), copied
+        except NOT_A_ROWS_FAULT:
+            raise
+        except Exception:
+            return None, copied  # found row by row, where bad rows are counted
+
+    def _watch(self, model: Model, start: int, stop: int) -> Watch | None:
+        """Return what counts the rows of a unit, if they are to be counted."""
+        profile = model.bundle.profile
+        if not self.watched or profile is None:
+            return None
+        return Watch(profile, self.method, read_columns(self.input, self.slices, start, stop))
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         units = [record for key, record in sorted(records.items()) if key.startswith("rows/")]
         rows = sum(record.rows for record in units)
-        return concluded(self.name, self.method, rows, [record.result for record in units], self.max_bad)
+        if self.watched:
+            stores.put_json(self.out, SEEN, added(record.result[SEEN] for record in units if record.result))
+        result = concluded(self.name, self.method, rows, [record.result for record in units], self.max_bad)
+        if TRIAL not in records:
+            return result
+        found = records[TRIAL].result
+        warnings = (*result.warnings, *told(self.name, found))
+        return replace(result, result={**result.result, "optimised": found}, warnings=warnings)

@@ -8,7 +8,7 @@ coordinates are copied. A window needs the cells around a block: a changed chunk
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -20,18 +20,22 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.grids import Grid, Read, common_grid, grid_units
 from daskml_scale.plan.memory import Need
-from daskml_scale.plan.records import Record, Written, digest, select
+from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Template, Unit, Variable
 from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
-from .cubes import Cells, decoded
+from .cubes import Cells, decoded, floats
 from .features.planner import require
 from .functions import Sent, code_digest
 from .isolate import GIVE_UP, BadRows
 from .model_output import STATUS_ATTRS, Output
+from .optimise import ROWS, told
 from .outputs import bad_counts, concluded
+from .patches import Patches
+from .predict_patches import predict_patches
 from .scoring import Model
+from .trial import TRIAL, faster, fewer_columns, trial
 
 CODE = "predict-cube-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -56,6 +60,10 @@ class CubeStage(StageBase):
         As of ``PredictStage``.
     dtype : str
         Of numbers in the output.
+    patches : Patches, optional
+        For a model that takes patches in place of rows.
+    resources, optimise :
+        As of ``PredictStage``.
     """
 
     input: str
@@ -69,7 +77,15 @@ class CubeStage(StageBase):
     max_bad: int = 0
     on_error: str = "quarantine"
     trusted: tuple[str, ...] = ()
+    patches: Patches | None = None
+    resources: Mapping[str, float] | None = None
+    optimise: tuple[str, ...] = ()
     kind: str = "predict"
+
+    @property
+    def around(self) -> Mapping[str, int]:
+        """Cells to either side of a block that are read too."""
+        return self.cells.window if self.patches is None else self.patches.halo
 
     def reads(self) -> Mapping[str, Ref]:
         return {"input": Ref("dataset", self.input), "bundle": Ref("file", files.join(self.bundle, MANIFEST))}
@@ -80,37 +96,89 @@ class CubeStage(StageBase):
             raise PlanError(f"{self.name}: {self.bundle} does not exist; train the model first, or check the path")
         bundle = Bundle(self.bundle, read_manifest(self.bundle), self.trusted)
         output = Output.of("" if self.function else self.method, bundle.schema, self.dtype, self.output)
+        if self.patches is not None and output.small:
+            raise PlanError(f"{self.name}: a model of patches gives one value per cell; it gives {output.small}")
         model = Model(bundle, self.method, output, self.function)
         variables, copied = self._variables(cube, output), self._copied(cube, output)
         grid = common_grid({name: variables[name] for name in (output.name, "status")})
-        around = {dim: (size, size) for dim, size in self.cells.window.items()}
-        reads = [Read(cube, (name,), around) for name, _ in self.cells.inputs]
-        # The matrix, its float64 copy and what the model makes of it, for each value that is read.
-        factor = 24.0 * max(1, self.cells.width // len(self.cells.inputs))
-        need = Need(grid, reads, {name: variables[name] for name in (output.name, "status")}, factor, model.nbytes)
+        template = self._template(cube, variables | copied, output, model)
+        written = {name: variables[name] for name in (output.name, "status")}
+        first, cells = self._first(cube, model, grid, records), self.cells
+        if first is not None:
+            if first.units:
+                return replace(first, later=len(grid) + len(copied), template=template)
+            found = records[TRIAL].result
+            model = faster(model, found, self.out)
+            cells = cells.keeping(bundle.schema["uses"]) if fewer_columns(found) else cells
+        need = Need(grid, self._reads(cube, cells), written, self._factor, model.nbytes)
         plan = select(
             chain(
-                grid_units(grid, reads, BLOCK, made_by=digest(self.cells, self.decoding)), self._copies(cube, copied)
+                grid_units(grid, self._reads(cube, cells), BLOCK, made_by=self._made_by(cells)),
+                self._copies(cube, copied),
             ),
             Parts(
                 code=CODE,
-                model=digest(bundle.sha256, ""),
-                parameters=digest(
-                    self.method, *([] if self.function is None else [code_digest(self.function.function).hex()])
-                ),
+                model=digest(bundle.sha256, "", *([model.exported] if model.exported else [])),
+                parameters=self._asked(),
                 schema=digest(output, [(name, v.dims, v.chunks, v.shards) for name, v in sorted(variables.items())]),
             ),
             records,
-            shared=(model, grid),
-            template=self._template(cube, variables | copied, output, model),
+            shared=(model, grid, cells),
+            template=template,
             grid=str(grid),
             memory=need.total,
             need=need,
-            rows=int(np.prod(grid.shape)) // max(1, len(output.columns)),
+            rows=int(np.prod(grid.shape)) // output.size,
         )
         if plan.units:
             load_model(self.bundle, trusted=self.trusted)  # refuse an altered or untrusted file before any unit runs
-        return plan
+        return plan if first is None else after(first, plan)
+
+    @property
+    def _factor(self) -> float:
+        """Bytes per byte that is read: the matrix, its float64 copy and what the model makes of it."""
+        return 24.0 * max(1, self.cells.width // len(self.cells.inputs))
+
+    def _reads(self, cube: Snapshot, cells: Cells) -> list[Read]:
+        around = {dim: (size, size) for dim, size in self.around.items()}
+        return [Read(cube, (name,), around) for name, _ in cells.inputs]
+
+    def _asked(self) -> str:
+        """Return the digest of what is asked of the model."""
+        function = [] if self.function is None else [code_digest(self.function.function).hex()]
+        return digest(self.method, *function)
+
+    def _first(self, cube: Snapshot, model: Model, grid: Grid, records: Mapping[str, Record]) -> Plan | None:
+        """Return the plan of the unit that tries faster ways on the first block; ``None`` where none is wanted."""
+        if not self.optimise or not len(grid):
+            return None
+        load_model(self.bundle, trusted=self.trusted)
+        reads = self._reads(cube, self.cells)
+        unit, read = next(iter(grid_units(grid, reads, BLOCK, made_by=self._made_by(self.cells))))
+        parts = Parts(code=CODE, model=digest(model.bundle.sha256), parameters=digest(self._asked(), self.optimise))
+        need = Need(grid, reads, {}, self._factor, model.nbytes)
+        return select(
+            [(Unit(TRIAL, unit.payload), read)], parts, records, shared=(model, grid, self.cells),
+            grid=f"a trial, then {grid}", memory=need.total, need=need,
+        )  # fmt: skip
+
+    def _try(self, unit: Unit, worker: WorkerContext) -> list[dict[str, Any]]:
+        """Try the faster ways on cells of the first block."""
+        model, grid, cells = worker.shared
+        region = grid.region(unit.payload)[: len(cells.dims)]
+        shape, dtype = tuple(stop - start for start, stop in region), str(model.bundle.schema["dtype"])
+        X = cells.matrix(self._blocks(cells, grid, region), shape, dtype)
+        some = np.flatnonzero(np.isfinite(X).all(axis=1))[:ROWS]
+        used = model.bundle.schema.get("uses")
+        less = cells.keeping(used) if used is not None else cells
+
+        def fewer() -> np.ndarray:
+            return np.asarray(less.matrix(self._blocks(less, grid, region), shape, dtype)[some])
+
+        return trial(self.optimise, model, X[some], self.out, worker, fewer)
+
+    def _made_by(self, cells: Cells) -> str:
+        return digest(cells, self.decoding, *([] if self.patches is None else [self.patches]))
 
     def _reference(self, cube: Snapshot) -> Variable:
         """Return the input whose grid the output follows."""
@@ -126,11 +194,11 @@ class CubeStage(StageBase):
                 f"{min(taken)!r} is a variable of these predictions and a dimension of {self.input}; rename one"
             )
         found = output.variables("cell", 1, 1, 1)
-        shards = None if like.shards is None else like.shards
+        shards = like.shards
         main = found[output.name]
         found[output.name] = Variable(
             main.dtype, (*like.dims, *main.dims[1:]), (*like.shape, *wide), (*like.chunks, *wide),
-            None if shards is None else (*shards, *wide), main.attrs, main.fill,
+            None if shards is None else (*shards, *wide), main.attrs, main.fill, main.codec,
         )  # fmt: skip
         found["status"] = Variable("uint8", like.dims, like.shape, like.chunks, shards, STATUS_ATTRS)
         return found
@@ -149,62 +217,83 @@ class CubeStage(StageBase):
             yield Unit(f"{COPY}/{name}", name), digest(cube.ids.get(name, ()))
 
     def _template(self, cube: Snapshot, variables: Mapping[str, Variable], output: Output, model: Model) -> Template:
-        small = {output.dim: list(output.columns)} if output.columns else {}
         first = self.cells.dims[0]
         rows = dict(zip(self.cells.dims, self._reference(cube).shape, strict=True))[first]
-        return Template(first, rows, dict(variables), model.attrs, small)
+        return Template(first, rows, dict(variables), model.attrs, output.small)
 
-    def kernel(self, unit: Unit, worker: WorkerContext) -> Written:
+    def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
         if unit.key.startswith(f"{COPY}/"):
             name = unit.payload
             values = stores.read_region(self.input, name, [(0, stores.schema(self.input, name).shape[0])])
             return Written(stores.write_region(self.out, 0, {name: values}), rows=0)
-        model, grid = worker.shared
-        region = grid.region(unit.payload)[: len(self.cells.dims)]
+        if unit.key == TRIAL:
+            return self._try(unit, worker)
+        model, grid, cells = worker.shared
+        region = grid.region(unit.payload)[: len(cells.dims)]
         shape = tuple(stop - start for start, stop in region)
-        X = self.cells.matrix(self._blocks(grid, region), shape, str(model.bundle.schema["dtype"]))
+        blocks = worker.read(unit, lambda unit: self._read(unit, cells, grid))
         limit = 0 if self.on_error == "raise" else max(self.max_bad, GIVE_UP)
-        values, status, bad = predict_cells(model, X, worker, limit)
+        dtype = str(model.bundle.schema["dtype"])
+        if self.patches is not None:
+            wide = [size + 2 * self.around.get(dim, 0) for dim, size in zip(cells.dims, shape, strict=True)]
+            whole = [np.broadcast_to(cells.spread(place, block), wide) for place, block in enumerate(blocks)]
+            values, status, bad = predict_patches(model, self.patches, whole, shape, worker, limit)
+        else:
+            X = cells.matrix(blocks, shape, dtype)
+            values, status, bad = predict_cells(model, X, worker, limit, cells.read_columns)
         arrays = {
             model.output.name: values.reshape(*shape, *model.output.shape),
             "status": status.reshape(shape),
         }
         start = [first for first, _ in region]
-        reasons = [(self.cells.place(start, shape, row), code, text) for row, code, text in bad.first(0)]
+        reasons = [(cells.place(start, shape, row), code, text) for row, code, text in bad.first(0)]
         found = bad_counts(status, reasons) if bad.status else None
-        return Written(stores.write_region(self.out, start, arrays), rows=len(X), result=found)
+        rows = int(np.prod(shape))
+        return worker.write(lambda: Written(stores.write_region(self.out, start, arrays), rows=rows, result=found))
 
-    def _blocks(self, grid: Grid, region: Any) -> list[np.ndarray]:
+    def _read(self, unit: Unit, cells: Cells, grid: Grid) -> list[np.ndarray]:
+        if unit.key.startswith(f"{COPY}/"):
+            return []  # read by its own unit
+        return self._blocks(cells, grid, grid.region(unit.payload)[: len(cells.dims)])
+
+    def _blocks(self, cells: Cells, grid: Grid, region: Any) -> list[np.ndarray]:
         """Return the values of each input around a block; NaN beyond the edge of the cube."""
-        span = dict(zip(self.cells.dims, region, strict=True))
+        span = dict(zip(cells.dims, region, strict=True))
         sizes = dict(zip(grid.dims, grid.shape, strict=True))
         found = []
-        for name, dims in self.cells.inputs:
+        for name, dims in cells.inputs:
             part, pad = [], []
             for dim in dims:
-                around, (start, stop) = self.cells.window.get(dim, 0), span[dim]
+                around, (start, stop) = self.around.get(dim, 0), span[dim]
                 first, last = max(0, start - around), min(sizes[dim], stop + around)
                 part.append((first, last))
                 pad.append((first - (start - around), stop + around - last))
             values = decoded(stores.read_region(self.input, name, part), self.decoding.get(name, {}))
-            found.append(np.pad(_floats(values), pad, constant_values=np.nan) if any(map(any, pad)) else values)
+            found.append(self._padded(values, pad) if any(map(any, pad)) else values)
         return found
+
+    def _padded(self, values: np.ndarray, pad: list[tuple[int, int]]) -> np.ndarray:
+        """Return values with cells beyond the edge: missing, or for patches those of the edge."""
+        if self.patches is not None:
+            return np.pad(values, pad, mode="edge")
+        return np.pad(floats(values), pad, constant_values=np.nan)
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         blocks = [record for key, record in sorted(records.items()) if key.startswith(f"{BLOCK}/")]
         cells = sum(record.rows for record in blocks)
-        return concluded(self.name, self.method, cells, [record.result for record in blocks], self.max_bad, "cell")
-
-
-def _floats(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype.kind == "f" else values.astype("float64")
+        result = concluded(self.name, self.method, cells, [record.result for record in blocks], self.max_bad, "cell")
+        if TRIAL not in records:
+            return result
+        found = records[TRIAL].result
+        warnings = (*result.warnings, *told(self.name, found))
+        return replace(result, result={**result.result, "optimised": found}, warnings=warnings)
 
 
 def predict_cells(
-    model: Model, X: np.ndarray, worker: WorkerContext, limit: int
+    model: Model, X: np.ndarray, worker: WorkerContext, limit: int, columns: Any = slice(None)
 ) -> tuple[np.ndarray, np.ndarray, BadRows]:
-    """Predict rows of cells; those of which everything is missing stay missing. See ``Model.values``."""
-    present = np.flatnonzero(~np.isnan(X).all(axis=1))
+    """Predict rows of cells; those of which all ``columns`` are missing stay missing. See ``Model.values``."""
+    present = np.flatnonzero(~np.isnan(X[:, columns]).all(axis=1))
     if len(present) == len(X):
         return model.values(lambda start, stop: X[start:stop], len(X), worker, limit)
     some = X[present]

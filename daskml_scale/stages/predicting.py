@@ -6,12 +6,13 @@ counterparts. Nothing here computes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskml_scale.artifacts.bundle import Bundle, load_model
+from daskml_scale.artifacts.bundle import Bundle, load_model, save_model
 from daskml_scale.engine.client import current_client
 from daskml_scale.errors import UsageError
 from daskml_scale.spec.workflow import MatrixOut
@@ -20,6 +21,9 @@ from daskml_scale.storage import files, stores
 from .claim import claim
 from .functions import Sent
 from .model_output import METHODS, Output
+from .monitor import compare, limits_of
+from .optimise import WAYS
+from .patches import Patches
 from .scoring import Model
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ def asked_of(
 
 
 def predict(
-    model: Bundle | str | os.PathLike[str],
+    model: Any,
     data: Any,
     out: str | os.PathLike[str] | None = None,
     *,
@@ -58,16 +62,22 @@ def predict(
     tables: Mapping[str, Any] | None = None,
     inputs: Sequence[str] | None = None,
     window: Mapping[str, int] | None = None,
+    patch: Mapping[str, int] | None = None,
+    halo: Mapping[str, int] | None = None,
     on_error: str = "quarantine",
     max_bad: int = 0,
+    monitor: bool | Mapping[str, Any] = False,
+    optimise: str | Sequence[str] = (),
+    resources: Mapping[str, float] | None = None,
     client: Any | None = None,
 ) -> xr.Dataset:
     """Predict every row of a raw table, or every cell of N-dimensional variables, with a saved model.
 
     Parameters
     ----------
-    model : Bundle or str
-        A bundle, or its folder.
+    model : Bundle, str or fitted model
+        A bundle, or its folder. A fitted model is saved as a bundle beside ``out`` (of a lazy result: in the
+        temporary folder of this machine, where workers elsewhere do not find it).
     data : xarray.Dataset or str
         The raw table of the model's recipe. For a model saved without one: a feature matrix, or variables
         over any dimensions, such as (time, lat, lon), each a feature.
@@ -79,7 +89,7 @@ def predict(
         and a matrix of shape (rows, features) that returns one value, or one list of values, per row.
     schema : mapping, optional
         What the output is, where the bundle does not tell: ``columns`` (labels of several values per row),
-        ``dim`` (their dimension), ``name``, ``dtype``.
+        ``dim`` (their dimension), ``name``, ``dtype``; and ``codec``, how values are compressed: ``zstd``, ``zstd:9``.
     tables : mapping of name to Dataset or URL, optional
         The tables of the recipe's joins.
     inputs : sequence of str, optional
@@ -87,11 +97,24 @@ def predict(
         have fewer dimensions than others. A cell of which all inputs are missing stays missing.
     window : mapping of dimension to int, optional
         The features of a cell are those of its neighbours too, so many to either side.
+    patch : mapping of dimension to int, optional
+        The model takes patches of so many cells, an array of shape (patches, variables, *patch), and gives one value
+        per cell: (patches, *patch).
+    halo : mapping of dimension to int, optional
+        Cells around a patch that the model sees too, and does not predict.
     on_error : str
         ``quarantine``: rows that fail are missing in the result and ``status`` says why; ``raise``: the
         first row that fails is an error, and nothing of its chunk is written.
     max_bad : int
         Rows that may fail. In a lazy result this holds for each chunk.
+    monitor : bool or mapping
+        Compare the rows with those of training in the same pass: ``dms.drift(out)`` returns it. A mapping names
+        ``slices`` (columns) and limits, as the stage of that name: ``{"psi": {"warn": 0.25, "fail": 1}}``.
+    optimise : str or sequence of str
+        ``onnx`` (run scikit-learn's estimators by onnxruntime), ``columns`` (do not read what the model ignores):
+        tried on real rows first, and used where predictions are the same.
+    resources : mapping, optional
+        Dask resources that each task needs: ``{"GPU": 1}``.
     client : distributed.Client, optional
         The default client if there is one, else this process.
 
@@ -107,28 +130,66 @@ def predict(
         When more than ``max_bad`` rows failed; the others are written.
     UntrustedError
         When the model file is altered, or holds types that are not trusted.
+    DriftError
+        When ``monitor`` finds what its limits do not allow; the predictions are written.
     """
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r} is not known; use {' or '.join(ON_ERROR)}")
     if on_error == "raise" and max_bad:
         raise UsageError(f"on_error='raise' and max_bad={max_bad} contradict each other; leave one away")
-    bundle = model if isinstance(model, Bundle) else load_model(model)
+    bundle = bundle_of(model, url := _target(out))
+    ways = (optimise,) if isinstance(optimise, str) else tuple(optimise)
+    _check_options(url, ways, monitor, resources)
     asked = asked_of(bundle, method, schema, MatrixOut().dtype)
     options = {"method": asked.method, "function": asked.function, "output": schema, "max_bad": max_bad,
-               "on_error": on_error, "trusted": bundle.trusted}  # fmt: skip
-    url = _target(out)
+               "on_error": on_error, "trusted": bundle.trusted, "optimise": ways, "resources": resources}  # fmt: skip
     if bundle.recipe is None:
         from .lazy_cube import is_cube, opened
 
         data = opened(data)
         if is_cube(asked, data, inputs):
-            return _of_cells(asked, data, url, inputs, window, options, client)
-    if inputs is not None or window is not None:
+            if monitor:
+                raise UsageError("monitor= is for tables and feature matrices, not for cells; leave it away")
+            return _of_cells(asked, data, url, inputs, window, patch, halo, options, client)
+    if any(option is not None for option in (inputs, window, patch, halo)):
         raise UsageError(
-            f"inputs= and window= are for variables of a dataset; the features of {bundle.name} are made by its recipe "
-            "or lie in a feature matrix: leave them away"
+            "inputs=, window=, patch= and halo= are for variables of a dataset; the features of "
+            f"{bundle.name} are made by its recipe or lie in a feature matrix: leave them away"
         )
-    return _of_rows(asked, data, url, tables, options, client)
+    if not monitor:
+        return _of_rows(asked, data, url, tables, options, client)
+    limits, slices = limits_of({} if monitor is True else monitor)
+    found = _of_rows(asked, data, url, tables, {**options, "watched": True, "slices": slices}, client)
+    compare(url, bundle, asked.method, limits)
+    return found
+
+
+def _check_options(url: str, ways: Sequence[str], monitor: Any, resources: Any) -> None:
+    """Refuse what is not known, or needs a stage where there is none."""
+    for way in ways:
+        if way not in WAYS:
+            raise UsageError(f"optimise={way!r} is not known; use {', '.join(WAYS)}")
+    if not url and (ways or monitor or resources):
+        raise UsageError("optimise=, monitor= and resources= are for predictions that are written: give out=")
+
+
+def bundle_of(model: Any, url: str) -> Bundle:
+    """Return a bundle, opened from its folder, or made of a fitted model."""
+    if isinstance(model, Bundle):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return load_model(model)
+    if url:
+        return save_model(model, stores.beside(url, "model"))
+    import getpass
+    import tempfile
+
+    from daskml_scale.artifacts.packing import pack
+
+    name = hashlib.sha256(pack(model).data).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir(), f"daskml-scale-models-{getpass.getuser()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return save_model(model, folder / name)
 
 
 def _target(out: str | os.PathLike[str] | None) -> str:
@@ -162,6 +223,8 @@ def _of_rows(
     with claim(url, "predict", source.reads):
         if source.stored:
             source.run(stage, client)
+        elif options.get("watched") or options["optimise"]:
+            raise UsageError("monitor= and optimise= are for tables in a store; write this one first")
         else:
             rows = 0 if source.bound is None else source.bound.planner.rows.rows
             with noted(Path(url).stem, "predict", 1, rows):  # in one go
@@ -175,6 +238,8 @@ def _of_cells(
     url: str,
     inputs: Sequence[str] | None,
     window: Mapping[str, int] | None,
+    patch: Mapping[str, int] | None,
+    halo: Mapping[str, int] | None,
     options: dict[str, Any],
     client: Any | None,
 ) -> xr.Dataset:
@@ -183,8 +248,13 @@ def _of_cells(
     from .predict_cube import CubeStage
     from .run import run_stage
 
+    if patch is not None and window is not None:
+        raise UsageError("window= is for a model of rows, patch= for one of patches; leave one of them away")
     cube = Cube.of(asked, data, inputs, window)
+    patches = None if patch is None else Patches.of(cube.cells.dims, patch, halo)
     if not url:
+        if patches is not None:
+            raise UsageError("patches are predicted into a store: give out=")
         return cube.lazy(options["max_bad"])
     if not cube.url:
         raise UsageError(
@@ -198,6 +268,7 @@ def _of_cells(
         bundle=asked.bundle.path,
         cells=cube.cells,
         decoding=cube.decoding(),
+        patches=patches,
         **options,
     )
     here = any(files.is_memory(place) for place in (cube.url, stage.ledger, asked.bundle.path))

@@ -18,6 +18,7 @@ from daskml_scale.spec.workflow import (
     FeaturesSpec,
     IngestSpec,
     MapSpec,
+    MonitorSpec,
     PredictSpec,
     RechunkSpec,
     RegisterSpec,
@@ -184,6 +185,7 @@ class Builder:
             where=spec.where,
             seed=self.workflow.seed,
             passes=spec.partial_fit.passes if spec.partial_fit else 0,
+            checkpoint_every=spec.distributed.checkpoint_every if spec.distributed else 0,
             trusted=self.trusted(name),
         )
 
@@ -242,6 +244,29 @@ class Builder:
             on_error=spec.on_error,
             trusted=self.trusted(spec.model),
             expected=None if features is None else _recipe(features),
+            resources=spec.resources or None,
+            optimise=tuple(spec.optimise),
+            watched=bool(watching := self._monitors(name)),
+            slices=tuple(dict.fromkeys(column for monitor in watching for column in monitor.slices)),
+        )
+
+    def _monitors(self, predictions: str) -> list[MonitorSpec]:
+        """Return the monitor stages that look at a predict stage."""
+        found = [spec for spec in self.workflow.stages.values() if isinstance(spec, MonitorSpec)]
+        return [spec for spec in found if spec.predictions == predictions]
+
+    def _monitor(self, name: str, spec: MonitorSpec) -> Stage:
+        from .monitor import MonitorStage, from_spec
+
+        predictions = self.workflow.stages[spec.predictions]
+        assert isinstance(predictions, PredictSpec)
+        return MonitorStage(
+            name,
+            self.ledger(name),
+            predictions=self.dataset(spec.predictions),
+            bundle=self.model(predictions.model),
+            method=predictions.method.rpartition(":")[2],
+            limits=from_spec(spec),
         )
 
     def _predict_cells(self, name: str, spec: PredictSpec, function: Sent | None) -> Stage:
@@ -323,6 +348,7 @@ _KINDS: dict[type[StageSpec], Callable[[Builder, str, Any], Stage]] = {
     EvaluateSpec: Builder._evaluate,
     RegisterSpec: Builder._register,
     PredictSpec: Builder._predict,
+    MonitorSpec: Builder._monitor,
     MapSpec: Builder._map,
     RechunkSpec: Builder._rechunk,
 }

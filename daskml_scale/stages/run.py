@@ -10,18 +10,19 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from daskml_scale import events
-from daskml_scale.engine.client import workers
+from daskml_scale.engine.client import capacity, workers
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
-from daskml_scale.errors import DaskMLError, PlanError, StoreError, UsageError
+from daskml_scale.errors import ClusterError, DaskMLError, PlanError, StoreError, UsageError
 from daskml_scale.plan.records import Record
 from daskml_scale.plan.table import Records
 from daskml_scale.plan.units import Outcome, Plan, Unit
+from daskml_scale.scaling.cost import Meter
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import Pass, transaction
@@ -45,6 +46,14 @@ class StageRow:
         Wall time of the stage.
     rows : int
         Rows of the stage, reused ones included.
+    worker_seconds : float
+        Kernel time of the units that ran, summed over workers.
+    idle_share : float
+        Part of the slots' time in which none ran, while there were units to run.
+    saved_seconds : float
+        Kernel time that the reused units took when they ran.
+    cost, cost_per_thousand : float
+        Price of all workers while the stage had units to run, and per 1,000 rows of those; 0 without prices.
     """
 
     name: str
@@ -55,8 +64,15 @@ class StageRow:
     rows: int
     bad_rows: int = 0
     warnings: tuple[str, ...] = ()
+    worker_seconds: float = 0.0
+    idle_share: float = 0.0
+    saved_seconds: float = 0.0
+    cost: float = 0.0
+    cost_per_thousand: float = 0.0
 
 
+LOOK_SECONDS = 5.0
+"""Between two looks at how many workers there are."""
 LAST: deque[StageRow] = deque(maxlen=100)
 """Rows of the last stages run in this process, newest last; ``dms.last_run()`` reads it."""
 
@@ -167,6 +183,8 @@ class _Loop:
         self.durations = Durations(stage.ledger, stage.kind)
         self.began = time.monotonic()
         self.keys: tuple[str, ...] = ()
+        self.meter, self.saved = Meter(), 0.0
+        self.looked = -math.inf
 
     def to_the_end(self) -> StageResult:
         while True:
@@ -183,6 +201,7 @@ class _Loop:
             self._one_pass(plan)
         with transaction(self.out, f"end of {self.stage.name}", run=self.run, stage=self.stage.name, kind="files"):
             mine = records.only(plan.keys)
+            self.saved = max(0.0, round(mine.total("seconds") - self.meter.busy, 6))  # sums of another order differ
             result = self._finish(inputs, mine, plan)
             if self.executed or len(mine) < len(records):
                 self.ledger.compact(keep=plan.keys)
@@ -248,9 +267,13 @@ class _Loop:
             reconnect=getattr(self.starter, "restart", None), tell=self._tell,
             seconds_per_weight=self.durations.estimate(plan.parts),
             retry=getattr(self.stage, "retry", None),  # only kinds that call the user's code have one
+            resources=getattr(self.stage, "resources", None),
         )  # fmt: skip
-        with closing(groups):
-            self._commit(groups, plan, failed, one)
+        try:
+            with closing(groups):
+                self._commit(groups, plan, failed, one)
+        finally:
+            self.meter = self.meter.stopped(time.monotonic())
         poison = [record for record in failed if record.error.startswith(POISON)]
         if len(poison) == len(failed) and plan.template is not None and not plan.later:
             # What these units would have written is missing, and nothing else is wrong.
@@ -263,11 +286,14 @@ class _Loop:
             raise failures.failure(self.stage.name, failed, len(plan.units))
 
     def _commit(self, groups: Iterable[Sequence[Outcome]], plan: Plan, failed: list[Record], one: Pass) -> None:
+        self._look()
         for group in groups:
+            self._look()
             with one.commit(group) as outcomes:
                 records = self.stage.commit(outcomes, plan, self.ledger)
             self.durations.add(plan.parts, outcomes)
             self.executed.update(record.unit for record in records)
+            self.meter = self.meter.worked(sum(r.seconds for r in records), sum(r.rows for r in records))
             bad = [record for record in records if record.error]
             failed.extend(bad)
             self.sink(
@@ -277,6 +303,15 @@ class _Loop:
                     reasons=dict(Counter(record.error.partition(":")[0] for record in bad)),
                 )
             )  # fmt: skip
+
+    def _look(self) -> None:
+        """Read the meter, and every few seconds how many workers there are."""
+        now = time.monotonic()
+        if now - self.looked < LOOK_SECONDS and self.meter.since is not None and self.meter.slots:
+            self.meter = self.meter.at(now)
+            return
+        with suppress(ClusterError):  # dispatching finds out, and goes on if it can
+            self.meter, self.looked = self.meter.seen(now, *capacity(self.client)), now
 
     def _check_memory(self, plan: Plan) -> None:
         limit = memory_limit(self.client)
@@ -294,11 +329,14 @@ class _Loop:
         row = StageRow(
             self.stage.name, self.stage.kind, len(self.keys), self.told_reused,
             time.monotonic() - self.began, result.rows, result.bad_rows, result.warnings,
+            self.meter.busy, self.meter.idle_share, self.saved, self.meter.money, self.meter.per_thousand,
         )  # fmt: skip
         self.sink(
             events.StageFinished(
                 time=now, run=self.run, stage=row.name, state=state, seconds=row.seconds, units=row.units,
                 reused=row.reused, rows=row.rows, result=dict(result.result), message=message,
+                worker_seconds=row.worker_seconds, saved_seconds=row.saved_seconds, idle_share=row.idle_share,
+                cost=row.cost,
             )
         )  # fmt: skip
         return row

@@ -105,14 +105,20 @@ def sliced(scored: Scored, column: str, values: Values, metrics: Sequence[str]) 
     """
     names = [name for name in metrics if not METRICS[name].table]
     table = []
-    for value, rows in _groups(column, values):
+    for value, rows in groups(column, values):
         part = scored.take(rows)
         table.append({"value": value, "rows": len(rows), "metrics": {name: _or_none(part, name) for name in names}})
     return table
 
 
-def _groups(column: str, values: Values) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yield each value of a column and the rows that have it."""
+def groups(column: str, values: Values) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield each value of a column and the rows that have it, those without a value last, as ``None``.
+
+    Raises
+    ------
+    UsageError
+        When there are more than :data:`MOST_SLICES` values.
+    """
     absent = missing(values)
     if isinstance(values, Coded):
         keys, labels = values.codes, dict(enumerate(values.labels))

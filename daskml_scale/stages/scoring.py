@@ -7,24 +7,27 @@ It is small and picklable; the estimator itself never travels. Nothing here writ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from daskml_scale.artifacts.bundle import Bundle, call, load_estimator
+from daskml_scale.artifacts.bundle import Bundle, call
 from daskml_scale.engine.worker import Cache, WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.storage import stores
 
-from .estimator import inner_threads
+from .estimator import limited
 from .features.program import Program
 from .features.transformer import RowTransformer
 from .functions import Sent
 from .isolate import NOT_A_ROWS_FAULT, BadRows, isolate
 from .matrix import FEATURE_NAMES, FEATURES
 from .model_output import Output
+from .optimise import Exported, Pruned
 from .outputs import BAD_INPUT, MODEL_ERROR, OK
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,15 @@ class Model:
     output : Output
     function : Sent, optional
         Called as ``function(estimator, X)`` in place of a method.
+    exported : Exported, optional
+        Used in place of the estimator.
     """
 
     bundle: Bundle
     method: str
     output: Output
     function: Sent | None = None
+    exported: Exported | None = None
 
     @property
     def nbytes(self) -> int:
@@ -68,13 +74,19 @@ class Model:
         }
 
     def estimator(self, cache: Cache) -> Any:
-        """Return the estimator, loaded once per process under the hash of its file."""
-        bundle = self.bundle
-        key = ("model", bundle.sha256)
-        return cache.get(key, lambda: load_estimator(bundle.path, bundle.sha256, bundle.trusted), self.nbytes)
+        """Return the estimator, loaded and warmed up once per process under the hash of its file."""
+        bundle, other = self.bundle, self.exported
+        if other is not None:
+            return cache.get(("onnx", other.sha256), lambda: warmed(other.load(), bundle), self.nbytes)
+        return cache.get(("model", bundle.sha256), lambda: warmed(bundle.load(), bundle), self.nbytes)
 
     def values(
-        self, read: Callable[[int, int], np.ndarray], rows: int, worker: WorkerContext, limit: int
+        self,
+        read: Callable[[int, int], np.ndarray],
+        rows: int,
+        worker: WorkerContext,
+        limit: int,
+        watch: Watch | None = None,
     ) -> tuple[np.ndarray, np.ndarray, BadRows]:
         """Predict ``rows`` rows.
 
@@ -86,6 +98,8 @@ class Model:
         worker : WorkerContext
         limit : int
             More bad rows than this fail all of them.
+        watch : Watch, optional
+            Sees the features that were made.
 
         Returns
         -------
@@ -104,12 +118,14 @@ class Model:
         status = np.zeros(rows, dtype="uint8")
         estimator = self.estimator(worker.cache)
         for some, X in isolate(read, np.arange(rows), BAD_INPUT, bad):
-            with inner_threads(worker.threads):
+            if watch is not None:
+                watch.see(some, X)
+            with limited(estimator, worker.threads):
                 scored = self._scored(estimator, X, some, bad)
             for good, raw in scored:
                 values[good], status[good] = self.output.encode(raw), OK
         if values.dtype.kind == "f":
-            finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+            finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)), where=self.output.expected)
             for row in np.flatnonzero(~finite & (status == OK)).tolist():
                 bad.add(row, MODEL_ERROR, f"the model gave {values[row].tolist()}")
                 values[row] = self.output.missing
@@ -126,21 +142,22 @@ class Model:
         first = X.view()
         first.flags.writeable = False
         try:
-            return [(rows, self._call(estimator, first))]
+            return [(rows, self.call(estimator, first))]
         except NOT_A_ROWS_FAULT:
             raise
         except Exception:
-            finite = np.isfinite(X).all(axis=1)
+            finite = np.isfinite(X).all(axis=tuple(range(1, X.ndim)))
         done = []
         for part in (np.flatnonzero(finite), np.flatnonzero(~finite)):
 
             def call(start: int, stop: int, part: np.ndarray = part) -> np.ndarray:
-                return self._call(estimator, X[part[start:stop]])
+                return self.call(estimator, X[part[start:stop]])
 
             done += isolate(call, rows[part], MODEL_ERROR, bad)
         return done
 
-    def _call(self, estimator: Any, X: np.ndarray) -> np.ndarray:
+    def call(self, estimator: Any, X: np.ndarray) -> np.ndarray:
+        """Return what is asked of the estimator, checked: shape (rows, ...)."""
         if self.function is None:
             raw = call(estimator, self.method, X, self.bundle.features)
         else:
@@ -151,6 +168,17 @@ class Model:
                 f"{('rows', *map(str, self.output.shape))}; declare the output's columns"
             )
         return raw
+
+
+def warmed(model: Any, bundle: Bundle) -> Any:
+    """Return a loaded model after it predicted one row: sessions, kernels and device memory are made now.
+
+    What one row of zeros does to it is no concern of the rows to come.
+    """
+    if bundle.kind != "skops" or hasattr(model, "session"):
+        with suppress(Exception):
+            call(model, "predict", np.zeros((1, len(bundle.features)), dtype=bundle.schema["dtype"]), bundle.features)
+    return model
 
 
 @dataclass(frozen=True)
@@ -179,20 +207,32 @@ class Job:
     """What every unit of the second pass needs; sent once per worker process."""
 
     model: Model
-    source: RowTransformer | MatrixRows
+    source: RowTransformer | MatrixRows | Pruned
     copied: tuple[str, ...] = ()
     """Columns copied as stored."""
 
+    def matrix(self, start: int, stop: int, halo: Any, cache: Cache) -> np.ndarray:
+        """Return the features of rows [start, stop)."""
+        return self.source.matrix(start, stop, halo, cache, str(self.model.bundle.schema["dtype"]))
+
     def values(
-        self, start: int, stop: int, halo: Any, worker: WorkerContext, limit: int
+        self,
+        start: int,
+        stop: int,
+        halo: Any,
+        worker: WorkerContext,
+        limit: int,
+        watch: Watch | None = None,
+        ready: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, BadRows]:
-        """Predict rows [start, stop) of the table. See :meth:`Model.values`."""
-        dtype = str(self.model.bundle.schema["dtype"])
+        """Predict rows [start, stop) of the table; ``ready`` are their features, if made. See `Model.values`."""
 
         def read(first: int, last: int) -> np.ndarray:
-            return self.source.matrix(start + first, start + last, halo, worker.cache, dtype)
+            if ready is not None:
+                return ready[first:last]
+            return self.matrix(start + first, start + last, halo, worker.cache)
 
-        return self.model.values(read, stop - start, worker, limit)
+        return self.model.values(read, stop - start, worker, limit, watch)
 
 
 def without_target(recipe: Mapping[str, Any]) -> Program:

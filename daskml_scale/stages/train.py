@@ -11,24 +11,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from daskml_scale.artifacts.bundle import save_model
-from daskml_scale.artifacts.manifest import MANIFEST, MODEL
-from daskml_scale.artifacts.savable import check_trusted, dump
+from daskml_scale.artifacts.kind_xgboost import is_ours as is_xgboost
+from daskml_scale.artifacts.manifest import FILES, MANIFEST, model_file
+from daskml_scale.artifacts.packing import check_savable
+from daskml_scale.artifacts.profile import spaced
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import ALTERED, MISSING, Record, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
-from . import incremental
+from . import boosting, incremental
 from .base import Input, Ref, StageBase, StageResult
 from .estimator import code_identity, inner_threads
 from .features.planner import require
 from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs, private
 
-CODE = "train-1"
+CODE = "train-2"
 """Changes whenever the kernel's output changes for the same input."""
 UNIT = "model"
+_MODELS = (FILES["skops"], FILES["xgboost"])
+"""Files of the kinds that can be trained."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class TrainStage(StageBase):
         Passes of ``partial_fit`` over the shards, which need not fit in memory together; 0 fits all rows at once.
     trusted : tuple of str
         Types beyond scikit-learn's that the model may hold; the stages that load it trust them too.
+    checkpoint_every : int
+        Train XGBoost on the whole cluster, with a checkpoint after so many rounds; 0 is not.
     """
 
     input: str
@@ -63,13 +71,13 @@ class TrainStage(StageBase):
     seed: int = 0
     passes: int = 0
     trusted: tuple[str, ...] = ()
+    checkpoint_every: int = 0
     kind: str = "train"
 
     def reads(self) -> Mapping[str, Ref]:
         found = {
             "input": Ref("dataset", self.input),
-            MODEL: Ref("file", files.join(self.bundle, MODEL)),
-            MANIFEST: Ref("file", files.join(self.bundle, MANIFEST)),
+            **{name: Ref("file", files.join(self.bundle, name)) for name in (*_MODELS, MANIFEST)},
         }
         return {**found, "search": Ref("result", self.params_from)} if self.params_from else found
 
@@ -89,17 +97,24 @@ class TrainStage(StageBase):
             }
         parts = Parts(
             code=f"{CODE}, {code_identity(estimator)}",
-            parameters=digest(estimator, params, self.where, self.seed, *([self.passes] if self.passes else [])),
+            parameters=digest(estimator, params, self.where, self.seed, *self._in_parts),
         )
         how = f"{self.passes} passes over shards of" if self.passes else "one fit on"
+        parted = self.passes or self.checkpoint_every
         return select(
             [(Unit(UNIT, weight=rows * width), ids)],
             parts,
             self._checked(inputs, records),
             grid=f"{how} up to {rows:,} rows x {width} features",
-            memory=incremental.part_bytes(matrix) if self.passes else matrix_bytes(matrix),
+            memory=incremental.part_bytes(matrix) if parted else matrix_bytes(matrix),
             shared=fit,
         )
+
+    @property
+    def _in_parts(self) -> list[Any]:
+        """What belongs to the fingerprint of a training in parts."""
+        passes = [self.passes] if self.passes else []
+        return [*passes, *(["every", self.checkpoint_every] if self.checkpoint_every else [])]
 
     def _chosen(self, search: Input) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the estimator mapping, and the parameters set over it."""
@@ -111,10 +126,11 @@ class TrainStage(StageBase):
         record = records.get(UNIT)
         if record is None or not isinstance(record.result, Mapping):
             return records
-        now = {name: found.digest for name in (MODEL, MANIFEST) if isinstance(found := inputs[name], FileId)}
-        if record.result["files"] == now:
+        wrote = record.result["files"]
+        now = {name: found.digest for name in wrote if isinstance(found := inputs.get(name), FileId)}
+        if wrote == now:
             return records
-        return {**records, UNIT: replace(record, status=ALTERED if len(now) == 2 else MISSING)}
+        return {**records, UNIT: replace(record, status=ALTERED if len(now) == len(wrote) else MISSING)}
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> dict[str, Any]:
         fit = worker.shared
@@ -124,11 +140,13 @@ class TrainStage(StageBase):
         estimator = build_estimator(fit["estimator"], fit["params"], self.seed)
         if self.passes:
             incremental.check(next(iter(fit["estimator"])), estimator)
-        check_trusted(dump(estimator), self.trusted, self.name)  # before the time is spent
+        if self.checkpoint_every:
+            boosting.check(next(iter(fit["estimator"])))
+        check_savable(estimator, self.trusted, self.name)  # before the time is spent
         with inner_threads(worker.threads):
-            rows, columns = self._fit(estimator, fit["ids"], worker)
+            rows, columns, reference = self._fit(estimator, fit, worker)
         training = {
-            "fingerprint": digest(CODE, fit["ids"], fit["estimator"], fit["params"], self.where, self.seed),
+            "fingerprint": self._fingerprint(fit),
             "rows": rows,
             "where": self.where,
             **({"passes": self.passes} if self.passes else {}),
@@ -141,24 +159,45 @@ class TrainStage(StageBase):
             recipe=fit["recipe"],
             schema={**fit["schema"], "features": list(columns)},
             training=training,
+            reference=reference,
             trusted=self.trusted,
         )
+        if self.checkpoint_every:
+            boosting.forget(self.ledger)
         return {
             "path": relative,
             "sha256": bundle.sha256,
             "rows": rows,
             "estimator": bundle.manifest["estimator"],
             "params": fit["params"],
-            "files": {name: files.file_id(files.join(self.bundle, name)).digest for name in (MODEL, MANIFEST)},
+            "files": {
+                name: files.file_id(files.join(self.bundle, name)).digest
+                for name in (model_file(bundle.manifest), MANIFEST)
+            },
         }
 
-    def _fit(self, estimator: Any, ids: str, worker: WorkerContext) -> tuple[int, tuple[str, ...]]:
-        """Fit; return the number of rows and the names of the features."""
+    def _fingerprint(self, fit: Mapping[str, Any]) -> str:
+        known = fit["ids"], fit["estimator"], fit["params"], self.where, self.seed
+        return digest(CODE, *known, *(["every", self.checkpoint_every] if self.checkpoint_every else []))
+
+    def _fit(
+        self, estimator: Any, fit: Mapping[str, Any], worker: WorkerContext
+    ) -> tuple[int, tuple[str, ...], np.ndarray]:
+        """Fit; return the number of rows, the names of the features, and rows for the profile."""
         if self.passes:
-            return incremental.fit(estimator, self.input, self.where, self.passes)
-        X, y, columns = load_matrix(self.input, ids, self.where, worker)
+            rows, columns = incremental.fit(estimator, self.input, self.where, self.passes)
+            return rows, columns, incremental.sample(self.input, self.where, rows)
+        if self.checkpoint_every:
+            rows, columns = boosting.fit(
+                estimator, self.input, self.where, every=self.checkpoint_every, seed=self.seed, folder=self.ledger,
+                fingerprint=self._fingerprint(fit), threads=worker.threads,
+            )  # fmt: skip
+            return rows, columns, incremental.sample(self.input, self.where, rows)
+        if is_xgboost(estimator) and estimator.get_params().get("n_jobs") is None:
+            estimator.set_params(n_jobs=worker.threads)  # it has threads of its own
+        X, y, columns = load_matrix(self.input, fit["ids"], self.where, worker)
         estimator.fit(private(X), private(y))
-        return len(y), columns
+        return len(y), columns, X[spaced(len(X))]
 
     def _relative(self) -> str:
         """Return the bundle's path from the store, the folder that the ledger is in.

@@ -110,7 +110,7 @@ def _check_shards(what: str, variable: Variable) -> None:
 def _layout(variable: Variable) -> list[Any]:
     rest = variable.shape[1:]
     fill = str(_fill(variable))
-    return [variable.dtype, variable.dims, rest, variable.chunks, variable.shards, fill, arrays.CODEC]
+    return [variable.dtype, variable.dims, rest, variable.chunks, variable.shards, fill, variable.codec or arrays.CODEC]
 
 
 def _fill(variable: Variable) -> Any:
@@ -153,7 +153,7 @@ def _fits(array: Any, variable: Variable) -> bool:
 def _make(url: str, group: Any, name: str, variable: Variable) -> Any:
     if (group.metadata.zarr_format == 3) and name in group:
         del group[name]
-    compressors = arrays.compressors(variable.dtype)
+    compressors = arrays.compressors(variable.dtype, variable.codec)
     return group.create_array(
         name,
         shape=variable.shape,

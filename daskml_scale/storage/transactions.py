@@ -76,7 +76,7 @@ class InPass:
             from . import repositories
 
             with repositories.forked(self.root, self.fork) as changes:
-                value = self.kernel(unit, worker)
+                value = self.kernel(unit, replace(worker, overlap=None))  # all of it belongs to this fork
                 return Forked(value, changes())
 
 

@@ -217,3 +217,49 @@ def fragile(
     for noted in Path(folder).iterdir() if folder else ():
         noted.unlink()  # saving loads once, to prove that it can be loaded
     return stage_of(tmp_path, tables={}, trusted=(name,), **fields)
+
+
+class BatchMean:
+    """A user's model: weights in a folder, one number per row; remembers the sizes of its batches."""
+
+    n_features_in_ = 4
+
+    def __init__(self, weights: np.ndarray) -> None:
+        self.weights, self.batches = weights, list[int]()
+
+    @classmethod
+    def load(cls, folder: str) -> BatchMean:
+        path = Path(folder)
+        return cls(np.load(path / "w.npy" if path.is_dir() else path))
+
+    def predict_batch(self, X: np.ndarray) -> np.ndarray:
+        self.batches.append(len(X))
+        return X.astype("float64") @ self.weights
+
+
+class Tiny(BatchMean):
+    """The same, for a test that moves it elsewhere."""
+
+
+class Blur:
+    """A model of patches with a halo of one cell: the mean over 3 x 3 cells of the sum of its variables."""
+
+    @classmethod
+    def load(cls, path: str) -> Blur:
+        return cls()
+
+    def predict_batch(self, X: np.ndarray) -> np.ndarray:
+        total = X.sum(axis=1)
+        height, width = total.shape[1] - 2, total.shape[2] - 2
+        return np.mean([total[:, a : a + height, b : b + width] for a in range(3) for b in range(3)], axis=0)
+
+
+class Mended(Fragile):
+    """Refuses what exceeds the number in a file, which may be mended without anybody's knowing."""
+
+    def __init__(self, file: str = "") -> None:
+        self.file = file
+
+    @property
+    def limit(self) -> float:
+        return float(Path(self.file).read_text())

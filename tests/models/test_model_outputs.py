@@ -90,15 +90,18 @@ def test_a_regressor_of_several_targets_gives_a_column_each(tmp_path: Path, lazy
     assert (found.status == 1).all()
 
 
-def test_a_classifier_of_several_targets_gives_classes_and_no_probabilities(tmp_path: Path) -> None:
+def test_a_classifier_of_several_targets_gives_classes_and_probabilities(tmp_path: Path) -> None:
     several = np.stack([Y, (X[:, 2] > 0) + 3.0], axis=1)
     for estimator in (MultiOutputClassifier(LogisticRegression()), RandomForestClassifier(3, random_state=0)):
         saved(tmp_path, estimator.fit(X, several))
         writing = stage(tmp_path, method="predict", ledger=f"{tmp_path}/{type(estimator).__name__}.ledger")
         run_stage(writing)
         assert np.array_equal(opened(writing).prediction, estimator.predict(X))
-        with pytest.raises(PlanError, match="several outputs is not supported; train one model each"):
-            run_stage(stage(tmp_path, method="predict_proba"))
+        chances = stage(tmp_path, method="predict_proba", ledger=f"{tmp_path}/{type(estimator).__name__}-p.ledger")
+        run_stage(chances)
+        found = opened(chances).probability
+        assert found.attrs["classes"] == [[0.0, 1.0], [3.0, 4.0]]
+        np.testing.assert_allclose(found, np.stack(estimator.predict_proba(X), axis=1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

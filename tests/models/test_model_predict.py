@@ -34,7 +34,7 @@ import daskml_scale as dms
 from daskml_scale.artifacts.bundle import Bundle, load_model, save_model
 from daskml_scale.engine.worker import CACHE
 from daskml_scale.errors import DaskMLError, PlanError, UnitsFailedError, UntrustedError, UsageError
-from daskml_scale.plan.units import Snapshot
+from daskml_scale.plan.units import FileId, Snapshot, Variable
 from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.stages.predict import PredictStage
 from daskml_scale.stages.predicting import predict
@@ -508,3 +508,17 @@ def test_a_model_saved_by_hand_with_a_recipe_predicts_raw_rows(root: Path) -> No
     saved = dms.save_model(estimator, root / "models" / "hand", recipe=recipe, schema=schema)
     found = dms.predict(saved, f"{root}/trips.zarr")
     assert np.array_equal(found.prediction.values, estimator.predict(features.features.values))
+
+
+@pytest.mark.slow
+def test_a_million_tiny_chunks_are_planned(tmp_path: Path) -> None:
+    X, y = matrix(300)
+    save_model(LogisticRegression().fit(np.nan_to_num(X), y), tmp_path / "m", schema={"features": list(NAMES)})
+    rows = 10**6
+    variables = {"features": Variable("float32", ("row", "feature"), (rows, 4), (1, 4))}
+    ids = {"features": tuple(f"{number:040x}" for number in range(rows))}
+    snapshot = Snapshot(f"{tmp_path}/f.zarr", "row", rows, variables, {}, ids)
+    stage = PredictStage("p", f"{tmp_path}/p.ledger", f"{tmp_path}/f.zarr", f"{tmp_path}/m")
+    plan = stage.plan({"input": snapshot, "bundle": FileId("", "", 0)}, {})
+    assert len(plan.units) == plan.rows == rows
+    assert plan.reasons == {"new": rows}

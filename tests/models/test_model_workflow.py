@@ -186,3 +186,40 @@ def test_a_workflow_registers_and_the_command_line_shows_promotes_and_rolls_back
     assert "LogisticRegression" in capsys.readouterr().out
     with pytest.raises(SpecError, match="needs scores"):
         check(write(tmp_path, REGISTERED.format(estimator="a.B").replace("scores: scores, ", "")))
+
+
+WATCHED = """
+  model: {{kind: train, input: features, estimator: {estimator}}}
+  predictions: {{kind: predict, model: model, input: rows, method: predict_proba, optimise: [onnx, columns]}}
+  watch: {{kind: monitor, predictions: predictions, slices: [t], psi: {{warn: 0.1, fail: {fail}}}}}
+"""
+
+
+@pytest.mark.parametrize("estimator", ["sklearn.linear_model.LogisticRegression", "xgboost.XGBClassifier"])
+def test_a_workflow_monitors_optimises_and_tells_what_it_cost(tmp_path: Path, estimator: str) -> None:
+    pytest.importorskip(estimator.partition(".")[0])
+    path = write(tmp_path, WATCHED.format(estimator=estimator, fail=5.0))
+    summary = dms.run(path)
+    assert summary.state == "succeeded"
+    found = dms.drift(f"{tmp_path}/store/watch.zarr")
+    assert found["features"][0]["psi"] == 0
+    assert [one["value"] for one in found["slices"]["t"]] == ["2024-01"]
+    assert summary.cost["worker_seconds"] > 0
+    assert summary.cost["saved_seconds"] == summary.cost["money"] == 0
+    again = dms.run(path)
+    assert again.cost["worker_seconds"] == 0
+    assert again.cost["saved_seconds"] == pytest.approx(summary.cost["worker_seconds"])
+    assert sum(row.units for row in again.stages) == sum(row.reused for row in again.stages)
+    with pytest.raises(SpecError, match=r"watch.*predictions"):
+        check(write(tmp_path, WATCHED.format(estimator=estimator, fail=5.0).replace("{{", "{").replace(
+            "predictions: predictions", "predictions: model"
+        )))  # fmt: skip
+
+
+def test_a_stage_that_is_monitored_later_counts_then(tmp_path: Path) -> None:
+    stages = WATCHED.format(estimator="sklearn.linear_model.LogisticRegression", fail=5.0).splitlines()
+    dms.run(write(tmp_path, "\n".join(stages[:-1])))
+    assert not (tmp_path / "store" / "predictions.seen.json").exists()
+    summary = dms.run(write(tmp_path, "\n".join(stages)))
+    assert {row.name: row.units - row.reused for row in summary.stages}["predictions"] == 2
+    assert dms.drift(f"{tmp_path}/store/watch.zarr")["rows"] == 100

@@ -1,0 +1,319 @@
+"""What does prediction over everything cost? Two workers against bare processes, dask-ml and Ray Data.
+
+Bare processes read, predict and write the same chunks without a ledger, fingerprints or quarantine: the
+least that two processes can do. dask-ml puts the model into the graph. Ray Data runs an actor pool in an
+environment of its own, whose interpreter ``BENCH_RAY`` names; more logical CPUs than actors, else it hangs.
+Peers that are not installed are left out. The last works have no peer: they compare with ourselves, or with
+the least work that an answer needs.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LinearRegression
+
+import daskml_scale as dms
+from daskml_scale.artifacts.bundle import Bundle
+from daskml_scale.engine.worker import CACHE
+from daskml_scale.plan.units import Template, Variable
+from daskml_scale.storage import stores
+
+from . import inference_bare as bare
+from .common import SLOTS, Bench, Counts, Row, Runner, Work, least
+
+RAY = "BENCH_RAY"
+"""Environment variable: an interpreter that has ray[data], zarr and scikit-learn."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows and chunks of each work; ``wide`` rows of 200 variables."""
+
+    boosted: tuple[int, int, int]
+    forest: tuple[int, int, int]
+    linear: tuple[int, int]
+    wide: int
+    units: int
+
+
+SIZES = {
+    "toy": Size((2_000, 4, 5), (640, 16, 3), (4_000, 4), 2_000, 40),
+    "small": Size((400_000, 20, 60), (51_200, 512, 300), (1_000_000, 20), 100_000, 10_000),
+    "full": Size((2_000_000, 100, 100), (51_200, 512, 300), (4_000_000, 80), 1_000_000, 100_000),
+}
+WIDTH = 32
+
+
+class _Counted(BaseEstimator):  # type: ignore[misc]
+    """Leaves a file ``<process>-<any>`` in ``loads_`` each time that it is loaded, from a bundle or a pickle."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if folder := getattr(self, "loads_", ""):
+            Path(folder, f"{os.getpid()}-{uuid.uuid4().hex}").touch()
+
+
+class CountedBoosting(_Counted, HistGradientBoostingClassifier):  # type: ignore[misc]
+    """See `_Counted`."""
+
+
+class CountedForest(_Counted, RandomForestClassifier):  # type: ignore[misc]
+    """See `_Counted`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A matrix in a store, a model as a bundle and as a pickle, and where loads are counted."""
+
+    url: str
+    chunk: int
+    rows: int
+    model: Any
+    bundle: Bundle
+    pickle: str
+    loads: Path
+
+    def loaded(self) -> Counts:
+        """Return how often each of the other processes loaded the model since the last call, at most."""
+        names = [path.name for path in self.loads.iterdir()]
+        for name in names:
+            (self.loads / name).unlink()
+        each: dict[str, int] = {}
+        for process in (name.partition("-")[0] for name in names):
+            each[process] = each.get(process, 0) + (process != str(os.getpid()))
+        return {"model loads": sum(each.values()), "loads a process": max(each.values(), default=0)}
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Return the rows of this question."""
+    wanted = SIZES[bench.size]
+    pool = bench.stack.enter_context(multiprocessing.get_context("forkserver").Pool(SLOTS))
+    rows, chunks, trees = wanted.boosted
+    boosted = _prepared(bench.folder, "boosted", CountedBoosting(max_iter=trees, early_stopping=False), rows, chunks)
+    rows, chunks, trees = wanted.forest
+    grown = CountedForest(trees, max_depth=6, n_jobs=1, random_state=0)
+    forest = _prepared(bench.folder, "forest", grown, rows, chunks)
+    works = [
+        _models(bench, boosted, pool, f"boosting, {boosted.rows:,} x {WIDTH}"),
+        _models(bench, forest, pool, f"forest, {wanted.forest[1]} small chunks"),
+        _linear(bench, pool, *wanted.linear),
+        *_own(bench, wanted),
+    ]
+    for work in works:  # imports and caches of every runner, and equal results where both write
+        for runner in (work.ours, *work.peers.values()):
+            runner(Path(_empty(bench.folder)))
+    for ready in (boosted, forest):
+        ready.loaded()
+    return bench.compare(works)
+
+
+def _empty(folder: Path) -> Path:
+    path = folder / f"check-{uuid.uuid4().hex}"
+    path.mkdir()
+    return path
+
+
+def _matrix(url: str, X: np.ndarray, chunk: int) -> None:
+    """Write a feature matrix; the engine's own layout, which every runner reads."""
+    rows, width = X.shape
+    variables = {
+        "features": Variable("float32", ("row", "feature"), (rows, width), (chunk, width)),
+        "feature": Variable("string", ("feature",), (width,), (width,)),
+    }
+    names = [f"x{number}" for number in range(width)]
+    stores.create(url, Template("row", rows, variables, {"row_key": []}, {"feature": names}))
+    for start in range(0, rows, chunk):
+        stores.write_region(url, start, {"features": X[start : start + chunk]})
+
+
+def _prepared(folder: Path, name: str, model: Any, rows: int, chunks: int, spoil: float = 0.0) -> Prepared:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(rows, WIDTH)).astype("float32")
+    some = X[: min(rows, 20_000)]
+    y = some[:, 0] + some[:, 1] * some[:, 2]
+    model.fit(some, y if isinstance(model, LinearRegression) else y > 0)
+    if spoil:
+        X[:: round(1 / spoil), 0] = np.nan
+    own, chunk = folder / name, rows // chunks
+    loads = own / "loads"
+    loads.mkdir(parents=True)
+    _matrix(str(own / "m.zarr"), X, chunk)
+    if not isinstance(model, LinearRegression):
+        model.loads_ = str(loads)
+    schema = {"features": [f"x{number}" for number in range(WIDTH)], "dtype": "float32"}
+    bundle = dms.save_model(model, own / "bundle", schema=schema)
+    (own / "model.pkl").write_bytes(pickle.dumps(model))
+    (own / "plain.pkl").write_bytes(pickle.dumps(_plain(model)))
+    return Prepared(str(own / "m.zarr"), chunk, rows, model, bundle, str(own / "model.pkl"), loads)
+
+
+def _plain(model: Any) -> Any:
+    """Return the same model as an estimator of scikit-learn itself, for environments without this package."""
+    other = copy.copy(model)
+    if isinstance(model, _Counted):
+        other.__class__ = type(model).__mro__[2]
+        del other.loads_
+    return other
+
+
+def _models(bench: Bench, ready: Prepared, pool: Any, name: str) -> Work:
+    """Return the work of a classifier on a stored matrix."""
+    peers: dict[str, Runner] = {"two bare processes": lambda into: _bare(pool, ready, into, "predict_proba")}
+    if importlib.util.find_spec("dask_ml") is not None:
+        peers["dask-ml ParallelPostFit"] = lambda into: _dask_ml(bench.client, ready, into)
+    if os.environ.get(RAY):
+        peers["Ray Data, actor pool"] = lambda into: _ray(ready, into)
+    one = np.zeros((ready.chunk, WIDTH), dtype="float32")
+    limit = least(lambda: ready.model.predict_proba(one)) * (ready.rows / ready.chunk) / SLOTS
+    return Work(
+        name, lambda into: _ours(bench.own, ready, into, "predict_proba"), peers, limit, "the model alone, two cores"
+    )
+
+
+def _linear(bench: Bench, pool: Any, rows: int, chunks: int) -> Work:
+    ready = _prepared(bench.folder, "linear", LinearRegression(), rows, chunks)
+    return Work(
+        f"linear, {rows:,} x {WIDTH}",
+        lambda into: _ours(bench.own, ready, into, "predict"),
+        {
+            "identity copy": lambda into: _bare(pool, ready, into, "copy"),
+            "two bare processes": lambda into: _bare(pool, ready, into, "predict"),
+        },
+        rows * WIDTH * 4 / 10e9,
+        "reading the matrix at 10 GB/s",
+    )
+
+
+def _own(bench: Bench, wanted: Size) -> list[Work]:
+    """Return the works without a peer: bad rows, ignored variables, nothing to do."""
+    rows, chunks = wanted.linear
+    clean = _prepared(bench.folder, "clean", LinearRegression(), rows, chunks)
+    spoilt = _prepared(bench.folder, "spoilt", LinearRegression(), rows, chunks, spoil=0.001)
+    bad = rows  # as many as there may be
+    some = Work(
+        f"0.1 % bad rows of {rows:,}",
+        lambda into: _ours(bench.own, spoilt, into, "predict", max_bad=bad),
+        {"ours without bad rows": lambda into: _ours(bench.own, clean, into, "predict", max_bad=bad)},
+        rows * WIDTH * 4 / 10e9,
+        "reading the matrix at 10 GB/s",
+    )
+    return [some, _wide(bench.folder, wanted.wide), _idle(bench.folder, wanted.units)]
+
+
+def _wide(folder: Path, rows: int) -> Work:
+    """A model of 8 variables on a dataset of 200."""
+    import xarray as xr
+
+    rng = np.random.default_rng(0)
+    names = [f"v{number:03d}" for number in range(200)]
+    url = str(folder / "wide.zarr")
+    ds = xr.Dataset({name: (("row",), rng.normal(size=rows).astype("float32")) for name in names})
+    ds.to_zarr(url, encoding={name: {"chunks": [rows // 5]} for name in names}, consolidated=False)
+    X = np.stack([ds[name].values for name in names[:8]], axis=1)
+    model = LinearRegression().fit(X, X[:, 0])
+    bundle = dms.save_model(model, folder / "narrow", schema={"features": names[:8], "dtype": "float32"})
+    stored = sum(path.stat().st_size for name in names[:8] for path in Path(url, name).rglob("*") if path.is_file())
+
+    def ours(into: Path) -> Counts:
+        process = psutil.Process()
+        before = process.io_counters().read_chars
+        dms.predict(bundle, url, into / "p.zarr")
+        return {"bytes read / bytes of the 8": (process.io_counters().read_chars - before) / stored}
+
+    def by_hand(into: Path) -> None:
+        some = xr.open_zarr(url, consolidated=False)[names[:8]]
+        X = np.stack([some[name].values for name in names[:8]], axis=1)
+        found = xr.Dataset({"prediction": (("row",), model.predict(X).astype("float32"))})
+        found.to_zarr(into / "p.zarr", consolidated=False)
+
+    return Work("8 of 200 variables", ours, {"xarray, all in memory": by_hand}, stored / 10e9, "the 8 at 10 GB/s")
+
+
+def _idle(folder: Path, units: int) -> Work:
+    """Many units of which none must run."""
+    X = np.random.default_rng(0).normal(size=(units, 2)).astype("float32")
+    url, out = str(folder / "many.zarr"), folder / "many" / "p.zarr"
+    _matrix(url, X, 1)
+    schema = {"features": ["x0", "x1"], "dtype": "float32"}
+    bundle = dms.save_model(LinearRegression().fit(X[:100], X[:100, 0]), folder / "two", schema=schema)
+    dms.predict(bundle, url, out)
+
+    def ours(into: Path) -> Counts:
+        dms.predict(bundle, url, out)
+        row = dms.last_run()
+        assert row is not None
+        return {"units": row.units, "ran": row.units - row.reused}
+
+    def exist(into: Path) -> None:
+        for number in range(units):
+            os.stat(out / "prediction" / "c" / str(number))
+
+    limit = least(lambda: exist(folder), 1)
+    return Work(
+        f"{units:,} units, nothing changed", ours, {"does each object exist": exist}, limit, "one stat per unit"
+    )
+
+
+def _ours(client: Any, ready: Prepared, into: Path, method: str, max_bad: int = 0) -> Counts:
+    client.run(_forget)  # every round loads its model, as a new job does
+    dms.predict(ready.bundle, ready.url, into / "p.zarr", method=method, max_bad=max_bad, client=client)
+    return ready.loaded()
+
+
+def _forget() -> None:
+    CACHE.clear()
+
+
+def _bare(pool: Any, ready: Prepared, into: Path, method: str) -> Counts:
+    out = str(into / "p.zarr")
+    bare.create(out, ready.rows, ready.chunk, method)
+    starts = range(0, ready.rows, ready.chunk)
+    parts = [(ready.url, out, ready.pickle, method, ready.chunk, list(starts[half::SLOTS])) for half in range(SLOTS)]
+    pool.map(bare.work, parts, chunksize=1)
+    return ready.loaded()
+
+
+def _dask_ml(client: Any, ready: Prepared, into: Path) -> Counts:
+    import dask.array as da
+    from dask_ml.wrappers import ParallelPostFit
+
+    X = da.from_zarr(f"{ready.url}/features")
+    with client.as_current():
+        found = ParallelPostFit(ready.model).predict_proba(X).astype("float32")
+        found.to_zarr(str(into / "p.zarr" / "probability"))
+    return ready.loaded()
+
+
+def _ray(ready: Prepared, into: Path) -> Counts:
+    import json
+    import subprocess
+
+    out = str(into / "p.zarr")
+    bare.create(out, ready.rows, ready.chunk, "predict_proba")
+    words = [
+        ready.url,
+        out,
+        str(Path(ready.pickle).with_name("plain.pkl")),
+        str(ready.rows),
+        str(ready.chunk),
+        str(SLOTS),
+    ]
+    script = Path(__file__).with_name("inference_ray.py")
+    done = subprocess.run([os.environ[RAY], str(script), *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"Ray failed: {done.stderr[-2000:]}")
+    found: Counts = json.loads(done.stdout.splitlines()[-1])
+    return {**found, **ready.loaded()}

@@ -1,0 +1,54 @@
+"""Ray Data over the same chunks: an actor pool, in an environment of its own. A script of `inference`.
+
+Prints its own seconds: Ray starts before the clock, as our cluster does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+
+def main() -> None:
+    """Predict all chunks and print ``{"seconds": ...}``."""
+    import ray
+    from threadpoolctl import threadpool_limits
+
+    from benchmarks import inference_bare as bare
+
+    url, out, path, rows, chunk, actors = sys.argv[1:]
+    size, pool = int(chunk), int(actors)
+
+    class Predict:
+        def __init__(self) -> None:
+            self.limit = threadpool_limits(1)
+            self.model, self.arrays = bare.loaded(path), bare.opened(url, out)
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            for start in batch["start"]:
+                bare.one(self.arrays, self.model, "predict_proba", int(start), size)
+            return {"start": batch["start"]}
+
+    here = str(Path(__file__).parent.parent)
+    ray.init(
+        num_cpus=pool + 2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": ":".join([here, *filter(None, sys.path)])}},
+    )
+    starts = [{"start": start} for start in range(0, int(rows), size)]
+    began = time.perf_counter()
+    data = ray.data.from_items(starts, override_num_blocks=len(starts))
+    done = data.map_batches(Predict, batch_size=1, concurrency=pool).count()
+    seconds = time.perf_counter() - began
+    assert done == len(starts), done
+    print(json.dumps({"seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
