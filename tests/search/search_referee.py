@@ -20,9 +20,10 @@ ON_A_CLUSTER = {
     "test_search_cv_verbose_3": "the lines are printed on the workers",
     "test_multi_metric_search_forwards_metadata": "it looks into objects that changed on the workers",
     "test_search_callbacks": "callbacks are refused on a cluster",
-    "test_search_cv_callback": "callbacks are refused on a cluster",
-    "test_callback": "callbacks are refused on a cluster",
-    "test_halving_callback": "callbacks are refused on a cluster",
+}
+HALVING_ON_A_CLUSTER = {
+    "test_cv_results": "its scorer draws from one generator, and every worker has its own copy",
+    "test_base_estimator_inputs": "it looks into lists that grew on the workers",
 }
 """Starts of names -> why they cannot pass on a cluster. All others must; without one all must."""
 OF_A_GPU = "array_api"

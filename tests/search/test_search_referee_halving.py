@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from distributed import Client
-from search_referee import HALVING, ON_A_CLUSTER, own_tests
+from search_referee import HALVING, HALVING_ON_A_CLUSTER, own_tests
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-globals().update(own_tests(HALVING, ON_A_CLUSTER))
+globals().update(own_tests(HALVING, HALVING_ON_A_CLUSTER))
 
 
 @pytest.fixture(scope="module", autouse=True)

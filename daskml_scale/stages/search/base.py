@@ -53,7 +53,7 @@ SHARED = (
 
     * X, y and fit parameters are sent once to each worker process, which keeps one copy.
     * ``n_jobs`` and ``pre_dispatch`` have no effect on a cluster; without one they do what they do in
-      scikit-learn.
+      scikit-learn, but with ``out``, ``time_budget`` or ``trial_timeout`` fits run one after the other.
     * With ``error_score="raise"`` the first exception of a fit is raised as it is, at once; no fit that raised
       runs again. A fit whose worker died three times (of its memory, say) counts as failed.
     * ``verbose`` above 1 prints on the workers, and warnings of fits are shown in their logs.
