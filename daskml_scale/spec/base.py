@@ -8,7 +8,7 @@ a spec in Python gets the same words, and signatures without pydantic's annotati
 from __future__ import annotations
 
 import re
-from functools import reduce
+from functools import lru_cache, reduce
 from inspect import Parameter, Signature
 from operator import or_
 from types import UnionType
@@ -93,6 +93,12 @@ def seconds(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write a number and a unit: 90s, 15m, 3h, 2d")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+@lru_cache(maxsize=256)
+def nanoseconds(duration: str) -> int:
+    """Return a duration in whole ns."""
+    return round(seconds(duration) * 1e9)
 
 
 def byte_count(text: str) -> int:

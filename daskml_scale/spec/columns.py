@@ -15,6 +15,7 @@ from .expressions import names
 from .items import MapRows
 from .rules import rule_columns
 from .steps import AsOf, EventStep, Lookup, Step
+from .steps_learned import Aggregate
 from .workflow import (
     EvaluateSpec,
     FeaturesSpec,
@@ -110,6 +111,8 @@ def _features(
         yield from _expression("fit_where", spec.fit_where, known)
     if spec.target is not None:
         yield from _named("target", spec.target, known)
+    if spec.folds is not None and spec.folds.by is not None:
+        yield from _named("folds.by", spec.folds.by, known)
     tables = {table: columns_of(workflow, headers, stage) for table, stage in spec.tables.items()}
     for path, wanted, there, table in step_columns(spec.steps, known, tables):
         yield from _named(path, wanted, there, table)
@@ -140,10 +143,15 @@ def step_columns(
                 yield f"{at}.of", step.of, known, ""
                 yield f"{at}.at", step.at, known, ""
                 yield from ((path, name, known, "") for path, name in _parts(f"{at}.match", step.match))
+            case Aggregate():
+                wanted = (*_parts(f"{at}.of", step.of), *_parts(f"{at}.by", step.by))
+                yield from ((path, name, known, "") for path, name in wanted)
+                if step.fold_by:
+                    yield f"{at}.fold_by", step.fold_by, known, ""
             case _:
                 both = None if known is None else [*known, *made]
                 field = getattr(step, "of", None)
-                of = list(step.reads()) if field is None else field
+                of = field if isinstance(field, (str, list)) else list(step.reads())
                 yield from ((path, name, both, "") for path, name in _parts(f"{at}.of" if field else at, of))
         made.extend(step.outputs())
 

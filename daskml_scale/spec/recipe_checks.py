@@ -19,6 +19,7 @@ from daskml_scale.errors import SpecError
 from .explain import Problem, nearest
 from .expressions import evaluate, names
 from .steps import AsOf, EventStep, Lookup, Step
+from .steps_learned import Aggregate
 from .workflow import FeaturesSpec, IngestSpec, Workflow
 
 NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -87,6 +88,10 @@ def step_problems(
             for column in dict.fromkeys(step.reads())
             if column in later and column not in made
         )
+        if isinstance(step, Aggregate) and step.fold_by is None:
+            problems.extend(
+                Problem(f"{where}.of", _own_value(column, later[column])) for column in step.of if column in later
+            )
         problems.extend(_doubled(step, position, where, made))
     return problems
 
@@ -181,10 +186,19 @@ def _leak(column: str, why: str, known_at: str) -> str:
     )
 
 
+def _own_value(column: str, why: str) -> str:
+    return (
+        f"a row's own {column!r} would count in its group's statistics, and {why}; name in fold_by: the column that "
+        "tells rows or entities apart, then the statistics come from the rows of other folds"
+    )
+
+
 def _field(step: Step, column: str) -> str:
     """Return the key of the step that names a column."""
     for name, value in step:
-        if name in ("of", "key", "match") and (value == column or (isinstance(value, list) and column in value)):
+        if name in ("of", "by", "fold_by", "key", "match") and (
+            value == column or (isinstance(value, list) and column in value)
+        ):
             return name
     return "of"
 

@@ -121,15 +121,26 @@ class Predefined(Spec):
     predefined: PredefinedOf
 
 
+class RefitOf(Spec):
+    pass
+
+
+class Refit(Spec):
+    """The folds of the features stage (``folds:``): each is scored on features of a recipe that never saw it."""
+
+    refit: RefitOf
+
+
 AnySplit = Annotated[
     Annotated[TimeSplit, Tag("time")]
     | Annotated[Folds, Tag("kfold")]
     | Annotated[Groups, Tag("group")]
-    | Annotated[Predefined, Tag("predefined")],
+    | Annotated[Predefined, Tag("predefined")]
+    | Annotated[Refit, Tag("refit")],
     Discriminator(
-        lambda value: _one_of(value, time=TimeSplit, kfold=Folds, group=Groups, predefined=Predefined),
+        lambda value: _one_of(value, time=TimeSplit, kfold=Folds, group=Groups, predefined=Predefined, refit=Refit),
         custom_error_type="unknown_split",
-        custom_error_message="unknown split; known: time, kfold, group, predefined",
+        custom_error_message="unknown split; known: time, kfold, group, predefined, refit",
     ),
 ]
 

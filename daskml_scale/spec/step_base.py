@@ -37,9 +37,18 @@ class Step(Spec):
         """Return the names of the features that the step appends, in order."""
         raise TypeError(f"{type(self).__name__} does not name what it makes")
 
+    def removes(self) -> tuple[str, ...]:
+        """Return the earlier features that are none any more after this step."""
+        return ()
+
     @property
     def replaces(self) -> bool:
         """Whether the step may remake a feature that it reads, in its place."""
+        return False
+
+    @property
+    def names_learnt(self) -> bool:
+        """Whether the features have names that only ``fit`` finds; ``outputs()`` is empty then."""
         return False
 
 

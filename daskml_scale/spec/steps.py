@@ -16,6 +16,7 @@ from .base import Column, Duration, Word
 from .step_base import Columns, EventStep, Matched, Step
 from .steps_categories import CATEGORY_STEPS
 from .steps_history import HISTORY_STEPS
+from .steps_learned import LEARNED_STEPS
 from .steps_numeric import NUMERIC_STEPS
 
 __all__ = ["STEPS", "AnyStep", "AsOf", "Columns", "Cyclical", "DateParts", "EventStep", "Keep", "Lookup", "Ordinal",
@@ -183,6 +184,7 @@ class Trailing(EventStep):
 
 _ALL: tuple[type[Step], ...] = (
     DateParts, Cyclical, Ordinal, Keep, Lookup, AsOf, Trailing, *NUMERIC_STEPS, *CATEGORY_STEPS, *HISTORY_STEPS,
+    *LEARNED_STEPS,
 )  # fmt: skip
 STEPS: dict[str, type[Step]] = {cls.step: cls for cls in _ALL}
 """YAML name -> class."""

@@ -5,9 +5,11 @@ What they learn is in ``stages.features.learning``. No numbers are computed here
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from .base import Column
 from .step_base import Columns, Step
@@ -16,21 +18,38 @@ from .step_base import Columns, Step
 class OneHot(Step):
     """1 in the feature of the row's category, 0 elsewhere: ``<of>_<level>`` per level.
 
-    ``levels`` names the levels, so that the features are known before ``fit``. Any other category, rare
-    or never seen, counts in ``<of>_other`` (``unknown: other``) or nowhere (``unknown: zeros``). A missing
-    category is 0 everywhere.
+    ``levels`` names the levels, so that the features are known before ``fit``. Without them ``fit`` finds
+    them: the categories with at least ``least`` rows (a share of the rows when below 1), at most the ``most``
+    frequent ones, in sorted order. Any other category, rare or never seen, counts in ``<of>_other``
+    (``unknown: other``) or nowhere (``unknown: zeros``). A missing category is 0 everywhere.
     """
 
     step: ClassVar[str] = "one_hot"
     of: Column
-    levels: Annotated[list[str], Field(min_length=1)]
+    levels: Annotated[list[str], Field(min_length=1)] | None = None
+    least: Annotated[float, Field(ge=0)] = 1
+    most: Annotated[int, Field(ge=1, le=10_000)] = 100
     unknown: Literal["other", "zeros"] = "other"
+
+    @model_validator(mode="after")
+    def _found_or_named(self) -> Self:
+        if self.levels is not None and (self.least, self.most) != (1, 100):
+            raise PydanticCustomError("levels", "levels: names them all; least: and most: are for those that fit finds")
+        return self
 
     def reads(self) -> tuple[str, ...]:
         return (self.of,)
 
     def outputs(self) -> tuple[str, ...]:
-        return (*(f"{self.of}_{level}" for level in self.levels), *([f"{self.of}_other"] * (self.unknown == "other")))
+        return () if self.levels is None else self.names(self.levels)
+
+    def names(self, levels: Sequence[str]) -> tuple[str, ...]:
+        """Return the features of these levels."""
+        return (*(f"{self.of}_{level}" for level in levels), *([f"{self.of}_other"] * (self.unknown == "other")))
+
+    @property
+    def names_learnt(self) -> bool:
+        return self.levels is None
 
 
 class Hashing(Step):

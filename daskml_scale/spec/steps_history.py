@@ -3,7 +3,8 @@
 The history of a row is the rows with equal ``match`` columns that were recorded (``at``) in
 ``(known_at - within, known_at]``, in the order of time and then of the table, up to the row itself. The
 row itself is its newest event where it is recorded by ``known_at`` and is not the target or computed
-from it. ``within`` bounds what a unit of work must read: older events do not count.
+from it. ``within`` bounds what a unit of work must read: older events do not count. Steps whose history is an
+associative scan need no bound: what is known of an entity is carried from chunk to chunk.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ class HistoryStep(EventStep):
 
     def spans(self) -> tuple[str, ...]:
         return (self.within,)
+
+
+class CarriedStep(HistoryStep):
+    """Base of steps on a history that may be as long as the table: a small state of it is carried along."""
+
+    within: Duration | None = None  # type: ignore[assignment]
+
+    def spans(self) -> tuple[str, ...]:
+        return () if self.within is None else (self.within,)
 
 
 class Lag(HistoryStep):
@@ -61,7 +71,7 @@ class Rolling(HistoryStep):
         return tuple(f"{self.of}_{stat}_last_{self.events}" for stat in self.stats)
 
 
-class ExponentialMean(HistoryStep):
+class ExponentialMean(CarriedStep):
     """Mean weighted by ``0.5 ** (age / half_life)``, age by ``at``: ``<of>_ewm_<half_life>``."""
 
     step: ClassVar[str] = "exponential_mean"
@@ -71,7 +81,7 @@ class ExponentialMean(HistoryStep):
         return (f"{self.of}_ewm_{self.half_life.replace(' ', '')}",)
 
 
-class Since(HistoryStep):
+class Since(CarriedStep):
     """Seconds from the last event whose ``of`` is neither 0 nor missing to ``known_at``: ``<of>_since``."""
 
     step: ClassVar[str] = "since"
@@ -80,7 +90,7 @@ class Since(HistoryStep):
         return (f"{self.of}_since",)
 
 
-class ForwardFill(HistoryStep):
+class ForwardFill(CarriedStep):
     """The newest value that is not missing: ``<of>_filled``."""
 
     step: ClassVar[str] = "forward_fill"

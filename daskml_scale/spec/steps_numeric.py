@@ -102,6 +102,37 @@ class Bin(InPlace):
     by: Literal["width", "quantile"] = "width"
 
 
+class Rename(Step):
+    """Numeric columns or earlier features under other names: ``of: {new: old}``.
+
+    An earlier feature has its new name only; a column of the table stays what it is.
+    """
+
+    step: ClassVar[str] = "rename"
+    of: Annotated[dict[Column, Column], Field(min_length=1)]
+
+    def reads(self) -> tuple[str, ...]:
+        return tuple(self.of.values())
+
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.of)
+
+    def removes(self) -> tuple[str, ...]:
+        return tuple(self.of.values())
+
+
+class Cast(InPlace):
+    """Values as another type holds them; keeps the column's name. What does not fit is missing.
+
+    Whole-number types drop the fraction (towards 0), and values beyond their range are missing: nothing wraps
+    around. ``bool`` is 1 where a value is not 0. ``float32`` rounds. A category is read as a number, such as
+    ``"12.5"``; other text is missing.
+    """
+
+    step: ClassVar[str] = "cast"
+    to: Literal["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64"]
+
+
 class Interactions(Step):
     """Products of every two of the columns: ``<a>_x_<b>``."""
 
@@ -156,5 +187,5 @@ class PCA(Step):
 
 
 NUMERIC_STEPS: tuple[type[Step], ...] = (
-    Impute, Standardize, MinMax, Robust, Log, Clip, Bin, Interactions, Compute, PCA,
+    Impute, Standardize, MinMax, Robust, Log, Clip, Bin, Rename, Cast, Interactions, Compute, PCA,
 )  # fmt: skip

@@ -15,6 +15,7 @@ from .base import ByteSize, Column, Spec, Version, Word
 from .cube_stages import CubeSpec, GenerateSpec, SamplesSpec
 from .expressions import Expression
 from .feature_set import FeatureSetSpec
+from .folds import FoldsBy
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
 from .predictions import AnyMetric, Method, Metric, OutputOf
 from .rules import AnyRule
@@ -27,6 +28,7 @@ from .space import AnyDistribution
 from .stage_base import ChunkLength
 from .stage_base import StageSpec as StageSpec
 from .steps import AnyStep
+from .steps_learned import TypeName
 
 ROWS_PER_CHUNK = 100_000
 """Rows per chunk where a spec does not say."""
@@ -97,7 +99,14 @@ class MatrixOut(Spec):
 
 
 class FeaturesSpec(StageSpec):
-    """Fit a recipe on the rows of ``fit_where`` and write the feature matrix of all rows."""
+    """Fit a recipe on the rows of ``fit_where`` and write the feature matrix of all rows.
+
+    Attributes
+    ----------
+    folds : mapping, optional
+        Fit the recipe once more per fold, on the other folds, and write those features too: for a search with
+        ``split: {refit: {}}``.
+    """
 
     kind: Literal["features"] = "features"
     input: Word
@@ -105,6 +114,7 @@ class FeaturesSpec(StageSpec):
     known_at: Expression
     fit_where: Expression | None = None
     target: Column | None = None
+    folds: FoldsBy | None = None
     out: MatrixOut = Field(default_factory=MatrixOut)
     steps: Annotated[list[AnyStep], Field(min_length=1)]
 
@@ -145,10 +155,6 @@ Estimator = Annotated[
     AfterValidator(_check_estimator),
 ]
 """One import path and its constructor parameters."""
-
-
-TypeName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")]
-"""Full name of a type outside scikit-learn that a saved model may hold: ``module.Class``."""
 
 
 class SearchSpec(StageSpec):

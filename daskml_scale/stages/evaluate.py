@@ -24,13 +24,14 @@ from daskml_scale.storage import files
 from .base import Input, Ref, StageBase, StageResult
 from .estimator import inner_threads
 from .features.planner import require
-from .matrix import FEATURES, Matrix, load_rows, matrix_bytes, matrix_inputs, private
+from .matrix import FEATURES, Matrix, all_seen, check_unseen, load_rows, matrix_bytes, matrix_inputs, private
 from .metrics import Scored, check, score
 from .score_tables import against, intervals, measure, sliced
 
 CODE = "evaluate-1"
 """Changes whenever the kernel's output changes for the same input."""
 UNIT = "metrics"
+_REMEDY = "keep them from fitting it with fit_where: in the features stage, or evaluate on other rows with where:"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class EvaluateStage(StageBase):
             bundles += self._rival(bundles[0].sha256)
         for bundle in bundles:
             check(bundle.name, bundle.classes, self.metrics)
+        if all_seen(matrix):
+            check_unseen(self.input, np.ones(matrix.rows, dtype=bool), "to evaluate on", _REMEDY)
         ids = matrix_inputs(matrix, self.where, self.slices)
         rows, width = matrix.variables[FEATURES].shape
         more = (self.slices, self.bootstrap, self.bootstrap and self.seed)
@@ -115,6 +118,7 @@ class EvaluateStage(StageBase):
             )
         ids, bundles = worker.shared
         matrix = load_rows(self.input, ids, self.where, worker, self.slices)
+        check_unseen(self.input, matrix.seen, "to evaluate on", _REMEDY)
         with inner_threads(worker.threads):
             scored, *others = (self._score(bundle, matrix, worker) for bundle in bundles)
         other = others[0] if others else None

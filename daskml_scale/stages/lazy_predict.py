@@ -21,7 +21,7 @@ from daskml_scale.storage import files, stores, tables
 
 from .base import Stage
 from .features.bound import Bound, bind, origins
-from .features.statistics import Ranges
+from .features.bounds import Ranges
 from .functions import code_digest
 from .isolate import GIVE_UP
 from .matrix import FEATURE_NAMES, FEATURES

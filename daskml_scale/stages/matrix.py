@@ -20,6 +20,7 @@ from daskml_scale.plan.units import Snapshot, row_ranges
 from daskml_scale.spec.expressions import Coded, Values, mask, missing, names
 from daskml_scale.stages.estimator import build_estimator as build_estimator
 from daskml_scale.stages.estimator import did_you_mean
+from daskml_scale.stages.features.seen import Seen
 
 FEATURES, FEATURE_NAMES = "features", "feature"
 """Variables of a feature matrix: the values (row, feature), and the names of the features."""
@@ -40,12 +41,15 @@ class Matrix:
         Names of the features.
     keys : mapping of name to column, each of shape (rows,)
         The row-key columns that were asked for, decoded.
+    seen : ndarray of bool, shape (rows,), or None
+        The rows that the recipe of the features learnt from; ``None``: it learnt nothing, or from another table.
     """
 
     X: np.ndarray
     y: np.ndarray
     columns: tuple[str, ...]
     keys: Mapping[str, Values] = field(default_factory=dict)
+    seen: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
@@ -84,7 +88,7 @@ def check_matrix(snapshot: Snapshot, where: str | None = None, columns: Sequence
 
 
 def _keys(snapshot: Snapshot) -> list[str]:
-    carried = [*snapshot.attrs.get("row_key", []), snapshot.attrs.get("target")]
+    carried = [*snapshot.attrs.get("row_key", []), snapshot.attrs.get("target"), "fold"]
     return [name for name in carried if name in snapshot.variables]
 
 
@@ -92,14 +96,16 @@ def _key_columns(where: str | None, columns: Sequence[str]) -> list[str]:
     return sorted({*columns, *(names(where) if where else ())})
 
 
-def matrix_inputs(snapshot: Snapshot, where: str | None = None, columns: Sequence[str] = ()) -> str:
+def matrix_inputs(
+    snapshot: Snapshot, where: str | None = None, columns: Sequence[str] = (), features: Sequence[str] = ()
+) -> str:
     """Return the digest of all that :func:`load_matrix` reads with the same arguments; for fingerprints and caches.
 
     Which rows ``where`` selects is only known from the data, so every stored object of the
-    variables read counts.
+    variables read counts. ``features`` names those read in place of the common ones.
     """
     target = check_matrix(snapshot, where, columns)
-    read = tuple(dict.fromkeys((FEATURES, target, *_key_columns(where, columns))))
+    read = tuple(dict.fromkeys((*(features or (FEATURES,)), target, *_key_columns(where, columns))))
     recipe = snapshot.attrs.get("recipe_hash", "")
     return digest(snapshot.rows, where, recipe, [(name, snapshot.ids.get(name, ())) for name in read])
 
@@ -141,10 +147,17 @@ def load_matrix(
     return matrix.X, matrix.y, matrix.columns
 
 
-def load_rows(url: str, ids: str, where: str | None, worker: WorkerContext, columns: Sequence[str] = ()) -> Matrix:
-    """Return :func:`load_matrix`'s rows together with the row-key ``columns``."""
-    key = ("matrix", url, ids, where, tuple(columns))
-    return worker.cache.get(key, lambda: read_rows(url, where, columns), lambda matrix: matrix.nbytes)
+def load_rows(
+    url: str,
+    ids: str,
+    where: str | None,
+    worker: WorkerContext,
+    columns: Sequence[str] = (),
+    features: str = FEATURES,
+) -> Matrix:
+    """Return :func:`load_matrix`'s rows together with the row-key ``columns``; ``features`` is the variable read."""
+    key = ("matrix", url, ids, where, tuple(columns), features)
+    return worker.cache.get(key, lambda: read_rows(url, where, columns, features), lambda matrix: matrix.nbytes)
 
 
 def private(values: np.ndarray, rows: slice | np.ndarray | None = None) -> np.ndarray:
@@ -163,14 +176,14 @@ def private(values: np.ndarray, rows: slice | np.ndarray | None = None) -> np.nd
     return taken.copy() if np.may_share_memory(taken, values) else taken
 
 
-def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matrix:
+def read_rows(url: str, where: str | None, columns: Sequence[str] = (), variable: str = FEATURES) -> Matrix:
     """Read the rows of ``where`` that have a target, block by block: only the wanted rows are held."""
     from daskml_scale.storage import stores
     from daskml_scale.storage.tables import read_columns
 
     # Not ``open_dataset``: its indexes are computed through Dask, and a task that does so waits for a free worker.
     group = stores.open_group(url, "r")
-    target, features = group.attrs["target"], group[FEATURES]
+    target, features = group.attrs["target"], group[variable]
     keys = read_columns(url, _key_columns(where, [*columns, target]))
     wanted = _wanted(url, target, where, keys)
     X = np.empty((int(wanted.sum()), features.shape[1]), features.dtype)
@@ -183,7 +196,34 @@ def read_rows(url: str, where: str | None, columns: Sequence[str] = ()) -> Matri
     y = np.asarray(keys[target][wanted], dtype="float64")
     for array in (X, y):
         array.flags.writeable = False
-    return Matrix(X, y, columns_of(url), {name: keys[name][wanted] for name in columns})
+    saw = group.attrs.get("saw")
+    seen = None if saw is None else Seen.from_json(saw).mask(np.flatnonzero(wanted))
+    return Matrix(X, y, columns_of(url), {name: keys[name][wanted] for name in columns}, seen)
+
+
+def check_unseen(url: str, seen: np.ndarray | None, what: str, remedy: str) -> None:
+    """Refuse to score rows that the recipe of their features learnt from.
+
+    Parameters
+    ----------
+    seen : ndarray of bool or None
+        Of the rows to be scored.
+
+    Raises
+    ------
+    PlanError
+    """
+    if seen is not None and seen.any():
+        raise PlanError(
+            f"{int(seen.sum()):,} of the {len(seen):,} rows {what} are rows that the recipe of {url} learnt from, so "
+            f"the score would be too good; {remedy}"
+        )
+
+
+def all_seen(snapshot: Snapshot) -> bool:
+    """Return whether the recipe of a feature matrix learnt from every row of it."""
+    saw = snapshot.attrs.get("saw")
+    return saw is not None and snapshot.rows > 0 and saw["rows"] == snapshot.rows
 
 
 def read_part(

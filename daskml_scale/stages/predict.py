@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ class PredictStage(StageBase):
         Dask resources that each task needs.
     optimise : tuple of str
         Of ``optimise.WAYS``: tried on real rows by a unit of their own, before all others.
+    folders : tuple of Path
+        Where modules of the recipe's own functions are looked for, before the installed ones.
     """
 
     input: str
@@ -96,6 +99,7 @@ class PredictStage(StageBase):
     slices: tuple[str, ...] = ()
     resources: Mapping[str, float] | None = None
     optimise: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
     kind: str = "predict"
 
     def reads(self) -> Mapping[str, Ref]:
@@ -147,7 +151,7 @@ class PredictStage(StageBase):
         tables = {
             name: require(inputs[f"tables.{name}"], self.tables[name], self.name) for name in program.tables
         }  # fmt: skip
-        planner = RecipePlanner(program, table, tables)
+        planner = RecipePlanner(program, table, tables, folders=self.folders)
         planner.check()
         return planner
 

@@ -154,6 +154,7 @@ class Builder:
             ledger=self.ledger(name),
             input=self.dataset(spec.input),
             tables=self._tables(spec.tables),
+            folders=self.modules,
         )
 
     def _search(self, name: str, spec: SearchSpec) -> Stage:
@@ -244,6 +245,7 @@ class Builder:
             on_error=spec.on_error,
             trusted=self.trusted(spec.model),
             expected=None if features is None else _recipe(features),
+            folders=self.modules,
             resources=spec.resources or None,
             optimise=tuple(spec.optimise),
             watched=bool(watching := self._monitors(name)),

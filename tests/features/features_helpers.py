@@ -72,15 +72,17 @@ def made_in_chunks(program: Program, columns: dict[str, Values], chunk: int, sha
 
     from daskml_scale.engine.worker import Cache
     from daskml_scale.plan.units import row_ranges
-    from daskml_scale.stages.features.statistics import Bounds, learn, scan
+    from daskml_scale.stages.features.bounds import Bounds
+    from daskml_scale.stages.features.statistics import Place, learn, scan
     from daskml_scale.stages.features.transformer import MemoryTable, RowTransformer
 
     rows = len(next(iter(columns.values())))
     ranges = row_ranges(rows, chunk)
-    scans = [scan(program, {k: v[a:b] for k, v in columns.items()}, b - a, where) for a, b in ranges]
+    scans = [scan(program, {k: v[a:b] for k, v in columns.items()}, b - a, where, Place(a, rows)) for a, b in ranges]
     fitted = Program.from_dict(json.loads(json.dumps(learn(program, json.loads(json.dumps(scans))).to_dict())))
     bounds = Bounds.merge(fitted, ranges, scans) if fitted.trailing else None
-    transformer, cache = RowTransformer(fitted, MemoryTable(columns), {}), Cache()
+    carrying = bounds.carrying if bounds else None
+    transformer, cache = RowTransformer(fitted, MemoryTable(columns), {}, carrying=carrying), Cache()
     halo = bounds.halo if bounds else lambda start, stop: ()
     parts = [transformer.matrix(a, b, halo(a, b), cache, "float64") for a, b in row_ranges(rows, shard or chunk)]
     return fitted, np.concatenate([np.empty((0, len(fitted.features))), *parts])

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from daskml_scale.engine.worker import Cache
 from daskml_scale.plan.units import row_ranges
 from daskml_scale.spec.expressions import Coded
+from daskml_scale.stages.features.bounds import Bounds, joined
 from daskml_scale.stages.features.program import Program, parse_steps
-from daskml_scale.stages.features.statistics import Bounds, joined, learn, scan
+from daskml_scale.stages.features.statistics import learn, scan
 from daskml_scale.stages.features.transformer import MemoryTable, RowTransformer
 
 STEPS = parse_steps(
@@ -92,10 +93,13 @@ def test_a_halo_holds_every_row_that_a_window_reaches(rows, chunk, data):
     for first, last in halo:
         held[first:last] = True
     known = columns["due"][start:stop] - np.timedelta64(30, "m")
-    for at, hours in (("done", 2), ("seen", 3)):
+    for at, hours, match in (("done", 2, ["place"]), ("done", 1, []), ("seen", 3, ["place", "kind"])):
         times = columns[at][:, None]
-        reached = ((times <= known) & (times > known - np.timedelta64(hours, "h"))).any(axis=1)
-        assert not (reached & ~held).any()
+        reached = (times <= known) & (times > known - np.timedelta64(hours, "h"))
+        for name in match:
+            codes = columns[name].codes
+            reached &= (codes[:, None] == codes[start:stop]) & (codes[:, None] >= 0)
+        assert not (reached.any(axis=1) & ~held).any()
 
 
 def test_a_halo_leaves_out_chunks_that_no_window_reaches():
@@ -109,9 +113,10 @@ def test_a_halo_leaves_out_chunks_that_no_window_reaches():
 def test_only_rows_of_the_condition_are_learnt():
     columns = table([(0, 0, 0, 0, 0, 1.0), (0, 0, 0, 1, 1, -1.0), (0, 0, 0, -1, 2, 2.0), (0, 0, 0, 2, 3, None)])
     found = scan(PROGRAM, columns, 4, "value > 0")
-    assert found["categories"] == {"place": {"c": 1}, "kind": {"w": 1, "y": 1}}
+    counted = {name: counts["counts"] for name, counts in found["categories"].items()}
+    assert counted == {"place": {"c": 1}, "kind": {"w": 1, "y": 1}}
     assert learn(PROGRAM, [found]).categories == {"place": ("c",), "kind": ("w", "y")}
-    assert scan(PROGRAM, columns, 4, "time('2020-01-01') > time('2019-01-01')")["categories"]["place"] == {
+    assert scan(PROGRAM, columns, 4, "time('2020-01-01') > time('2019-01-01')")["categories"]["place"]["counts"] == {
         "c": 1, "a": 1, "b": 1
     }  # fmt: skip
 

@@ -13,9 +13,10 @@ from daskml_scale.engine.worker import Cache
 from daskml_scale.plan.units import row_ranges
 from daskml_scale.spec.steps import Trailing
 from daskml_scale.spec.workflow import MatrixOut
+from daskml_scale.stages.features.bounds import Bounds
 from daskml_scale.stages.features.program import Program
 from daskml_scale.stages.features.stage import FeaturesStage
-from daskml_scale.stages.features.statistics import Bounds, learn, scan
+from daskml_scale.stages.features.statistics import learn, scan
 from daskml_scale.stages.features.transformer import MemoryTable, RowTransformer
 from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import stores

@@ -17,14 +17,14 @@ from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot, Variable
 from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.spec.workflow import ROWS_PER_CHUNK, MatrixOut
-from daskml_scale.stages.base import Ref
 from daskml_scale.storage import files, stores, tables
+from daskml_scale.storage.ledger import Ledger
 
+from .bounds import Ranges
 from .kernels import numbers
 from .planner import Ready, RecipePlanner, require
 from .program import Program
-from .stage import FEATURES, NAMES, Layout
-from .statistics import Ranges
+from .stage import FEATURES, FOLD, NAMES, Layout, fold_features
 from .transformer import MemoryTable, RowTransformer, Table
 
 if TYPE_CHECKING:
@@ -63,10 +63,16 @@ class Bound:
         """Run the fitting pass in this process."""
         from daskml_scale.stages.run import noted
 
-        units = [unit for unit, _ in self.planner.scan_units()]
-        with noted("fit", "features", len(units), self.planner.rows.rows):
-            results = {unit.key: self.planner.transformer.scan_unit(unit) for unit in units}
-        return self.planner.fold([results[unit.key] for unit in units if unit.key.startswith("fit/")])
+        planner = self.planner
+        units = [unit for unit, _ in planner.scan_units()]
+        with noted("fit", "features", len(units), planner.rows.rows):
+            results = {unit.key: planner.transformer.scan_unit(unit) for unit in units}
+            scans = [results[unit.key] for unit in units if unit.key.startswith("fit/")]
+            ready = planner.fold(scans)
+            models = {
+                str(unit.payload[1]): ready.transformer.scan_unit(unit) for unit, _ in planner.model_units(ready)
+            }  # fmt: skip
+        return planner.fold(scans, models) if models else ready
 
 
 def bind(program: Program, ds: Any, others: Mapping[str, Any] | None = None, where: str | None = None) -> Bound:
@@ -146,10 +152,12 @@ def _url(data: Any, argument: str) -> str:
     raise UsageError(f"{argument} is a {type(data).__name__}; pass an xarray Dataset or the URL of one")
 
 
-def _look(url: str) -> Snapshot:
-    from daskml_scale.stages.run import gather
+_IDS: dict[str, tuple[int, int, str]] = {}
+"""What this process found at stored objects that no ledger knows, so that a second look hashes what changed only."""
 
-    return require(gather({"": Ref("dataset", url)})[""], url, "Recipe")
+
+def _look(url: str) -> Snapshot:
+    return require(stores.snapshot(url, Ledger(stores.beside(url, "ledger")).records(), _IDS), url, "Recipe")
 
 
 def _from_memory(ds: Any, needed: set[str]) -> tuple[Snapshot, Table]:
@@ -191,7 +199,7 @@ def preview(bound: Bound, ready: Ready) -> xr.Dataset:
     import dask.array as da
     import xarray as xr
 
-    layout = Layout.of(bound.planner.rows, ready.program, MatrixOut())
+    layout = replace(Layout.of(bound.planner.rows, ready.program, MatrixOut(), ready.saw), fits=0)
     ranges = layout.ranges
     blocks = _Blocks(ready.transformer, ranges, [ready.halo(*rows) for rows in ranges], layout.dtype)
     # Equal names mean equal content: Dask takes a block that it holds already for a name it knows.
@@ -221,11 +229,16 @@ def preview(bound: Bound, ready: Ready) -> xr.Dataset:
 
 def write(bound: Bound, ready: Ready, url: str) -> None:
     """Compute the matrix in this process and write it, shard by shard."""
-    layout = Layout.of(bound.planner.rows, ready.program, MatrixOut())
+    layout = Layout.of(bound.planner.rows, ready.program, MatrixOut(), ready.saw)
     stores.create(url, layout.template(ready.program))
-    rows = ready.transformer.rows
+    rows, program = ready.transformer.rows, ready.program
+    programs = [program, *(program.fold(number) for number in range(layout.fits))]
     for start, stop in layout.ranges:
-        arrays = {FEATURES: ready.transformer.matrix(start, stop, ready.halo(start, stop), dtype=layout.dtype)}
+        halo = ready.halo(start, stop)
+        matrices = ready.transformer.matrices(programs, start, stop, halo, dtype=layout.dtype)
+        arrays = dict(zip([FEATURES, *map(fold_features, range(layout.fits))], matrices, strict=True))
+        if layout.fits:
+            arrays[FOLD] = ready.transformer.folds(start, stop)
         for name, values in rows.read(layout.row_key, start, stop).items():
             variable = layout.copied[name]
             arrays[name] = tables.encode(values, tables.ColumnType(variable.dtype, variable.attrs, variable.fill))

@@ -18,7 +18,8 @@ from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.spec.step_base import EventStep, Step
 from daskml_scale.spec.steps import AsOf, DateParts, Lookup, Ordinal, Trailing
 from daskml_scale.spec.steps_categories import Count, Hashing, OneHot, TargetMean
-from daskml_scale.spec.steps_numeric import Compute
+from daskml_scale.spec.steps_learned import Aggregate, Function, SklearnStep
+from daskml_scale.spec.steps_numeric import Cast, Compute
 from daskml_scale.storage.tables import kind_of
 
 from .learning import lessons, reads_rows
@@ -119,6 +120,8 @@ def check(program: Program, columns: Kinds, tables: Mapping[str, Kinds], where: 
             raise SpecError(
                 f"{program.target!r} is a variable of every feature matrix; rename the column", path="target"
             )
+    if program.folds is not None and program.folds.by is not None:
+        _column("folds.by", columns, program.folds.by, None)
     for position, step in enumerate(program.steps):
         made = dict.fromkeys(program.made_before(position), "number") if reads_rows(step) else {}
         _step(step, f"steps[{position}].{step.step}", {**columns, **made}, tables)
@@ -139,6 +142,18 @@ def _step(step: Step, place: str, columns: Kinds, tables: Mapping[str, Kinds]) -
             for name in step.of:
                 _column(f"{place}.of", columns, name, "category")
             _column(f"{place}.fold_by", columns, step.fold_by, None)
+        case Aggregate():
+            for name in step.of:
+                _column(f"{place}.of", columns, name, "number")
+            for name in step.reads():
+                _column(f"{place}.{'by' if name in step.by else 'fold_by'}", columns, name, None)
+        case Cast():
+            for name in step.of:
+                if columns.get(name) != "category":
+                    _column(f"{place}.of", columns, name, "number")
+        case SklearnStep() | Function():
+            for name in step.of:
+                _column(f"{place}.of", columns, name, None)
         case Compute():
             for name, text in step.features.items():
                 _expression(f"{place}.features.{name}", text, columns, time=False)

@@ -11,12 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daskml_scale.spec.base import nanoseconds
 from daskml_scale.spec.expressions import Values
-from daskml_scale.spec.steps_history import Diff, ExponentialMean, ForwardFill, HistoryStep, Lag, Rolling, Since
+from daskml_scale.spec.steps_history import (
+    CarriedStep,
+    Diff,
+    ExponentialMean,
+    ForwardFill,
+    HistoryStep,
+    Lag,
+    Rolling,
+    Since,
+)
 
+from .carried import NEVER, State, counts_for, decay
 from .joins import Keys, Timeline
 from .kernels import numbers
-from .program import nanoseconds
 
 _BLOCK = 1 << 20
 """Most events of windows that are looked at together."""
@@ -36,6 +46,8 @@ class _Histories:
         In the order of the timeline; the last one is NaN, for no event.
     times : ndarray of int64, shape (events,)
         ns since 1970, in the order of the timeline.
+    order : ndarray of int, shape (events,)
+        Which of the events each is.
     """
 
     start: np.ndarray
@@ -43,6 +55,7 @@ class _Histories:
     own: np.ndarray
     values: np.ndarray
     times: np.ndarray
+    order: np.ndarray
 
     def at(self, places: np.ndarray) -> np.ndarray:
         """Return values at places of the timeline, NaN where a place is not in the row's history."""
@@ -62,6 +75,8 @@ def history(
     itself: np.ndarray | None,
     *,
     hidden: bool = False,
+    before: State | None = None,
+    rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Return the features of a step, float64, each of shape (rows,).
 
@@ -75,7 +90,15 @@ def history(
         Which event is the row itself, -1 for none.
     hidden : bool
         Whether the row's own value never counts: it is the target or goes with it.
+    before : State, optional
+        What is carried to each row, for a step without ``within``: of shape (rows,).
+    rows : ndarray of int, shape (events,), optional
+        With ``before``: numbers of the events in the table, -1 for those that are in ``before`` already.
     """
+    if isinstance(step, CarriedStep) and step.within is None:
+        assert before is not None
+        assert rows is not None
+        return [_carried(step, columns, known_at, events, itself, hidden=hidden, before=before, rows=rows)]
     found = _histories(step, columns, known_at, events, itself, hidden=hidden)
     with np.errstate(all="ignore"):
         match step:
@@ -106,20 +129,68 @@ def _histories(
     itself: np.ndarray | None,
     *,
     hidden: bool,
+    counted: np.ndarray | bool = True,
 ) -> _Histories:
     times = np.asarray(events[step.at]).astype("datetime64[ns]")
     keys = Keys([events[name] for name in step.match], len(times))
-    timeline = Timeline(keys.own, times)
+    timeline = Timeline(np.where(counted, keys.own, -1), times)
     groups = keys.encode([columns[name] for name in step.match], len(known_at))
     stop = timeline.count(groups, known_at)
-    start = timeline.count(groups, known_at - np.timedelta64(nanoseconds(step.within), "ns"))
+    earliest: np.ndarray = np.full(len(known_at), np.datetime64("NaT", "ns"))
+    if step.within is not None:
+        earliest = known_at - np.timedelta64(nanoseconds(step.within), "ns")
+    start = timeline.count(groups, earliest)
     start = np.minimum(start, stop)  # a window that begins before 1677 would wrap around
     place = np.full(len(known_at), -1) if itself is None else timeline.places(len(times), itself)
     inside = (place >= start) & (place < stop)
     stop = np.where(inside, place + (not hidden), stop)
     values = np.append(numbers(events[step.of])[timeline.order], np.nan)
     own = (inside & (not hidden)).astype("int64")
-    return _Histories(start, stop, own, values, times[timeline.order].view("int64"))
+    return _Histories(start, stop, own, values, times[timeline.order].view("int64"), timeline.order)
+
+
+def _carried(
+    step: CarriedStep,
+    columns: Mapping[str, Values],
+    known_at: np.ndarray,
+    events: Mapping[str, Values],
+    itself: np.ndarray | None,
+    *,
+    hidden: bool,
+    before: State,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Return the feature of a step without a bound: what is carried, and then the events that are read."""
+    found = _histories(step, columns, known_at, events, itself, hidden=hidden, counted=rows >= 0)
+    place = found.last(counts_for(step, found.values[:-1]))
+    here = State(
+        np.where(place < 0, NEVER, np.append(found.times, NEVER)[place]),
+        np.where(place < 0, -1, np.append(rows[found.order], -1)[place]),
+        *_weighed(step, found, place),
+    )
+    now = before.joined(here, step)
+    with np.errstate(all="ignore"):
+        match step:
+            case ExponentialMean():
+                return np.asarray(now.total / now.weight)
+            case Since():
+                asked = known_at.astype("datetime64[ns]").view("int64")
+                return np.where(now.time == NEVER, np.nan, (asked - np.where(now.time == NEVER, 0, now.time)) / 1e9)
+    return np.where(now.time == NEVER, np.nan, now.total)
+
+
+def _weighed(step: CarriedStep, found: _Histories, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return weighted sums and weights as of the newest event of each row; for a forward fill its value."""
+    if not isinstance(step, ExponentialMean):
+        return found.values[place] if isinstance(step, ForwardFill) else np.zeros(len(place)), np.zeros(len(place))
+    total, weight = np.zeros(len(place)), np.zeros(len(place))
+    newest = np.append(found.times, NEVER)[place]
+    for first, last, row, value, times in _windows(found):
+        share = decay(step, times, newest[first:last][row])
+        with np.errstate(over="ignore", invalid="ignore"):
+            total[first:last] = np.bincount(row, share * value, minlength=last - first)
+        weight[first:last] = np.bincount(row, share, minlength=last - first)
+    return total, weight
 
 
 def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, np.ndarray]:
@@ -150,17 +221,23 @@ def _exponential(found: _Histories, known_at: np.ndarray, half_life: int) -> np.
     """Return the weighted mean of each history; weights count from its newest event, so that none overflows."""
     newest = np.append(found.times, 0)[found.last(~np.isnan(found.values[:-1]))]
     result = np.full(len(known_at), np.nan)
-    for first, last in _blocks(found.stop - found.start):
-        start, length = found.start[first:last], (found.stop - found.start)[first:last]
+    for first, last, row, value, times in _windows(found):
+        weight = np.exp2((times - newest[first:last][row]) / half_life)
+        total = np.bincount(row, weight * value, minlength=last - first)
+        result[first:last] = total / np.bincount(row, weight, minlength=last - first)
+    return result
+
+
+def _windows(found: _Histories) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield rows [first, last) with the row (from first), value and time of every event of their histories."""
+    lengths = np.maximum(found.stop - found.start, 0)
+    for first, last in _blocks(lengths):
+        start, length = found.start[first:last], lengths[first:last]
         row = np.repeat(np.arange(last - first), length)
         place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length) + start[row]
         value = found.values[place]
         used = ~np.isnan(value)
-        row, place, value = row[used], place[used], value[used]
-        weight = np.exp2((found.times[place] - newest[first:last][row]) / half_life)
-        total = np.bincount(row, weight * value, minlength=last - first)
-        result[first:last] = total / np.bincount(row, weight, minlength=last - first)
-    return result
+        yield first, last, row[used], value[used], found.times[place[used]]
 
 
 def _blocks(lengths: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from daskml_scale.errors import DaskMLError
+from daskml_scale.spec.base import nanoseconds
 from daskml_scale.spec.expressions import Coded, Values, missing
 from daskml_scale.spec.steps import AsOf, Lookup, Trailing
 
 from .kernels import numbers
-from .program import nanoseconds
 
 
 def _plain(column: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,31 @@ from daskml_scale.errors import DaskMLError, SpecError
 from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.spec.step_base import EventStep, Step
 from daskml_scale.spec.steps import AsOf, Cyclical, DateParts, Keep, Lookup
-from daskml_scale.spec.steps_categories import Count, TargetMean
+from daskml_scale.spec.steps_categories import Count, OneHot, TargetMean
+from daskml_scale.spec.steps_learned import Aggregate, Function
 from daskml_scale.spec.steps_numeric import (
     PCA,
     Bin,
+    Cast,
     Clip,
     Compute,
     Impute,
     Interactions,
     Log,
     MinMax,
+    Rename,
     Robust,
     Standardize,
 )  # fmt: skip
 
-from . import target_mean
+from . import aggregate, target_mean
 from .kernels import numbers, spread
-from .rowwise import rowwise
+from .rowwise import Functions, rowwise
+from .sketches import Categories
 from .summary import DISTINCT, Summary, comoments, merge_comoments
+
+_STATELESS = (DateParts, Cyclical, Keep, Rename, Cast, Log, Clip, Interactions, Compute, Impute, Function)
+"""Steps whose features can be computed during the fitting pass; ``Impute`` where it learns nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,14 @@ def learns(step: Step) -> bool:
     """Return whether a step learns from the statistics of this module."""
     if isinstance(step, Impute):
         return step.by != "constant"
-    return isinstance(step, (Standardize, MinMax, Robust, Bin, Count, TargetMean, PCA))
+    if isinstance(step, OneHot):
+        return step.levels is None
+    return isinstance(step, (Standardize, MinMax, Robust, Bin, Count, TargetMean, PCA, Aggregate))
 
 
 def reads_rows(step: Step) -> bool:
     """Return whether a step looks at the row itself only, so that it may read features of earlier steps."""
-    return not isinstance(step, (Lookup, AsOf, EventStep))
+    return not isinstance(step, (Lookup, AsOf, EventStep, Aggregate))
 
 
 def lessons(steps: tuple[Step, ...]) -> Lessons:
@@ -87,7 +97,10 @@ def lessons(steps: tuple[Step, ...]) -> Lessons:
     fills: dict[tuple[int, str], int] = {}
     for position, step in enumerate(steps):
         found = [sources.get(name, (frozenset({name}), frozenset())) for name in step.reads()]
-        if learns(step):
+        if isinstance(step, Aggregate):
+            learn.append(position)
+            columns.update(dict.fromkeys((*step.of, *step.reads())))
+        elif learns(step):
             learn.append(position)
             for name, source in zip(step.reads(), found, strict=True):
                 if source is None or (name in imputed and isinstance(step, (Impute, PCA))):
@@ -96,7 +109,7 @@ def lessons(steps: tuple[Step, ...]) -> Lessons:
                 compute |= source[1]
                 if name in imputed:
                     fills[position, name] = imputed[name]
-        stateless = isinstance(step, (DateParts, Cyclical, Keep, Log, Clip, Interactions, Compute, Impute))
+        stateless = isinstance(step, _STATELESS)
         known = [source for source in found if source is not None]
         filled = not imputed.keys().isdisjoint(step.reads())
         for name in step.outputs():
@@ -121,7 +134,11 @@ def _two_passes(steps: Sequence[Step], position: int, name: str) -> str:
 
 
 def scan_steps(
-    steps: tuple[Step, ...], columns: Mapping[str, Values], rows: int, target: str | None = None
+    steps: tuple[Step, ...],
+    columns: Mapping[str, Values],
+    rows: int,
+    target: str | None = None,
+    functions: Functions = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the statistics of one chunk's rows, those that may be learnt from: step position -> JSON value."""
     plan, found = lessons(steps), {}
@@ -130,16 +147,18 @@ def scan_steps(
         if isinstance(step, TargetMean):
             assert target is not None
             found[str(position)] = target_mean.scan(step, columns, numbers(columns[target]))
+        elif isinstance(step, Aggregate):
+            found[str(position)] = aggregate.scan(step, columns)
         elif position in plan.learn:
             found[str(position)] = _scan(step, current)
         elif position in plan.compute:
-            current.update(zip(step.outputs(), rowwise(step, current, None, rows), strict=True))
+            current.update(zip(step.outputs(), rowwise(step, current, None, rows, functions), strict=True))
     return found
 
 
 def _scan(step: Step, columns: Mapping[str, Values]) -> Any:
-    if isinstance(step, Count):
-        return {name: _labels(columns[name]) for name in step.of}
+    if isinstance(step, (Count, OneHot)):
+        return {name: labels(columns[name]).to_json() for name in step.reads()}
     arrays = {name: numbers(columns[name]) for name in step.reads()}
     if isinstance(step, PCA):
         count, mean, products = comoments(np.stack(list(arrays.values()), axis=1))
@@ -157,11 +176,11 @@ def _asked(step: Step) -> tuple[str, ...]:
     return ()
 
 
-def _labels(column: Values) -> dict[str, int]:
+def labels(column: Values) -> Categories:
+    """Return the counts of a category column."""
     if not isinstance(column, Coded):
         raise TypeError(f"a column of {column.dtype} is not a category")
-    found = np.bincount(column.codes[column.codes >= 0], minlength=len(column.labels))
-    return {column.labels[code]: int(found[code]) for code in np.flatnonzero(found)}
+    return Categories.of(column)
 
 
 def learn_steps(steps: tuple[Step, ...], scans: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -177,7 +196,11 @@ def learn_steps(steps: tuple[Step, ...], scans: Iterable[Mapping[str, Any]]) -> 
     for position in plan.learn:
         step, parts = steps[position], [chunk[str(position)] for chunk in chunks]
         if isinstance(step, Count):
-            learnt[str(position)] = {name: _added(part[name] for part in parts) for name in step.of}
+            learnt[str(position)] = {name: _counted(parts, name).to_json() for name in step.of}
+        elif isinstance(step, OneHot):
+            learnt[str(position)] = _levels(step, _counted(parts, step.of))
+        elif isinstance(step, Aggregate):
+            learnt[str(position)] = aggregate.learn(step, position, parts)
         elif isinstance(step, TargetMean):
             learnt[str(position)] = target_mean.learn(step, parts)
         elif isinstance(step, PCA):
@@ -230,12 +253,16 @@ def _fill(step: Impute, position: int, name: str, summary: Summary) -> float:
     return float(summary.values.keys[int(np.argmax(summary.values.counts))])
 
 
-def _added(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for part in parts:
-        for label, rows in part.items():
-            total[label] = total.get(label, 0) + rows
-    return dict(sorted(total.items()))
+def _counted(parts: Sequence[Mapping[str, Any]], name: str) -> Categories:
+    return Categories.merged(Categories.from_json(part[name]) for part in parts)
+
+
+def _levels(step: OneHot, found: Categories) -> dict[str, Any]:
+    """Return the levels that are frequent enough, sorted, the names of their features, and how many there are."""
+    least = step.least * found.rows if step.least < 1 else step.least
+    frequent = [label for label, rows in found.counts.items() if rows >= least]
+    levels = sorted(sorted(frequent, key=lambda label: (-found.counts[label], label))[: step.most])
+    return {"levels": levels, "names": list(step.names(levels)), "categories": found.cardinality}
 
 
 def _components(step: PCA, parts: Sequence[Any]) -> dict[str, Any]:

@@ -7,25 +7,33 @@ recipe that answers for any range of rows. Shared by ``features``, ``predict`` a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.memory import RowNeed, Share
-from daskml_scale.plan.records import Record, digest, select
+from daskml_scale.plan.records import Record, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit, row_key, row_ranges
+from daskml_scale.spec.expressions import names
 from daskml_scale.spec.recipe_checks import check_steps
 from daskml_scale.spec.steps import Lookup, dump_step
 from daskml_scale.spec.steps_categories import TargetMean
+from daskml_scale.spec.steps_learned import Aggregate, Function, SklearnStep
+from daskml_scale.stages.functions import Sent
 
-from . import checks
+from . import calling, checks, estimators
+from .bounds import Bounds
 from .learning import lessons
 from .program import Program, joined_columns
-from .statistics import Bounds, Ranges, learn
-from .transformer import RowTransformer, StoredTable, Table
+from .ready import Ready as Ready
+from .ready import all_ids, total
+from .seen import Seen
+from .statistics import learn
+from .transformer import MemoryTable, RowTransformer, StoredTable, Table
 
-CODE = "features-2"
+CODE = "features-3"
 """Changes whenever a kernel's output changes for the same input."""
 
 
@@ -44,6 +52,8 @@ class RecipePlanner:
         Tables that do not lie in a store (of the Python API), ``""`` being the rows.
     own_in_memory : frozenset of str
         Tables that are the rows themselves, where one of the two is in memory.
+    folders : tuple of Path
+        Where the user's modules are looked for, before the installed ones.
     """
 
     program: Program
@@ -52,6 +62,7 @@ class RecipePlanner:
     where: str | None = None
     sources: Mapping[str, Table] = field(default_factory=dict)
     own_in_memory: frozenset[str] = frozenset()
+    folders: tuple[Path, ...] = ()
 
     def check(self) -> None:
         """Refuse a recipe that does not fit its tables.
@@ -71,6 +82,24 @@ class RecipePlanner:
         others = {name: checks.kinds(snapshot) for name, snapshot in self.tables.items()}
         checks.check(program, checks.kinds(self.rows), others, self.where)
         checks.check_own_tables(program.steps, self.own, self.withheld)
+        for position, step in enumerate(program.steps):
+            if isinstance(step, SklearnStep) and program.categories is None:
+                estimators.build(step, position)
+            if isinstance(step, Function) and (fitted := program.learnt.get(str(position))):
+                calling.check_code(step, position, self.functions[step.call], fitted)
+
+    @cached_property
+    def functions(self) -> dict[str, Sent]:
+        """The user's functions by their paths."""
+        return calling.functions_of(self.program.steps, self.folders)
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of what the table holds in the columns read at the row; empty where it cannot be told."""
+        columns, source = self.program.row_columns, self.sources.get("")
+        if isinstance(source, MemoryTable):
+            return MemoryTable({name: source.columns[name] for name in columns}).version
+        return digest(self.rows.rows, self.rows.row_ids(columns, 0, self.rows.rows)) if self.rows.known else ""
 
     @cached_property
     def withheld(self) -> tuple[str, ...]:
@@ -103,15 +132,16 @@ class RecipePlanner:
         """Return the units of the fitting pass with the digests of their inputs; empty when nothing must be known."""
         units = []
         columns = self.program.scan_columns(self.where)
-        if columns and self.chunks:
+        if (columns or self.program.learns) and self.chunks:
             size = self.chunks[0][1]
             for start, stop in self.chunks:
-                read = digest((start, stop), self.rows.row_ids(columns, start, stop))
-                units.append((Unit(row_key(start, size, "fit"), ("rows", start, stop), stop - start), read))
+                total = self._total
+                read = digest((start, stop, *([total] * bool(total))), self.rows.row_ids(columns, start, stop))
+                units.append((Unit(row_key(start, size, "fit"), ("rows", start, stop, total), stop - start), read))
         for position, step in enumerate(self.program.steps):
             if isinstance(step, Lookup):
                 table = self.tables[step.table]
-                read = digest(dump_step(step), _all_ids(table, joined_columns(step)))
+                read = digest(dump_step(step), all_ids(table, joined_columns(step)))
                 units.append((Unit(f"keys/{position:08d}", ("keys", position), max(1, table.rows)), read))
         return units
 
@@ -134,7 +164,67 @@ class RecipePlanner:
             "need": need,
             **plan,
         }
-        return select(self.scan_units(), self.scan_parts(), records, **fields)
+        scan = select(self.scan_units(), self.scan_parts(), records, **fields)
+        if scan.units or not self._fits_models or not self.rows.known:
+            return scan
+        ready = self.fold(self._scans(records))
+        need = self._models_need()
+        fields |= {"shared": ready.transformer, "memory": need.total, "need": need, "grid": "transformers to fit"}
+        return after(scan, select(self.model_units(ready), self.scan_parts(), records, **fields))
+
+    @property
+    def _total(self) -> int:
+        """Rows of the table where the statistics of a chunk depend on it: contiguous folds are parts of it."""
+        folds = self.program.folds if self.program.learns else None
+        return self.rows.rows if folds is not None and folds.by is None else 0
+
+    @property
+    def _fits_models(self) -> bool:
+        return self.program.categories is None and bool(self.program.estimators)
+
+    def model_units(self, ready: Ready) -> list[tuple[Unit, str]]:
+        """Return the units that fit transformers of scikit-learn, when the statistics are known.
+
+        Parameters
+        ----------
+        ready : Ready
+            The recipe as it is fitted without them.
+        """
+        program, where = self.program, self.where
+        also = (*(names(where) if where else ()), *([program.target] if program.target else []))
+        columns = tuple(dict.fromkeys((*program.row_columns, *also, *self._fold_columns)))
+        units = []
+        for position in program.estimators if self._fits_models else ():
+            step = program.steps[position]
+            assert isinstance(step, SklearnStep)
+            chunks = estimators.sampled(step, self.chunks, ready.learnt_rows)
+            parts = [(start, stop, ready.halo(start, stop)) for start, stop in chunks]
+            made = program.made_before(position).intersection(step.of)
+            read = digest(
+                dump_step(step),
+                [(start, stop, self.rows.row_ids(columns, start, stop), self._total) for start, stop, _ in parts],
+                [ready.inputs(start, stop) for start, stop, _ in parts] if made else None,
+                [ready.program.hash, ready.program.by_fold] if made else None,
+                program.folds,
+            )
+            weight = max(1, sum(stop - start for start, stop in chunks))
+            payload = ("model", position, tuple(parts), columns, self._total)
+            units.append((Unit(f"models/{position:08d}", payload, weight), read))
+        return units
+
+    @property
+    def _fold_columns(self) -> tuple[str, ...]:
+        folds = self.program.folds
+        return () if folds is None or folds.by is None else (folds.by,)
+
+    def _models_need(self) -> RowNeed:
+        """Return the projected memory of fitting a transformer: its sample thrice, and a chunk as it is read."""
+        steps = [step for step in self.program.steps if isinstance(step, SklearnStep)]
+        rows = max((min(step.sample, self.rows.rows) for step in steps if step.by == "sample"), default=0)
+        width = max((len(step.of) for step in steps), default=0)
+        sample = Share("holding", f"the sample of a transformer ({rows:,} rows)", 3 * 8 * rows * width)
+        scan = self._scan_need()
+        return RowNeed(scan.rows, scan.shares, [*scan.fixed, sample], "chunk")
 
     def scan_parts(self) -> Parts:
         """Return what all units of the fitting pass share in their fingerprints."""
@@ -145,7 +235,10 @@ class RecipePlanner:
             self.where if learns else None,
             [self.program.known_at, sorted(self.program.windows)] if self.program.trailing else None,
             *[dump_step(step) for step in lesson],
-            *[self.program.target for step in lesson if isinstance(step, TargetMean)],
+            *[self.program.target for step in lesson if isinstance(step, (TargetMean, Aggregate))],
+            *[calling.identity(self.functions[step.call]) for step in lesson if isinstance(step, Function)],
+            *[dump_step(step) for step in self.program.carried.values()],
+            *([self.program.folds] if learns and self.program.folds is not None else []),
         ]
         return Parts(code=CODE, parameters=digest(parameters))
 
@@ -155,7 +248,7 @@ class RecipePlanner:
         own = RowNeed(
             rows, [Share("scanning", f"the columns ({len(columns):,})", 16 * rows * len(columns))], (), "chunk"
         )
-        return max(own, RowNeed(rows, (), self.joined_shares(), "chunk"), key=_total)
+        return max(own, RowNeed(rows, (), self.joined_shares(), "chunk"), key=total)
 
     def joined_shares(self) -> list[Share]:
         """Return what the other tables take in a worker."""
@@ -166,11 +259,22 @@ class RecipePlanner:
 
     def read(self, records: Mapping[str, Record]) -> Ready:
         """Return the fitted recipe and its bounds from the records of the fitting pass."""
-        keys = [unit.key for unit, _ in self.scan_units() if unit.key.startswith("fit/")]
-        return self.fold([records[key].result for key in keys])
+        models = {}
+        if self._fits_models:
+            models = {str(at): records[f"models/{at:08d}"].result for at in self.program.estimators}
+        return self.fold(self._scans(records), models)
 
-    def fold(self, scans: Sequence[Mapping[str, Any]]) -> Ready:
+    def _scans(self, records: Mapping[str, Record]) -> list[Mapping[str, Any]]:
+        keys = [unit.key for unit, _ in self.scan_units() if unit.key.startswith("fit/")]
+        return [records[key].result for key in keys]
+
+    def fold(self, scans: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]] | None = None) -> Ready:
         """Return the fitted recipe and its bounds from the statistics of all chunks, in order.
+
+        Parameters
+        ----------
+        models : mapping of position to mapping, optional
+            The fitted transformers of scikit-learn.
 
         Raises
         ------
@@ -182,91 +286,35 @@ class RecipePlanner:
                 f"none of the {self.rows.rows:,} rows{f' of {self.rows.url}' if self.rows.url else ''} is selected by "
                 f"{self.where!r}: the recipe has nothing to learn from; widen the condition"
             )
-        program = learn(self.program, scans, self.withheld)
+        program = learn(self.program, scans, self.withheld, {**(models or {}), **self._codes})
+        if self.program.learns:
+            program = replace(program, seen=Seen.merge(self.identity, self.chunks, scans).to_json())
         bounds = Bounds.merge(program, self.chunks, scans) if program.trailing and self.chunks else None
-        return Ready(program, self, bounds)
+        return Ready(program, self, bounds, tuple(found.get("learnt", 0) for found in scans))
+
+    @property
+    def _codes(self) -> dict[str, dict[str, Any]]:
+        """The code of the user's functions, as something that is learnt."""
+        steps = enumerate(self.program.steps)
+        return {
+            str(at): {"all": calling.identity(self.functions[s.call])} for at, s in steps if isinstance(s, Function)
+        }
 
     @cached_property
     def transformer(self) -> RowTransformer:
         """The recipe bound to its tables, as it is now (fitted or not)."""
         return self.bind(self.program)
 
-    def bind(self, program: Program) -> RowTransformer:
+    def bind(self, program: Program, bounds: Bounds | None = None) -> RowTransformer:
         """Return a recipe bound to these tables."""
 
         def table(name: str, snapshot: Snapshot, columns: Sequence[str]) -> Table:
-            return self.sources.get(name) or StoredTable(snapshot.url, digest(_all_ids(snapshot, columns)))
+            return self.sources.get(name) or StoredTable(snapshot.url, digest(all_ids(snapshot, columns)))
 
         tables = {name: table(name, self.tables[name], columns) for name, columns in program.tables.items()}
         rows = self.sources.get("") or StoredTable(self.rows.url)
-        return RowTransformer(program, rows, tables, self.where, self.own)
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A fitted recipe that knows its table.
-
-    Attributes
-    ----------
-    program : Program
-    planner : RecipePlanner
-    bounds : Bounds or None
-        ``None`` when no step looks at other rows of the table.
-    """
-
-    program: Program
-    planner: RecipePlanner
-    bounds: Bounds | None
-
-    @cached_property
-    def transformer(self) -> RowTransformer:
-        """Runs the recipe on a range of rows; picklable, the ``shared`` of a plan."""
-        return self.planner.bind(self.program)
-
-    def halo(self, start: int, stop: int) -> Ranges:
-        """Return the rows that trailing windows of rows [start, stop) may reach."""
-        return self.bounds.halo(start, stop) if self.bounds is not None else ()
-
-    def inputs(self, start: int, stop: int, also: Sequence[str] = ()) -> str:
-        """Return the digest of the ids of all stored objects that rows [start, stop) depend on.
-
-        Parameters
-        ----------
-        also : sequence of str
-            Other columns of the same rows that the caller reads.
-        """
-        halo, rows = self.halo(start, stop), self.planner.rows
-        own = rows.row_ids((*self.program.row_columns, *also), start, stop)
-        around = [rows.row_ids(self.program.event_columns, first, last) for first, last in halo]
-        return digest((start, stop), own, halo, around, self._joined_ids, self.planner.own)
-
-    @cached_property
-    def _joined_ids(self) -> str:
-        used = self.program.tables
-        return digest([(name, _all_ids(self.planner.tables[name], columns)) for name, columns in sorted(used.items())])
-
-    def need(self, ranges: Sequence[tuple[int, int]], itemsize: int = 4) -> RowNeed | None:
-        """Return the projected memory of the features of the largest of some ranges of rows, ``None`` without any.
-
-        Decoded columns, float64 features, the result; the halo with its search keys; the other tables.
-        """
-        return max((self._need(start, stop, itemsize) for start, stop in ranges), key=_total, default=None)
-
-    def _need(self, start: int, stop: int, itemsize: int) -> RowNeed:
-        rows, features, columns = stop - start, self.program.features, self.program.row_columns
-        around = sum(last - first for first, last in self.halo(start, stop))
-        shares = [
-            Share("reading", f"the columns ({len(columns):,})", rows * 8 * len(columns)),
-            Share("writing", f"the features ({len(features):,})", rows * (8 + itemsize) * len(features)),
-        ]
-        if around:
-            each = 8 * len(self.program.event_columns) + 48
-            shares.append(Share("holding", f"the {around:,} rows before it that windows reach", around * each))
-        return RowNeed(rows, shares, self.planner.joined_shares(), "matrix.shard")
-
-
-def _total(need: RowNeed) -> int:
-    return need.total
+        carrying = bounds.carrying if bounds is not None else None
+        return RowTransformer(program, rows, tables, self.where, self.own, self.functions, carrying, self.rows.rows)
 
 
 def require(snapshot: object, url: str, stage: str) -> Snapshot:
@@ -285,7 +333,3 @@ def _lesson(program: Program) -> list[int]:
     """Return the positions of the steps that decide what is kept of a chunk."""
     found = lessons(program.steps)
     return sorted({*found.learn, *found.compute})
-
-
-def _all_ids(snapshot: Snapshot, columns: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    return [(name, snapshot.ids.get(name, ())) for name in columns]

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from daskml_scale.errors import SpecError
+from daskml_scale.errors import SpecError, UsageError
 from daskml_scale.plan.records import digest
-from daskml_scale.spec.base import Spec, seconds
+from daskml_scale.spec.base import Spec, nanoseconds
 from daskml_scale.spec.explain import explain
 from daskml_scale.spec.expressions import names
+from daskml_scale.spec.folds import FoldsBy
 from daskml_scale.spec.steps import AnyStep, AsOf, EventStep, Lookup, Ordinal, Step, dump_step
 from daskml_scale.spec.steps_categories import TargetMean
+from daskml_scale.spec.steps_history import CarriedStep
+from daskml_scale.spec.steps_learned import SklearnStep
 
 from .learning import learns, lessons, reads_rows
 
@@ -45,6 +47,12 @@ class Program:
         target and what goes with it, found in ``fit``. Prediction reads no target and still needs to know.
     learnt : mapping of step position to JSON value
         What the steps of ``learning`` learnt.
+    folds : FoldsBy or None
+        Folds whose statistics are kept apart.
+    by_fold : tuple of mapping
+        For each fold, ``categories`` and ``learnt`` of the other folds.
+    seen : mapping or None
+        The rows learnt from, as ``seen.Seen`` writes them.
     """
 
     steps: tuple[Step, ...]
@@ -53,16 +61,36 @@ class Program:
     categories: Mapping[str, tuple[str, ...]] | None = None
     withheld: tuple[str, ...] = ()
     learnt: Mapping[str, Any] = field(default_factory=dict)
+    folds: FoldsBy | None = None
+    by_fold: tuple[Mapping[str, Any], ...] = ()
+    seen: Mapping[str, Any] | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the features, in order."""
-        return _unique(name for step in self.steps for name in step.outputs())
+        """Names of the features, in order; those whose names are learnt are there once the recipe is fitted."""
+        found: dict[str, None] = {}
+        for position, step in enumerate(self.steps):
+            for name in step.removes():
+                found.pop(name, None)
+            found.update(dict.fromkeys(self.outputs(position)))
+        return tuple(found)
+
+    def outputs(self, position: int) -> tuple[str, ...]:
+        """Return the names of the features that a step appends, in order."""
+        step = self.steps[position]
+        return tuple(self.learnt.get(str(position), {}).get("names", ())) if step.names_learnt else step.outputs()
 
     @property
     def learns(self) -> bool:
         """Whether fitting must look at the rows that may be learnt from."""
-        return self.categories is None and any(isinstance(step, Ordinal) or learns(step) for step in self.steps)
+        return self.categories is None and any(
+            isinstance(step, (Ordinal, SklearnStep)) or learns(step) for step in self.steps
+        )
+
+    @property
+    def estimators(self) -> tuple[int, ...]:
+        """Positions of the steps that are fitted in a pass of their own."""
+        return tuple(number for number, step in enumerate(self.steps) if isinstance(step, SklearnStep))
 
     @property
     def ordinal(self) -> tuple[str, ...]:
@@ -75,12 +103,33 @@ class Program:
         return tuple(step for step in self.steps if isinstance(step, EventStep))
 
     @property
-    def windows(self) -> dict[str, int]:
-        """Time column of the trailing steps -> longest window that ends there, ns."""
-        longest: dict[str, int] = {}
+    def windows(self) -> dict[tuple[str, tuple[str, ...], bool], int]:
+        """Time column, match columns, and whether the history is carried -> longest window that ends there, ns."""
+        longest: dict[tuple[str, tuple[str, ...], bool], int] = {}
         for step in self.trailing:
-            longest[step.at] = max(longest.get(step.at, 0), *(nanoseconds(window) for window in step.spans()))
+            spans = [nanoseconds(window) for window in step.spans()]
+            key = (step.at, tuple(step.match), not spans)
+            longest[key] = max(longest.get(key, 0), *spans, 0)
         return longest
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """Time columns of the event steps."""
+        return _unique(step.at for step in self.trailing)
+
+    @property
+    def matched(self) -> tuple[str, ...]:
+        """Match columns of the event steps."""
+        return _unique(name for step in self.trailing for name in step.match)
+
+    @property
+    def carried(self) -> dict[int, CarriedStep]:
+        """Position -> step, of the steps whose state is carried from chunk to chunk."""
+        return {
+            number: step
+            for number, step in enumerate(self.steps)
+            if isinstance(step, CarriedStep) and step.within is None
+        }
 
     @property
     def row_columns(self) -> tuple[str, ...]:
@@ -98,7 +147,7 @@ class Program:
 
     def made_before(self, position: int) -> frozenset[str]:
         """Return the features of the steps before ``position``."""
-        return frozenset(name for step in self.steps[:position] for name in step.outputs())
+        return frozenset(name for number in range(position) for name in self.outputs(number))
 
     @property
     def tables(self) -> dict[str, tuple[str, ...]]:
@@ -116,8 +165,11 @@ class Program:
             found.extend((*self.ordinal, *lessons(self.steps).columns, *(names(where) if where else ())))
             if self.target and any(isinstance(step, TargetMean) for step in self.steps):
                 found.append(self.target)
+            if self.folds is not None and self.folds.by is not None:
+                found.append(self.folds.by)
         if self.trailing:
-            found.extend((*names(self.known_at), *self.windows))
+            found.extend((*names(self.known_at), *self.times, *self.matched))
+        found.extend(step.of for step in self.carried.values())
         return _unique(found)
 
     def fitted(
@@ -132,7 +184,30 @@ class Program:
 
     def unfitted(self) -> Program:
         """Return the same recipe before fitting."""
-        return replace(self, categories=None, withheld=(), learnt={})
+        return replace(self, categories=None, withheld=(), learnt={}, by_fold=(), seen=None)
+
+    def fold(self, number: int) -> Program:
+        """Return the recipe fitted on all folds but one.
+
+        Raises
+        ------
+        UsageError
+            When it was not fitted with folds, or has no such fold.
+        """
+        if not 0 <= number < len(self.by_fold):
+            known = f"folds 0 to {len(self.by_fold) - 1}" if self.by_fold else "no folds; fit it with folds="
+            raise UsageError(f"the recipe has no fold {number}; it has {known}")
+        found = self.by_fold[number]
+        seen = None if self.seen is None else {**self.seen, "but": {"fold": number, **self.folds_asked}}
+        return replace(self.alone().fitted(found["categories"], self.withheld, found["learnt"]), seen=seen)
+
+    @property
+    def folds_asked(self) -> dict[str, Any]:
+        return {} if self.folds is None else self.folds.params()
+
+    def alone(self) -> Program:
+        """Return the recipe without what it learnt fold by fold, and without the rows it learnt from."""
+        return replace(self, folds=None, by_fold=(), seen=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as a JSON dict; :meth:`from_dict` is the inverse."""
@@ -141,11 +216,14 @@ class Program:
             categories = {name: list(labels) for name, labels in self.categories.items()}
             fitted = {"categories": categories, "withheld": list(self.withheld)}
             fitted.update({"learnt": dict(self.learnt)} if self.learnt else {})
+            fitted.update({"seen": dict(self.seen)} if self.seen is not None else {})
+            fitted.update({"by_fold": list(self.by_fold)} if self.by_fold else {})
         return {
             "format": FORMAT,
             "steps": [dump_step(step) for step in self.steps],
             "known_at": self.known_at,
             "target": self.target,
+            **({"folds": self.folds.params()} if self.folds is not None else {}),
             "fitted": fitted,
         }
 
@@ -162,17 +240,19 @@ class Program:
             raise SpecError(
                 f"not a recipe of format {FORMAT}, but format {value.get('format')!r}; save it again with this version"
             )
-        program = cls(parse_steps(value["steps"]), value["known_at"], value.get("target"))
+        folds = FoldsBy(**value["folds"]) if value.get("folds") else None
+        program = cls(parse_steps(value["steps"]), value["known_at"], value.get("target"), folds=folds)
         learnt = value.get("fitted")
         if learnt is None:
             return program
         withheld = learnt.get("withheld", [program.target] if program.target else [])
-        return program.fitted(learnt["categories"], withheld, learnt.get("learnt", {}))
+        fitted = program.fitted(learnt["categories"], withheld, learnt.get("learnt", {}))
+        return replace(fitted, seen=learnt.get("seen"), by_fold=tuple(learnt.get("by_fold", ())))
 
     @property
     def hash(self) -> str:
-        """Digest of steps, ``known_at``, target and what fitting learnt."""
-        content = self.to_dict()
+        """Digest of steps, ``known_at``, target and what fitting learnt; not of the rows it learnt from."""
+        content = self.alone().to_dict()
         return digest(content["steps"], content["known_at"], content["target"], content["fitted"])
 
 
@@ -181,12 +261,6 @@ def joined_columns(step: Lookup | AsOf) -> tuple[str, ...]:
     if isinstance(step, Lookup):
         return _unique((step.their_key or step.key, *step.take))
     return _unique((step.their_time, *step.match, *step.take))
-
-
-@lru_cache(maxsize=256)
-def nanoseconds(duration: str) -> int:
-    """Return a duration in ns."""
-    return round(seconds(duration) * 1e9)
 
 
 class _Steps(Spec):

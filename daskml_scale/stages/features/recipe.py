@@ -7,7 +7,8 @@ memory run in this process with the same kernels. This module joins those parts 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ from daskml_scale import html
 from daskml_scale.errors import SpecError, UsageError
 from daskml_scale.plan.records import digest
 from daskml_scale.spec.expressions import names
-from daskml_scale.spec.steps import AsOf, EventStep, Lookup, Step
+from daskml_scale.spec.folds import FoldsBy
+from daskml_scale.spec.steps import Step
 from daskml_scale.stages.claim import claim
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 
+from . import frames
 from .bound import Bound, bind, preview, write
+from .explaining import Explanation, explanation, learning, reading
 from .planner import Ready
 from .program import Program, parse_steps
 from .stage import FeaturesStage
@@ -63,7 +67,10 @@ class Recipe:
             names(known_at)
         except ValueError as error:
             raise SpecError(str(error), path="known_at") from None
-        self._program = Program(parse_steps(steps), known_at, target)
+        given = steps if isinstance(steps, (list, tuple)) else list(steps)
+        self._given: dict[str, Any] = {"steps": given, "known_at": known_at, "target": target}
+        self._program = Program(parse_steps(given), known_at, target)
+        self._derived: Mapping[str, Sequence[str]] = {}
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -82,25 +89,52 @@ class Recipe:
         """Whether ``fit`` was called, or a fitted recipe loaded."""
         return self._program.categories is not None
 
-    def fit(self, ds: Data, *, where: str | None = None, tables: Mapping[str, Data] | None = None) -> Recipe:
+    def fit(
+        self,
+        ds: Data,
+        y: Any = None,
+        *,
+        where: str | None = None,
+        tables: Mapping[str, Data] | None = None,
+        folds: int | Mapping[str, Any] | None = None,
+    ) -> Recipe:
         """Learn from the rows of ``where``, in one parallel pass of small statistics; return the recipe.
 
         Parameters
         ----------
-        ds : xarray.Dataset or str
-            The table, or its URL.
+        ds : xarray.Dataset, str, or DataFrame
+            The table, or its URL. A DataFrame is what a scikit-learn ``Pipeline`` passes.
+        y : array, optional
+            With a DataFrame: the target, where it has no column of that name.
         where : str, optional
             Condition over its columns, such as ``sched < time('2013-10-01')``; all rows by default.
         tables : mapping of name to Dataset or URL, optional
             The other tables of lookup and as-of steps.
+        folds : int or mapping, optional
+            Keep the statistics apart for so many contiguous folds, or ``{"count": 5, "by": "tailnum"}``: rows of
+            equal values are in one fold. :meth:`fold` then gives the recipe fitted without one of them, and
+            ``transform`` of the same table writes those features too.
 
         Raises
         ------
         SpecError
             When a step does not fit the tables. Nothing was run.
         """
-        self._program = self._scanned(bind(self._program.unfitted(), ds, tables, where)).program
+        program = replace(self._program.unfitted(), folds=_folds(folds))
+        bound = bind(program, frames.dataset(ds, program, y), tables, where)
+        self._program = self._scanned(bound).program
+        self._derived = bound.planner.rows.attrs.get("derived_from") or {}
         return self
+
+    def fold(self, number: int) -> Recipe:
+        """Return the recipe fitted on the rows of all folds but one: from what ``fit`` kept, no row is read.
+
+        Raises
+        ------
+        UsageError
+            When it was not fitted with folds, or has no such fold.
+        """
+        return self._of(self._program.fold(number))
 
     def transform(
         self, ds: Data, out: str | os.PathLike[str] | None = None, *, tables: Mapping[str, Data] | None = None
@@ -117,7 +151,7 @@ class Recipe:
 
         Returns
         -------
-        xarray.Dataset
+        xarray.Dataset, or DataFrame for a DataFrame
             Lazy. ``features`` (row, feature), the names ``feature``, the target and the key columns.
 
         Raises
@@ -131,18 +165,29 @@ class Recipe:
             raise NotFittedError(
                 "this Recipe is not fitted yet; call fit(ds) first, or load a fitted one with Recipe.load(path)"
             )
+        if frames.is_frame(ds):
+            # New rows have no target yet, and the one that was passed beside a DataFrame is not in it.
+            bound = bind(replace(self._program, target=None), frames.dataset(ds, self._program), tables)
+            return frames.features(bound, self._scanned(bound), ds.index)
         return self._applied(bind(self._program, ds, tables), out)
 
     def fit_transform(
         self,
         ds: Data,
-        out: str | os.PathLike[str] | None = None,
+        out: Any = None,
         *,
         where: str | None = None,
         tables: Mapping[str, Data] | None = None,
+        folds: int | Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
-        """Fit on the rows of ``where``, then return the features of every row. See :meth:`fit`, :meth:`transform`."""
-        bound = bind(self._program.unfitted(), ds, tables, where)
+        """Fit on the rows of ``where``, then return the features of every row. See :meth:`fit`, :meth:`transform`.
+
+        For a DataFrame the second argument is ``y``, as a scikit-learn ``Pipeline`` passes it.
+        """
+        if frames.is_frame(ds):
+            return self.fit(ds, out, where=where, tables=tables, folds=folds).transform(ds, tables=tables)
+        bound = bind(replace(self._program.unfitted(), folds=_folds(folds)), ds, tables, where)
+        self._derived = bound.planner.rows.attrs.get("derived_from") or {}
         if out is None or not bound.stored:
             return self._applied(bind(self._scanned(bound).program, ds, tables), out)
         result = self._run(bound, out)
@@ -206,10 +251,51 @@ class Recipe:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Recipe:
         """Return the recipe of :meth:`to_json`."""
-        program = Program.from_dict(value)
+        return cls._of(Program.from_dict(value))
+
+    @classmethod
+    def _of(cls, program: Program) -> Recipe:
         recipe = cls(program.steps, known_at=program.known_at, target=program.target)
         recipe._program = program
         return recipe
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments, as scikit-learn asks for them."""
+        return dict(self._given)
+
+    def set_params(self, **params: Any) -> Recipe:
+        """Set arguments of the constructor; the recipe is unfitted then.
+
+        Raises
+        ------
+        UsageError
+            When there is no such argument.
+        """
+        unknown = sorted(set(params) - set(self._given))
+        if unknown:
+            raise UsageError(f"Recipe has no parameter {unknown[0]!r}; it has {', '.join(self._given)}")
+        if params:
+            self.__init__(**{**self._given, **params})  # type: ignore[misc]
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.fitted
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import Tags, TargetTags, TransformerTags
+
+        return Tags(estimator_type="transformer", target_tags=TargetTags(required=False),
+                    transformer_tags=TransformerTags())  # fmt: skip
+
+    def explain(self, feature: str) -> Explanation:
+        """Return how a feature is made, step by step, down to the columns of the tables.
+
+        Raises
+        ------
+        UsageError
+            When there is no such feature.
+        """
+        return explanation(self._program, feature, self._derived)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the recipe as a JSON file (URL or path)."""
@@ -236,21 +322,20 @@ class Recipe:
 
     def _repr_html_(self) -> str:
         rows = [
-            (position, step.step, _reading(step), ", ".join(step.outputs())) for position, step in enumerate(self.steps)
+            (position, step.step, reading(step), _made(self._program, position), learning(self._program, position))
+            for position, step in enumerate(self.steps)
         ]
-        return html.table(("", "step", "reads", "makes"), rows, title=repr(self).strip("<>"))
+        return html.table(("", "step", "reads", "makes", "learnt"), rows, title=repr(self).strip("<>"))
 
 
-def _reading(step: Step) -> str:
-    """Return what a step reads, for people."""
-    if isinstance(step, Lookup):
-        return f"{step.table} by {step.key}"
-    if isinstance(step, AsOf):
-        return f"{step.table} by {', '.join((*step.match, step.their_time))}"
-    if isinstance(step, EventStep):
-        by = f" by {', '.join(step.match)}" if step.match else ""
-        return f"earlier {step.of}, recorded at {step.at}{by}"
-    return ", ".join(step.reads())
+def _made(program: Program, position: int) -> str:
+    names = program.outputs(position)
+    found = ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
+    return found or ("named in fit" if program.steps[position].names_learnt else "")
+
+
+def _folds(asked: int | Mapping[str, Any] | None) -> FoldsBy | None:
+    return None if asked is None else FoldsBy(**({"count": asked} if isinstance(asked, int) else asked))
 
 
 def _zarr(out: str | os.PathLike[str]) -> str:

@@ -6,9 +6,10 @@ own row alone. The numbers are computed by the library of the arrays (`kernels.n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,24 +17,36 @@ from daskml_scale.spec.expressions import Coded, Values, evaluate
 from daskml_scale.spec.step_base import Step
 from daskml_scale.spec.steps import Cyclical, DateParts, Keep
 from daskml_scale.spec.steps_categories import Count, Hashing, OneHot, TargetMean
+from daskml_scale.spec.steps_learned import Function
 from daskml_scale.spec.steps_numeric import (
     PCA,
     Bin,
+    Cast,
     Clip,
     Compute,
     Impute,
     Interactions,
     Log,
     MinMax,
+    Rename,
     Robust,
     Standardize,
 )  # fmt: skip
 
-from . import kernels, target_mean
+from . import calling, kernels, target_mean
 from .kernels import by_label, device, namespace, numbers, spread
 
+Functions: TypeAlias = Mapping[str, Callable[..., Any]]
+"""The user's functions by their paths."""
 
-def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -> list[np.ndarray]:
+
+def rowwise(
+    step: Step,
+    columns: Mapping[str, Values],
+    learnt: Any,
+    rows: int,
+    functions: Functions = MappingProxyType({}),
+) -> list[np.ndarray]:
     """Return the features of one step, float64, each of shape (rows,).
 
     Parameters
@@ -60,7 +73,11 @@ def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -
         case Compute():
             return [_computed(text, columns, rows) for text in step.features.values()]
         case OneHot():
-            return one_hot(_coded(columns[step.of]), step)
+            return one_hot(_coded(columns[step.of]), step, step.levels or learnt["levels"])
+        case Cast():
+            return [cast(columns[name], step.to) for name in step.of]
+        case Function():
+            return calling.call(step, functions[step.call], columns, rows)
         case Hashing():
             return hashing(_coded(columns[step.of]), step)
         case TargetMean():
@@ -69,6 +86,8 @@ def rowwise(step: Step, columns: Mapping[str, Values], learnt: Any, rows: int) -
             return [counts(_coded(columns[name]), learnt[name], step.share) for name in step.of]
     values = [numbers(columns[name]) for name in step.reads()]
     match step:
+        case Rename():
+            return values
         case Interactions():
             with np.errstate(over="ignore", invalid="ignore"):
                 return [one * other for one, other in combinations(values, 2)]
@@ -136,12 +155,38 @@ def _coded(column: Values) -> Coded:
     return column
 
 
-def one_hot(column: Coded, step: OneHot) -> list[np.ndarray]:
+def one_hot(column: Coded, step: OneHot, levels: Sequence[str]) -> list[np.ndarray]:
     """Return an indicator per level, and one for all other categories if the step has one."""
-    found = [by_label(column, [float(label == level) for label in column.labels], 0.0) for level in step.levels]
+    found = [by_label(column, [float(label == level) for label in column.labels], 0.0) for level in levels]
     if step.unknown == "other":
-        found.append(by_label(column, [float(label not in step.levels) for label in column.labels], 0.0))
+        known = set(levels)
+        found.append(by_label(column, [float(label not in known) for label in column.labels], 0.0))
     return found
+
+
+def cast(column: Values, to: str) -> np.ndarray:
+    """Return values as a type holds them, float64; NaN where it does not."""
+    if isinstance(column, Coded):
+        values = by_label(column, [_parsed(label) for label in column.labels], np.nan)
+    else:
+        values = numbers(column)
+    if to == "bool":
+        return np.where(np.isnan(values), np.nan, (values != 0).astype("float64"))
+    if to in ("float32", "float64"):
+        with np.errstate(over="ignore"):
+            return values.astype(to).astype("float64")
+    limits = np.iinfo(to)
+    whole = np.trunc(values)
+    # float64 rounds the largest int64 and uint64 up: what equals that does not fit.
+    fits = (whole >= float(limits.min)) & (whole < float(limits.max) + 1)
+    return np.where(fits, whole + 0.0, np.nan)
+
+
+def _parsed(label: str) -> float:
+    try:
+        return float(label)
+    except ValueError:
+        return np.nan
 
 
 def hashing(column: Coded, step: Hashing) -> list[np.ndarray]:
@@ -157,7 +202,7 @@ def hashing(column: Coded, step: Hashing) -> list[np.ndarray]:
     ]
 
 
-def counts(column: Coded, learnt: Mapping[str, int], share: bool) -> np.ndarray:
+def counts(column: Coded, learnt: Mapping[str, Any], share: bool) -> np.ndarray:
     """Return how often each row's category was seen in ``fit``, or its share of those seen."""
-    total = max(1, sum(learnt.values())) if share else 1
-    return by_label(column, [learnt.get(label, 0) / total for label in column.labels], np.nan)
+    total = max(1, learnt["rows"]) if share else 1
+    return by_label(column, [learnt["counts"].get(label, 0) / total for label in column.labels], np.nan)

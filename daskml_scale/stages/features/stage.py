@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,15 @@ from daskml_scale.storage import stores
 from .kernels import numbers
 from .planner import CODE, Ready, RecipePlanner, require
 from .program import Program
+from .seen import Seen
 from .transformer import RowTransformer
 
-FEATURES, NAMES = "features", "feature"
+FEATURES, NAMES, FOLD = "features", "feature", "fold"
+
+
+def fold_features(number: int) -> str:
+    """Return the variable of the features under the recipe that did not see a fold."""
+    return f"{FEATURES}_without_{number}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class FeaturesStage(StageBase):
         Chunks, shards and type of the matrix.
     write : bool
         False: fit only.
+    folders : tuple of Path
+        Where the user's modules are looked for, before the installed ones.
     """
 
     input: str
@@ -55,13 +64,23 @@ class FeaturesStage(StageBase):
     fit_where: str | None = None
     matrix: MatrixOut = field(default_factory=MatrixOut)
     write: bool = True
+    folders: tuple[Path, ...] = ()
     kind: str = "features"
 
     @classmethod
-    def of(cls, spec: FeaturesSpec, *, name: str, ledger: str, input: str, tables: Mapping[str, str]) -> FeaturesStage:
+    def of(
+        cls,
+        spec: FeaturesSpec,
+        *,
+        name: str,
+        ledger: str,
+        input: str,
+        tables: Mapping[str, str],
+        folders: tuple[Path, ...] = (),
+    ) -> FeaturesStage:
         """Return the stage of a workflow's spec; ``input`` and ``tables`` are URLs."""
-        program = Program(tuple(spec.steps), spec.known_at, spec.target)
-        return cls(name, ledger, input, program, dict(tables), spec.fit_where, spec.out)
+        program = Program(tuple(spec.steps), spec.known_at, spec.target, folds=spec.folds)
+        return cls(name, ledger, input, program, dict(tables), spec.fit_where, spec.out, folders=folders)
 
     def reads(self) -> Mapping[str, Ref]:
         return {
@@ -81,7 +100,7 @@ class FeaturesStage(StageBase):
             for name, url in self.tables.items()
             if f"tables.{name}" in inputs
         }
-        planner = RecipePlanner(self.program, rows, tables, self.fit_where)
+        planner = RecipePlanner(self.program, rows, tables, self.fit_where, folders=self.folders)
         planner.check()
         return planner
 
@@ -98,7 +117,9 @@ class FeaturesStage(StageBase):
             # How far windows reach is not known yet: the second pass is projected without its halo.
             rows = Ready(self.program, planner, None).need([(0, layout.shard)], np.dtype(self.matrix.dtype).itemsize)
             return larger(replace(scan, later=len(layout.ranges), grid=grid, template=template), rows)
-        return after(scan, self._rows(planner.read(records), layout, records))
+        ready = planner.read(records)
+        # Only now it is known what the features are called, and whose rows the recipe has seen.
+        return after(scan, self._rows(ready, Layout.of(planner.rows, ready.program, self.matrix, ready.saw), records))
 
     def _rows(self, ready: Ready, layout: Layout, records: Mapping[str, Record]) -> Plan:
         """Return the plan of the second pass."""
@@ -109,9 +130,10 @@ class FeaturesStage(StageBase):
             for start, stop in layout.ranges
         ]  # fmt: skip
         recipe = ready.program.to_dict()
+        model = ready.program.hash
         parts = Parts(
             code=CODE,
-            model=ready.program.hash,
+            model=digest(model, layout.fits) if layout.fits else model,
             parameters=digest(recipe["steps"], recipe["known_at"], recipe["target"]),
             schema=layout.schema,
         )
@@ -120,7 +142,7 @@ class FeaturesStage(StageBase):
             units,
             parts,
             records,
-            shared=(ready.transformer, layout.row_key),
+            shared=(ready.transformer, layout.row_key, layout.fits),
             template=layout.template(ready.program),
             grid=layout.grid,
             memory=need.total if need else 0,
@@ -132,11 +154,15 @@ class FeaturesStage(StageBase):
         if not unit.key.startswith("rows/"):
             scanner: RowTransformer = worker.shared
             return scanner.scan_unit(unit, worker.cache)
-        transformer, row_key = worker.shared
+        transformer, row_key, fits = worker.shared
         start, stop, halo = unit.payload
         # Keys are copied as stored: the same codes, units and fill.
         arrays = {name: stores.read_raw(self.input, name, start, stop)[0] for name in row_key}
-        arrays[FEATURES] = transformer.matrix(start, stop, halo, worker.cache, self.matrix.dtype)
+        programs = [transformer.program, *(transformer.program.fold(number) for number in range(fits))]
+        matrices = transformer.matrices(programs, start, stop, halo, worker.cache, self.matrix.dtype)
+        arrays.update(zip([FEATURES, *map(fold_features, range(fits))], matrices, strict=True))
+        if fits:
+            arrays[FOLD] = transformer.folds(start, stop)
         if target := self.program.target:
             arrays[target] = numbers(transformer.rows.read([target], start, stop)[target])
         return Written(stores.write_region(self.out, start, arrays), rows=stop - start)
@@ -160,6 +186,10 @@ class Layout:
         The target and the key columns of the table, on the grid of the matrix.
     chunk, shard : int
         Rows per chunk, and per unit of work.
+    fits : int
+        Folds for which there is a matrix too, of the recipe that did not see them.
+    saw : Seen or None
+        Rows of the table that the recipe learnt from.
     """
 
     rows: int
@@ -171,10 +201,17 @@ class Layout:
     chunk: int
     shard: int
     dtype: str
+    fits: int = 0
+    saw: Seen | None = None
 
     @classmethod
-    def of(cls, table: Snapshot, program: Program, matrix: MatrixOut) -> Layout:
+    def of(cls, table: Snapshot, program: Program, matrix: MatrixOut, saw: Seen | None = None) -> Layout:
         """Decide the layout: by default the table's own chunks.
+
+        Parameters
+        ----------
+        saw : Seen, optional
+            The rows of this very table that the recipe learnt from.
 
         Raises
         ------
@@ -183,14 +220,17 @@ class Layout:
         """
         rows, target = table.rows, program.target or ""
         row_key = tuple(name for name in table.attrs.get("row_key") or () if name in table.variables)
-        taken = {FEATURES, NAMES}.intersection({table.dim, target, *row_key})
+        here = program.learns or saw is not None  # it will learn from these rows, or it did
+        fits = program.folds.count if program.folds is not None and here else 0
+        made = {FEATURES, NAMES, *([FOLD] if fits else [])}
+        taken = made.intersection({table.dim, target, *row_key})
         if taken:
             raise PlanError(
                 f"{min(taken)!r} is a variable of every feature matrix; give that column of {table.url} another name"
             )
         own = max((found.write_unit[0] for found in table.variables.values() if found.dims == (table.dim,)), default=1)
         chunk, shard = grid(rows, own, matrix.chunk, matrix.shard)
-        layout = cls(rows, table.dim, program.features, target, row_key, {}, chunk, shard, matrix.dtype)
+        layout = cls(rows, table.dim, program.features, target, row_key, {}, chunk, shard, matrix.dtype, fits, saw)
         copied = {name: layout.column(table.variables[name]) for name in row_key}
         if target:
             copied[target] = layout.column(Variable("float64", (table.dim,), (rows,), (1,)))
@@ -215,22 +255,31 @@ class Layout:
     def schema(self) -> str:
         """Digest of all but the number of rows."""
         copied = [(name, found.dtype, dict(found.attrs)) for name, found in sorted(self.copied.items())]
-        return digest(self.dim, self.features, self.target, self.row_key, copied, self.chunk, self.shard, self.dtype)
+        more = [self.fits] if self.fits else []
+        return digest(
+            self.dim, self.features, self.target, self.row_key, copied, self.chunk, self.shard, self.dtype, *more
+        )
 
     def template(self, program: Program) -> Template:
         """Return the dataset to create."""
         width = len(self.features)
-        shards = None if self.shard == self.chunk else (self.shard, width)
+        across = max(1, width)
+        shards = None if self.shard == self.chunk else (self.shard, across)
+        features = Variable(self.dtype, (self.dim, NAMES), (self.rows, width), (self.chunk, across), shards)
         variables = {
-            FEATURES: Variable(self.dtype, (self.dim, NAMES), (self.rows, width), (self.chunk, width), shards),
-            NAMES: Variable("string", (NAMES,), (width,), (width,)),
+            FEATURES: features,
+            **{fold_features(number): features for number in range(self.fits)},
+            **({FOLD: self.column(Variable("int8", (self.dim,), (self.rows,), (1,)))} if self.fits else {}),
+            NAMES: Variable("string", (NAMES,), (width,), (across,)),
             **self.copied,
         }
         attrs = {
             "target": self.target,
             "row_key": list(self.row_key),
-            "recipe": program.to_dict(),
+            "recipe": program.alone().to_dict(),
             "recipe_hash": program.hash,
+            **({"saw": self.saw.here()} if self.saw is not None else {}),
+            **({"folds": self.fits} if self.fits else {}),
         }
         return Template(self.dim, self.rows, variables, attrs, {NAMES: list(self.features)})
 

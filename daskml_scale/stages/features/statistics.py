@@ -1,27 +1,29 @@
 """What fitting keeps of each chunk: a small JSON value that merges in unit order, never the data.
 
-Categories under ``fit_where`` are what a recipe learns. The first and last instants of a chunk are
-not learnt: they tell which chunks the trailing windows of a row range can reach (its halo).
+Statistics of the rows of ``fit_where``, fold by fold where folds are asked for, are what a recipe learns. What is
+kept of a chunk beside them is for ``bounds``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from daskml_scale.errors import DaskMLError, SpecError
 from daskml_scale.spec.expressions import Coded, Values, evaluate
+from daskml_scale.spec.folds import FoldsBy
 
-from .learning import learn_steps, scan_steps
+from . import carried
+from .learning import labels, learn_steps, scan_steps
 from .program import Program
-
-_NEVER = (2**63 - 1, -(2**63))
-"""First and last instant of a chunk that has none."""
-
-Ranges = tuple[tuple[int, int], ...]
-"""Row ranges [start, stop) in rising order."""
+from .rowwise import Functions
+from .seen import runs
+from .sketches import LABELS, Categories
+from .target_mean import folds_of
 
 
 def instants(expression: str, columns: Mapping[str, Values], rows: int) -> np.ndarray:
@@ -29,7 +31,22 @@ def instants(expression: str, columns: Mapping[str, Values], rows: int) -> np.nd
     return np.broadcast_to(evaluate(expression, columns).astype("datetime64[ns]"), (rows,))
 
 
-def scan(program: Program, columns: Mapping[str, Values], rows: int, where: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk lies: its first row, and how many rows the table has."""
+
+    start: int = 0
+    total: int = 0
+
+
+def scan(
+    program: Program,
+    columns: Mapping[str, Values],
+    rows: int,
+    where: str | None,
+    place: Place = Place(),
+    functions: Functions = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return the statistics of one chunk.
 
     Parameters
@@ -39,37 +56,64 @@ def scan(program: Program, columns: Mapping[str, Values], rows: int, where: str 
         ``program.scan_columns(where)`` of the chunk, each of shape (rows,).
     where : str, optional
         Condition: rows that may be learnt from.
+    place : Place
+    functions : mapping of path to callable
+        The user's functions.
 
     Returns
     -------
     dict
-        ``learnt``: rows of ``where``; ``categories``: column -> label -> rows; ``steps``: what
-        other steps learn from; ``known_at``: [first, last] in ns
-        since 1970, or None; ``at``: time column -> the same.
+        ``learnt``: rows of ``where``, ``seen``: which those are; ``categories``: column -> counts, ``steps``: what
+        other steps learn from, or ``folds``: fold -> both; ``known_at``: [first, last] in ns since 1970, or None;
+        ``at``: time column -> the same, ``match``: match column -> the same; ``carried``: position -> states.
     """
     found: dict[str, Any] = {"rows": rows}
     if program.learns:
-        wanted = np.ones(rows, dtype=bool)
-        if where:
-            condition = np.asarray(evaluate(where, columns), dtype="float64")
-            wanted = np.broadcast_to(np.nan_to_num(condition) != 0, (rows,))
+        wanted = selected(where, columns, rows)
         found["learnt"] = int(wanted.sum())
-        found["categories"] = {name: _counts(columns[name], wanted) for name in program.ordinal}
-        if statistics := scan_steps(
-            program.steps, {name: column[wanted] for name, column in columns.items()}, int(wanted.sum()), program.target
-        ):
-            found["steps"] = statistics
+        if (said := runs(wanted)) is not None:
+            found["seen"] = said
+        if program.folds is None:
+            found.update(_learnt_from(program, columns, wanted, functions))
+        else:
+            fold = fold_numbers(program.folds, columns, rows, place)
+            found["folds"] = {
+                str(number): _learnt_from(program, columns, wanted & (fold == number), functions)
+                for number in np.unique(fold[wanted])
+            }
     if program.trailing:
         found["known_at"] = _ends(instants(program.known_at, columns, rows))
-        found["at"] = {name: _ends(np.asarray(columns[name])) for name in program.windows}
+        found["at"] = {name: _ends(np.asarray(columns[name])) for name in program.times}
+        found["match"] = {name: _extent(columns[name]) for name in program.matched}
+    if program.carried:
+        steps = program.carried.items()
+        found["carried"] = {str(number): carried.scan(step, columns, rows, place.start) for number, step in steps}
     return found
 
 
-def _counts(column: Values, wanted: np.ndarray) -> dict[str, int]:
-    assert isinstance(column, Coded)
-    codes = column.codes[wanted]
-    counts = np.bincount(codes[codes >= 0], minlength=len(column.labels))
-    return {column.labels[code]: int(counts[code]) for code in np.flatnonzero(counts)}
+def selected(where: str | None, columns: Mapping[str, Values], rows: int) -> np.ndarray:
+    """Return the rows that may be learnt from, bool of shape (rows,)."""
+    if not where:
+        return np.ones(rows, dtype=bool)
+    condition = np.asarray(evaluate(where, columns), dtype="float64")
+    return np.broadcast_to(np.nan_to_num(condition) != 0, (rows,))
+
+
+def fold_numbers(folds: FoldsBy, columns: Mapping[str, Values], rows: int, place: Place) -> np.ndarray:
+    """Return the fold of each row of a chunk, int64 of shape (rows,)."""
+    if folds.by is not None:
+        return folds_of(columns[folds.by], folds.count)
+    return (place.start + np.arange(rows)) * folds.count // max(1, place.total)
+
+
+def _learnt_from(
+    program: Program, columns: Mapping[str, Values], wanted: np.ndarray, functions: Functions
+) -> dict[str, Any]:
+    taken = columns if wanted.all() else {name: column[wanted] for name, column in columns.items()}
+    found: dict[str, Any] = {"categories": {name: labels(taken[name]).to_json() for name in program.ordinal}}
+    if statistics := scan_steps(program.steps, taken, int(wanted.sum()), program.target, functions):
+        found["steps"] = statistics
+    return found
 
 
 def _ends(times: np.ndarray) -> list[int] | None:
@@ -77,73 +121,89 @@ def _ends(times: np.ndarray) -> list[int] | None:
     return [int(present.min()), int(present.max())] if len(present) else None
 
 
-def learn(program: Program, scans: Iterable[Mapping[str, Any]], withheld: Sequence[str] = ()) -> Program:
-    """Return the fitted recipe from the statistics of all chunks, in unit order, and what ``checks.withheld`` says."""
+def _extent(column: Values) -> list[float] | None:
+    """Return the smallest and largest value (of a category: code) of a column, for telling that two do not meet."""
+    if isinstance(column, Coded):
+        present = column.codes[column.codes >= 0]
+    elif column.dtype.kind == "M":
+        return _ends(column)  # type: ignore[return-value]
+    else:
+        present = column[~np.isnan(column)] if column.dtype.kind == "f" else column
+    return [float(present.min()), float(present.max())] if len(present) else None
+
+
+def learn(
+    program: Program,
+    scans: Iterable[Mapping[str, Any]],
+    withheld: Sequence[str] = (),
+    models: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Program:
+    """Return the fitted recipe.
+
+    Parameters
+    ----------
+    scans : iterable
+        Statistics of all chunks, in unit order.
+    withheld : sequence of str
+        What ``checks.withheld`` says.
+    models : mapping of position to mapping
+        What is learnt beside the statistics: of all rows under ``all``, of all folds but one under its number.
+
+    Raises
+    ------
+    DaskMLError
+        When there are too many categories or groups; when two features have one name.
+    """
     if program.categories is not None:
         return program
-    counts: dict[str, dict[str, int]] = {name: {} for name in program.ordinal}
     chunks = list(scans)
-    learnt = learn_steps(program.steps, [found.get("steps", {}) for found in chunks])
-    for found in chunks:
-        for name, labels in found.get("categories", {}).items():
-            for label, rows in labels.items():
-                counts[name][label] = counts[name].get(label, 0) + rows
-    return program.fitted({name: sorted(labels) for name, labels in counts.items()}, withheld, learnt)
+    categories, learnt = _learnt(program, chunks, None)
+    learnt |= {at: found["all"] for at, found in models.items()}
+    fitted = program.fitted(categories, withheld, learnt)
+    _check_names(fitted)
+    if program.folds is None:
+        return fitted
+    others = []
+    for number in range(program.folds.count):
+        categories, learnt = _learnt(program, chunks, str(number))
+        learnt |= {at: found.get(str(number), found["all"]) for at, found in models.items()}
+        others.append({"categories": categories, "learnt": learnt})
+    return replace(fitted, by_fold=tuple(others))
 
 
-@dataclass(frozen=True, eq=False)
-class Bounds:
-    """First and last instants of every chunk, in ns since 1970.
-
-    Attributes
-    ----------
-    edges : ndarray of int, shape (chunks + 1,)
-        Chunk c holds rows [edges[c], edges[c + 1]).
-    known_at : ndarray of int, shape (2, chunks)
-    at : mapping of time column to ndarray of int, shape (2, chunks)
-    windows : mapping of time column to int
-        Longest window, ns.
-    """
-
-    edges: np.ndarray
-    known_at: np.ndarray
-    at: Mapping[str, np.ndarray]
-    windows: Mapping[str, int]
-
-    @classmethod
-    def merge(cls, program: Program, ranges: Sequence[tuple[int, int]], scans: Sequence[Mapping[str, Any]]) -> Bounds:
-        """Join the statistics of all chunks, in unit order."""
-
-        def ends(values: Iterable[list[int] | None]) -> np.ndarray:
-            return np.array([value or _NEVER for value in values], dtype="int64").reshape(-1, 2).T
-
-        return cls(
-            np.array([0, *(stop for _, stop in ranges)]),
-            ends(found["known_at"] for found in scans),
-            {name: ends(found["at"][name] for found in scans) for name in program.windows},
-            program.windows,
-        )
-
-    def halo(self, start: int, stop: int) -> Ranges:
-        """Return the rows that trailing windows of rows [start, stop) may reach: whole chunks, neighbours joined."""
-        first, last = np.searchsorted(self.edges, [start, stop - 1], "right") - 1
-        earliest = int(self.known_at[0, first : last + 1].min())
-        latest = int(self.known_at[1, first : last + 1].max())
-        if earliest > latest:
-            return ()
-        reached = np.zeros(len(self.edges) - 1, dtype=bool)
-        for name, (low, high) in self.at.items():
-            after = max(earliest - self.windows[name], _NEVER[1])
-            reached |= (high > after) & (low <= latest)
-        return joined((int(self.edges[c]), int(self.edges[c + 1])) for c in np.flatnonzero(reached))
+def _learnt(
+    program: Program, chunks: Sequence[Mapping[str, Any]], left_out: str | None
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Return categories and what steps learnt, without one fold."""
+    if program.folds is None:
+        parts = [chunk for chunk in chunks if "categories" in chunk]
+    else:
+        parts = [part for chunk in chunks for fold, part in chunk.get("folds", {}).items() if fold != left_out]
+    categories = {}
+    for name in program.ordinal:
+        found = Categories.merged(Categories.from_json(part["categories"][name]) for part in parts)
+        if found.error:
+            raise DaskMLError(
+                f"ordinal: {name!r} has about {found.cardinality:,} categories, more than {LABELS:,}: too many to "
+                "number; use hashing or count"
+            )
+        categories[name] = found.levels
+    return categories, learn_steps(program.steps, [part.get("steps", {}) for part in parts])
 
 
-def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Join ranges in rising order where one ends and the next begins."""
-    result: list[tuple[int, int]] = []
-    for start, stop in ranges:
-        if result and result[-1][1] == start:
-            result[-1] = (result[-1][0], stop)
-        else:
-            result.append((start, stop))
-    return tuple(result)
+def _check_names(program: Program) -> None:
+    """Refuse names found in ``fit`` that other features have."""
+    taken: set[str] = set()
+    for position, step in enumerate(program.steps):
+        names = program.outputs(position)
+        doubled = sorted(taken.intersection(names)) if step.names_learnt else ()
+        if not doubled and not step.names_learnt:
+            later = {name for at in range(position) if program.steps[at].names_learnt for name in program.outputs(at)}
+            doubled = sorted(later.intersection(names))
+        if doubled:
+            raise SpecError(
+                f"duplicate name: feature {doubled[0]!r} is made by another step too; name it otherwise "
+                "(prefix:, rename)",
+                path=f"steps[{position}].{step.step}",
+            )
+        taken.update(names)

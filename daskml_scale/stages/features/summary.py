@@ -121,19 +121,19 @@ class Histogram:
 
     def pack(self) -> list[str]:
         """Return the histogram as text; :meth:`unpack` is the inverse."""
-        return [_pack(self.keys), _pack(self.counts)]
+        return [pack(self.keys), pack(self.counts)]
 
     @classmethod
     def unpack(cls, value: Sequence[str], dtype: str = "int64") -> Histogram:
-        return cls(_unpack(value[0], dtype), _unpack(value[1], "int64"))
+        return cls(unpack(value[0], dtype), unpack(value[1], "int64"))
 
 
-def _pack(array: np.ndarray) -> str:
+def pack(array: np.ndarray) -> str:
     raw = np.diff(array, prepend=0) if array.dtype.kind == "i" else array
     return base64.b85encode(zlib.compress(raw.astype(raw.dtype.newbyteorder("<")).tobytes(), 6)).decode()
 
 
-def _unpack(text: str, dtype: str) -> np.ndarray:
+def unpack(text: str, dtype: str) -> np.ndarray:
     raw = np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=np.dtype(dtype).newbyteorder("<"))
     return np.cumsum(raw) if dtype == "int64" else raw.astype(dtype)
 

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from daskml_scale.errors import DaskMLError
 from daskml_scale.spec.expressions import Coded, Values, missing
 from daskml_scale.spec.steps_categories import TargetMean
 
+LABELS = 100_000
+"""Most categories whose means are kept."""
 ALL = ""
 """Key of the sums of all rows, beside those of the names."""
 
@@ -69,6 +72,11 @@ def learn(step: TargetMean, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any
         for part in parts:
             for label, value in part[f"of {name}"].items():
                 total[label] = total.get(label, nothing) + np.asarray(value)
+        if len(total) > LABELS:
+            raise DaskMLError(
+                f"target_mean: {name!r} has {len(total):,} categories, more than {LABELS:,}, too many to keep; use "
+                "hashing, or trailing with match:, which keeps nothing"
+            )
         learnt[f"of {name}"] = {label: _smoothed(step, _others(total[label]), mean) for label in sorted(total)}
     return learnt
 

@@ -19,72 +19,31 @@ For another stage (``predict``)::
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from daskml_scale.engine.worker import CACHE, Cache
 from daskml_scale.plan.units import Unit
-from daskml_scale.spec.expressions import Coded, Values
+from daskml_scale.spec.expressions import Values
 from daskml_scale.spec.step_base import EventStep, Step
 from daskml_scale.spec.steps import AsOf, Lookup, Ordinal, Trailing
 from daskml_scale.spec.steps_history import HistoryStep
+from daskml_scale.spec.steps_learned import Aggregate, SklearnStep
 
-from . import history, joins, kernels
+from . import aggregate, estimators, history, joins, kernels
+from .bounds import Bounds, Ranges
 from .learning import reads_rows
 from .program import Program, joined_columns
-from .rowwise import rowwise
-from .statistics import Ranges, instants, scan
-
-
-class Table(Protocol):
-    """Where rows are read from."""
-
-    @property
-    def version(self) -> str:
-        """Equal versions mean equal content."""
-        ...
-
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, Values]:
-        """Return rows [start, stop) of the named columns, decoded; all rows by default."""
-        ...
-
-
-@dataclass(frozen=True)
-class StoredTable:
-    """A table in a store; ``version`` is a digest of the stored objects that a recipe reads."""
-
-    url: str
-    version: str = ""
-
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, Values]:
-        from daskml_scale.storage.tables import read_columns
-
-        return read_columns(self.url, names, start, stop)
-
-
-@dataclass(frozen=True, eq=False)
-class MemoryTable:
-    """A table in memory: name -> Values of shape (rows,)."""
-
-    columns: Mapping[str, Values]
-
-    @cached_property
-    def version(self) -> str:
-        hasher = hashlib.blake2b(digest_size=20)
-        for name, column in sorted(self.columns.items()):
-            labels = column.labels if isinstance(column, Coded) else ()
-            array = np.ascontiguousarray(column.codes if isinstance(column, Coded) else column)
-            hasher.update(repr((name, labels, array.dtype.str, array.shape)).encode())
-            hasher.update(array.view("uint8").data)
-        return hasher.hexdigest()
-
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, Values]:
-        return {name: self.columns[name][start:stop] for name in names}
+from .rowwise import Functions, rowwise
+from .sources import MemoryTable as MemoryTable
+from .sources import StoredTable as StoredTable
+from .sources import Table as Table
+from .sources import coded, concatenate
+from .statistics import Place, fold_numbers, instants, scan
+from .training import fit_model
 
 
 @dataclass(frozen=True)
@@ -102,6 +61,12 @@ class RowTransformer:
         Rows that the fitting pass learns from.
     own : frozenset of str
         The other tables that are the rows themselves.
+    functions : mapping of path to callable
+        The user's functions.
+    carrying : Bounds or None
+        What is carried from chunk to chunk, where a step needs it.
+    total : int
+        Rows of the table.
     """
 
     program: Program
@@ -109,17 +74,22 @@ class RowTransformer:
     tables: Mapping[str, Table]
     where: str | None = None
     own: frozenset[str] = frozenset()
+    functions: Functions = field(default_factory=dict)
+    carrying: Bounds | None = None
+    total: int = 0
 
-    def scan(self, start: int, stop: int) -> dict[str, Any]:
-        """Return the statistics of rows [start, stop): a small JSON value."""
+    def scan(self, start: int, stop: int, total: int = 0) -> dict[str, Any]:
+        """Return the statistics of rows [start, stop) of a table of ``total`` rows: a small JSON value."""
         columns = self.rows.read(self.program.scan_columns(self.where), start, stop)
-        return scan(self.program, columns, stop - start, self.where)
+        return scan(self.program, columns, stop - start, self.where, Place(start, total), self.functions)
 
     def scan_unit(self, unit: Unit, cache: Cache = CACHE) -> dict[str, Any]:
-        """Run a unit of the fitting pass: one chunk, or the check of one joined table's keys."""
+        """Run a unit of the fitting pass: one chunk, one joined table's keys, or one transformer of scikit-learn."""
         kind, *payload = unit.payload
         if kind == "rows":
             return self.scan(*payload)
+        if kind == "model":
+            return fit_model(self, cache, *payload)
         (position,) = payload
         return {"rows": len(self.join(position, cache).keys.own)}
 
@@ -140,49 +110,138 @@ class RowTransformer:
         -------
         ndarray of ``dtype``, shape (stop - start, features)
         """
-        rows = self.rows.read(self.program.row_columns, start, stop)
-        events = self._events(halo) if self.program.trailing else {}
-        known_at = instants(self.program.known_at, rows, stop - start)
-        made: dict[str, np.ndarray] = {}
-        out = np.empty((stop - start, len(self.program.features)), dtype=dtype)
-        for position, step in enumerate(self.program.steps):
-            join = self.join(position, cache) if isinstance(step, (Lookup, AsOf)) else None
-            columns = {**rows, **made} if reads_rows(step) else rows
-            itself = self._itself(step, start, stop, halo)
-            arrays = self._step(position, columns, known_at, join, events, itself)
-            made.update(zip(step.outputs(), arrays, strict=True))
-        with np.errstate(over="ignore", invalid="ignore"):
-            for column, name in enumerate(self.program.features):
-                out[:, column] = made[name]
-        return out
+        return self.matrices((self.program,), start, stop, halo, cache, dtype)[0]
 
-    def _step(
+    def matrices(
         self,
-        position: int,
-        columns: Mapping[str, Values],
-        known_at: np.ndarray,
-        join: joins.Join | None,
-        events: Mapping[str, Values],
-        itself: np.ndarray | None,
+        programs: Sequence[Program],
+        start: int,
+        stop: int,
+        halo: Ranges,
+        cache: Cache = CACHE,
+        dtype: str = "float32",
     ) -> list[np.ndarray]:
+        """Return the features of rows [start, stop) under several fits of this recipe.
+
+        Rows are read once, and a step that learnt nothing is computed once. See :meth:`matrix`.
+        """
+        look = self._look(start, stop, halo)
+        first: list[list[np.ndarray]] | None = None
+        results = []
+        for program in programs:
+            bound = replace(self, program=program)
+            arrays = bound._arrays(look, cache, len(program.steps), programs[0], first)
+            first = first or arrays
+            made: dict[str, np.ndarray] = {}
+            for position, found in enumerate(arrays):
+                made.update(zip(program.outputs(position), found, strict=True))
+            out = np.empty((stop - start, len(program.features)), dtype=dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                for column, name in enumerate(program.features):
+                    out[:, column] = made[name]
+            results.append(out)
+        return results
+
+    def columns_before(
+        self, position: int, start: int, stop: int, halo: Ranges, also: Sequence[str], cache: Cache = CACHE
+    ) -> dict[str, Values]:
+        """Return the table's columns, ``also`` among them, and the features of the steps before ``position``."""
+        look = self._look(start, stop, halo, also)
+        columns: dict[str, Values] = dict(look.rows)
+        for number, found in enumerate(self._arrays(look, cache, position)):
+            columns.update(zip(self.program.outputs(number), found, strict=True))
+        return columns
+
+    def folds(self, start: int, stop: int) -> np.ndarray:
+        """Return the fold of each row, int8 of shape (stop - start,)."""
+        folds = self.program.folds
+        assert folds is not None
+        columns = self.rows.read([] if folds.by is None else [folds.by], start, stop)
+        return fold_numbers(folds, columns, stop - start, Place(start, self.total)).astype("int8")
+
+    def _look(self, start: int, stop: int, halo: Ranges, also: Sequence[str] = ()) -> _Look:
+        rows = self.rows.read(tuple(dict.fromkeys((*self.program.row_columns, *also))), start, stop)
+        events = self._events(halo) if self.program.trailing else {}
+        return _Look(start, stop, halo, rows, instants(self.program.known_at, rows, stop - start), events)
+
+    def _arrays(
+        self,
+        look: _Look,
+        cache: Cache,
+        until: int,
+        other: Program | None = None,
+        known: list[list[np.ndarray]] | None = None,
+    ) -> list[list[np.ndarray]]:
+        """Return the features of the steps before ``until``; ``known`` are those of another fit."""
+        made: dict[str, np.ndarray] = {}
+        every: list[list[np.ndarray]] = []
+        changed: set[str] = set()
+        for position, step in enumerate(self.program.steps[:until]):
+            names = self.program.outputs(position)
+            if known and other and changed.isdisjoint(step.reads()) and _same_fit(self.program, other, position):
+                arrays = known[position]
+                changed.difference_update(names)
+            else:
+                columns = {**look.rows, **made} if reads_rows(step) else look.rows
+                arrays = self._step(position, columns, look, cache)
+                changed.update(names)
+            every.append(arrays)
+            made.update(zip(names, arrays, strict=True))
+        return every
+
+    def _step(self, position: int, columns: Mapping[str, Values], look: _Look, cache: Cache) -> list[np.ndarray]:
         """Return the features of one step, float64, each of shape (rows,)."""
-        step = self.program.steps[position]
+        step, learnt = self.program.steps[position], self.program.learnt.get(str(position))
+        itself = self._itself(step, look)
         match step:
             case Ordinal():
-                learnt = self.program.categories or {}
-                return [kernels.ordinal(_coded(columns[name]), learnt[name], step.unknown) for name in step.of]
+                known = self.program.categories or {}
+                return [kernels.ordinal(coded(columns[name]), known[name], step.unknown) for name in step.of]
             case Lookup():
-                assert join is not None
-                return joins.lookup(step, join, columns)
+                return joins.lookup(step, self.join(position, cache), columns)
             case AsOf():
-                assert join is not None
-                return joins.as_of(step, join, columns, known_at, itself)
+                return joins.as_of(step, self.join(position, cache), columns, look.known_at, itself)
             case Trailing():
-                return joins.trailing(step, columns, known_at, events, itself)
+                return joins.trailing(step, columns, look.known_at, look.events, itself)
             case HistoryStep():
-                hidden = step.of in self.program.withheld
-                return history.history(step, columns, known_at, events, itself, hidden=hidden)
-        return rowwise(step, columns, self.program.learnt.get(str(position)), len(known_at))
+                return self._history(step, position, columns, look, itself)
+            case Aggregate():
+                assert learnt is not None
+                groups = cache.get(
+                    ("groups", learnt["id"]), lambda: aggregate.Groups.of_learnt(step, learnt), lambda made: made.nbytes
+                )
+                return aggregate.encode(step, groups, columns)
+            case SklearnStep():
+                if learnt is None:  # it is about to be fitted
+                    return []
+                size = 2 * len(learnt["skops"])
+                load: Callable[[], Any] = lambda: estimators.load(step, position, learnt)  # noqa: E731
+                model = cache.get(("transformer", learnt["sha256"], tuple(step.trusted)), load, size)
+                return estimators.transform(step, position, model, columns, learnt["names"])
+        return rowwise(step, columns, learnt, len(look.known_at), self.functions)
+
+    def _history(
+        self,
+        step: HistoryStep,
+        position: int,
+        columns: Mapping[str, Values],
+        look: _Look,
+        itself: np.ndarray | None,
+    ) -> list[np.ndarray]:
+        hidden = step.of in self.program.withheld
+        if position not in self.program.carried:
+            return history.history(step, columns, look.known_at, look.events, itself, hidden=hidden)
+        assert self.carrying is not None
+        carried, edges = self.carrying.carried[position], self.carrying.edges
+        before = self.carrying.before(step.at, look.start, look.stop)
+        entities = carried.keys.encode([columns[name] for name in step.match], len(look.known_at))
+        rows = np.concatenate([np.empty(0, dtype="int64"), *(np.arange(*part) for part in look.halo)])
+        chunk = np.searchsorted(edges, rows, "right") - 1
+        rows = np.where(carried.newest[chunk] < before, -1, rows) if len(rows) else rows
+        state = carried.look(entities, before)
+        return history.history(
+            step, columns, look.known_at, look.events, itself, hidden=hidden, before=state, rows=rows
+        )
 
     def join(self, position: int, cache: Cache = CACHE) -> joins.Join:
         """Return the prepared table of the lookup or as-of step at ``position``, from the cache of this process."""
@@ -193,13 +252,13 @@ class RowTransformer:
         key = ("join", getattr(table, "url", ""), table.version, step.model_dump_json())
         return cache.get(key, load, lambda join: join.nbytes)
 
-    def _itself(self, step: Step, start: int, stop: int, halo: Ranges) -> np.ndarray | None:
+    def _itself(self, step: Step, look: _Look) -> np.ndarray | None:
         """Return where each row is among those that a step looks at, -1 where it is not; ``None`` if it may count."""
         withheld = self.program.withheld
         if isinstance(step, HistoryStep) or (isinstance(step, EventStep) and step.of in withheld):
-            return places(halo, start, stop)
+            return places(look.halo, look.start, look.stop)
         if isinstance(step, AsOf) and step.table in self.own and not set(withheld).isdisjoint(step.take):
-            return np.arange(start, stop)
+            return np.arange(look.start, look.stop)
         return None
 
     def _events(self, halo: Ranges) -> dict[str, Values]:
@@ -208,10 +267,25 @@ class RowTransformer:
         return {name: concatenate([piece[name] for piece in pieces]) for name in names}
 
 
-def _coded(column: Values) -> Coded:
-    if not isinstance(column, Coded):
-        raise TypeError(f"a column of {column.dtype} is not a category")
-    return column
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What the steps look at for rows [start, stop)."""
+
+    start: int
+    stop: int
+    halo: Ranges
+    rows: Mapping[str, Values]
+    known_at: np.ndarray
+    events: Mapping[str, Values]
+
+
+def _same_fit(one: Program, other: Program, position: int) -> bool:
+    """Return whether a step learnt the same in two fits of a recipe."""
+    step = one.steps[position]
+    if isinstance(step, Ordinal):
+        mine, theirs = one.categories or {}, other.categories or {}
+        return all(mine[name] == theirs[name] for name in step.of)
+    return bool(one.learnt.get(str(position)) == other.learnt.get(str(position)))
 
 
 def places(ranges: Ranges, start: int, stop: int) -> np.ndarray:
@@ -224,13 +298,3 @@ def places(ranges: Ranges, start: int, stop: int) -> np.ndarray:
             found[low - start : high - start] = np.arange(before + low - first, before + high - first)
         before += last - first
     return found
-
-
-def concatenate(pieces: Sequence[Values]) -> Values:
-    """Join pieces of one column; pieces of a category share their labels."""
-    if len(pieces) == 1:
-        return pieces[0]
-    first = pieces[0]
-    if isinstance(first, Coded):
-        return Coded(np.concatenate([_coded(piece).codes for piece in pieces]), first.labels)
-    return np.concatenate([np.asarray(piece) for piece in pieces])

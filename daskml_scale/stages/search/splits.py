@@ -8,11 +8,12 @@ import numpy as np
 
 from daskml_scale.spec.base import seconds
 from daskml_scale.spec.expressions import Coded, evaluate
-from daskml_scale.spec.searching import Folds, Groups, Predefined, TimeSplit
+from daskml_scale.spec.searching import Folds, Groups, Predefined, Refit, TimeSplit
 from daskml_scale.spec.space import seed_from
+from daskml_scale.stages.features.stage import FOLD
 from daskml_scale.stages.matrix import Matrix
 
-AnySplit: TypeAlias = "TimeSplit | Folds | Groups | Predefined"
+AnySplit: TypeAlias = "TimeSplit | Folds | Groups | Predefined | Refit"
 Split: TypeAlias = "tuple[slice | np.ndarray, slice | np.ndarray]"
 """Rows to train on, rows to score on."""
 
@@ -23,6 +24,8 @@ def column_of(split: AnySplit) -> str | None:
         return split.time.of
     if isinstance(split, Groups):
         return split.group.of
+    if isinstance(split, Refit):
+        return FOLD
     return split.predefined.of if isinstance(split, Predefined) else None
 
 
@@ -50,6 +53,9 @@ def make_splits(split: AnySplit, matrix: Matrix, estimator: Any, seed: int) -> l
 
         groups = values_of(matrix, split.group.of)
         return list(GroupKFold(split.group.folds).split(matrix.X, matrix.y, groups))
+    if isinstance(split, Refit):
+        folds = values_of(matrix, FOLD)
+        return [(_rows(folds != fold), _rows(folds == fold)) for fold in range(int(folds.max(initial=-1)) + 1)]
     if isinstance(split, Predefined):
         folds = fold_numbers(matrix, split.predefined.of)
         return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in _known(folds)]

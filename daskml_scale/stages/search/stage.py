@@ -19,7 +19,7 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, SpecError, StoreError, UnitsFailedError
 from daskml_scale.plan.records import OK, Record, digest, fingerprint, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit
-from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, TimeSplit
+from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, Refit, TimeSplit
 from daskml_scale.spec.space import Distribution, grid, seed_from
 from daskml_scale.spec.workflow import SearchSpec
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
@@ -30,7 +30,19 @@ from daskml_scale.stages.estimator import (
     did_you_mean,
     inner_threads,
 )
-from daskml_scale.stages.matrix import Matrix, load_rows, matrix_bytes, matrix_inputs, private, read_rows
+from daskml_scale.stages.features.stage import fold_features
+from daskml_scale.stages.matrix import (
+    FEATURES,
+    Matrix,
+    all_seen,
+    check_unseen,
+    load_rows,
+    matrix_bytes,
+    matrix_inputs,
+    private,
+    read_rows,
+)
+from daskml_scale.storage import stores
 from daskml_scale.storage.tables import kind_of
 
 from .fidelity import rows_of
@@ -38,6 +50,10 @@ from .passes import Step, steps
 from .splits import AnySplit, Split, column_of, count_splits, fold_numbers, make_splits
 
 CODE = "search-1"
+_REMEDY = (
+    "keep them from fitting it with fit_where: in the features stage, or fit it per fold: folds: {count: 5} there and "
+    "split: {refit: {}} here"
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,8 @@ class SearchStage(StageBase):
         matrix = inputs["matrix"]
         if not isinstance(matrix, Snapshot):
             raise PlanError(f"{self.name}: {self.input} does not exist; run the stage that writes it")
-        ids = matrix_inputs(matrix, self._where(), self._columns())
+        self._check_seen(matrix)
+        ids = matrix_inputs(matrix, self._where(), self._columns(), self._variables())
         for column in self._columns():
             if isinstance(self.split, TimeSplit) and kind_of(matrix.variables[column]) != "time":
                 raise PlanError(
@@ -151,16 +168,19 @@ class SearchStage(StageBase):
         from sklearn.metrics import get_scorer
 
         params, split, resource = unit.payload
-        matrix = load_rows(self.input, worker.shared, self._where(), worker, self._columns())
+        features = fold_features(split) if isinstance(self.split, Refit) else FEATURES
+        matrix = load_rows(self.input, worker.shared, self._where(), worker, self._columns(), features)
         estimator = build_estimator(self.estimator, params, seed_from(self.seed, unit.key))
         try:
             train, test = self._splits(matrix, estimator, worker)[split]
+            if not isinstance(self.split, Refit):
+                check_unseen(self.input, None if matrix.seen is None else matrix.seen[test], "to score on", _REMEDY)
             train = self._limited(estimator, train, split, resource)
             with inner_threads(worker.threads):
                 estimator.fit(private(matrix.X, train), private(matrix.y, train))
                 score = float(get_scorer(self.scoring)(estimator, private(matrix.X, test), private(matrix.y, test)))
-        except MemoryError:
-            raise  # the machine's failure, not the trial's: it runs again
+        except (MemoryError, PlanError):
+            raise  # the machine's failure, not the trial's, runs again; a leak is nobody's score
         except Exception as error:
             return {"score": None, "error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
         return {"score": score} if math.isfinite(score) else {"score": None, "error": f"the score is {score}"}
@@ -210,6 +230,26 @@ class SearchStage(StageBase):
         estimator.set_params(**{self.early_stopping.resource: resource})
         return train
 
+    def _check_seen(self, matrix: Snapshot) -> None:
+        """Refuse what would score rows that the recipe has seen, where that is known without reading any.
+
+        Raises
+        ------
+        PlanError
+        """
+        if isinstance(self.split, Refit):
+            if not matrix.attrs.get("folds"):
+                raise PlanError(
+                    f"{self.name}: split: refit needs a recipe that is fitted per fold; give the features stage that "
+                    f"writes {self.input} folds: {{count: 5}} (and steps that learn)"
+                )
+        elif all_seen(matrix):
+            check_unseen(self.input, np.ones(matrix.rows, dtype=bool), "to score on", _REMEDY)
+
+    def _variables(self) -> tuple[str, ...]:
+        """Return the variables of features that are read in place of the common ones."""
+        return tuple(map(fold_features, range(self._count_splits()))) if isinstance(self.split, Refit) else ()
+
     def _columns(self) -> tuple[str, ...]:
         column = column_of(self.split)
         return () if column is None else (column,)
@@ -252,10 +292,12 @@ def settings(stage: SearchStage) -> list[dict[str, Any]]:
 
 
 def _folds_of(stage: SearchStage) -> int:
-    """Return the number of folds that a column of the matrix names."""
+    """Return the number of folds that a column of the matrix, or the recipe of its features, has."""
     split = stage.split
-    assert isinstance(split, Predefined)
     try:
+        if isinstance(split, Refit):
+            return int(stores.open_group(stage.input, "r").attrs.get("folds", 1))
+        assert isinstance(split, Predefined)
         matrix = read_rows(stage.input, None, [split.predefined.of])
     except StoreError:
         return 1  # not written yet: a dry run
