@@ -235,6 +235,7 @@ class RowTransformer:
         carried, edges = self.carrying.carried[position], self.carrying.edges
         before = self.carrying.before(step.at, look.start, look.stop)
         entities = carried.keys.encode([columns[name] for name in step.match], len(look.known_at))
+        entities = np.where(np.isnat(look.known_at), -1, entities)
         rows = np.concatenate([np.empty(0, dtype="int64"), *(np.arange(*part) for part in look.halo)])
         chunk = np.searchsorted(edges, rows, "right") - 1
         rows = np.where(carried.newest[chunk] < before, -1, rows) if len(rows) else rows
