@@ -22,6 +22,7 @@ from daskml_scale.cli_features import features
 from daskml_scale.cli_ledger import ledger
 from daskml_scale.cli_models import models
 from daskml_scale.cli_quarantine import quarantine
+from daskml_scale.cli_runs import cancel_verb, logs_verb, wait_verb
 from daskml_scale.cli_scaling import scaling
 from daskml_scale.errors import Exit
 
@@ -62,7 +63,8 @@ def _options(*names: str) -> Callable[[Verb], Verb]:
 @click.group(
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 ok, 1 failed, 2 wrong arguments or file, 3 conflict, 4 done with bad rows, 130 interrupted.",
+    epilog="Exit codes: 0 ok, 1 failed, 2 wrong arguments or file, 3 conflict, 4 done with bad rows, 5 lost, "
+    "6 cancelled, 130 interrupted.",
 )
 def verbs() -> None:
     """Features, search and prediction as Dask task graphs over chunked data. Every run resumes.
@@ -94,14 +96,51 @@ def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: boo
       daskml-scale run flights --json > summary.json
     """
     from daskml_scale import api
-    from daskml_scale.runs import show
-    from daskml_scale.runs.attend import only_results
     from daskml_scale.runs.records import Registry
 
     if dry_run:
         return _dry_run(workflow, store, cluster, as_json)
     registry = Registry()
-    run = api.register(registry, "run", workflow, store, cluster)
+    return _run_here(registry, api.register(registry, "run", workflow, store, cluster), as_json, quiet)
+
+
+@verbs.command("resume")
+@click.argument("run")
+@_options("json")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@click.option("--detach", is_flag=True, help="In the background, as submit does.")
+def resume_verb(run: str, as_json: bool, quiet: bool, detach: bool) -> int:
+    """Go on with a run that ended or was lost: its workflow, store and cluster, from its directory.
+
+    What is committed and still valid is reused; the rest runs as a run of its own.
+
+    \b
+    Examples:
+      daskml-scale resume flights-20260829-04d2
+      daskml-scale resume flights-20260829-04d2 --detach
+    """
+    from daskml_scale import api
+    from daskml_scale.errors import ConflictError, UsageError
+    from daskml_scale.runs.records import Registry
+
+    registry = Registry()
+    found = registry.get(run, now=time.time())
+    if found.live:
+        raise ConflictError(f"run {found.id} is {found.state}; see it: {PROGRAM} status {found.id}")
+    try:
+        os.chdir(found.cwd)
+    except OSError as error:
+        raise UsageError(f"run {found.id} was started in {found.cwd}: {error.strerror}; bring it back") from error
+    if detach:
+        return _submitted(api.submit(found.source, store=found.store, cluster=found.cluster), as_json)
+    again = api.register(registry, "run", found.source, found.store, found.cluster)
+    return _run_here(registry, again, as_json, quiet)
+
+
+def _run_here(registry: Registry, run: RunRecord, as_json: bool, quiet: bool) -> int:
+    from daskml_scale.runs import show
+    from daskml_scale.runs.attend import only_results
+
     try:
         with only_results(as_json):
             summary = _work(registry, run, quiet=quiet)
@@ -126,7 +165,10 @@ def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool)
     """
     from daskml_scale import api
 
-    run = api.submit(workflow, store=store, cluster=cluster)
+    return _submitted(api.submit(workflow, store=store, cluster=cluster), as_json)
+
+
+def _submitted(run: RunRecord, as_json: bool) -> int:
     put(json.dumps(run.to_dict()) if as_json else run.id)
     say(f"Watch it:            {PROGRAM} status {run.id}")
     say(f"If it stops, go on:  {_again(run)}")
@@ -182,6 +224,10 @@ def list_verb(limit: int, as_json: bool) -> int:
     runs = Registry().list(now=now, limit=limit)
     print_result([run.to_dict() for run in runs], as_json, lambda: show.runs(runs, now, os.getcwd()))
     return Exit.OK
+
+
+for _verb in (wait_verb, logs_verb, cancel_verb):
+    verbs.add_command(_verb)
 
 
 @verbs.command()

@@ -106,6 +106,12 @@ class ConflictError(DaskMLError):
     exit_code = Exit.CONFLICT
 
 
+class CancelledRunError(ConflictError):
+    """Somebody cancelled the run; committed work stays."""
+
+    exit_code = Exit.CANCELLED
+
+
 class ClusterError(DaskMLError):
     """A cluster did not start or is gone; the work itself is not to blame."""
 

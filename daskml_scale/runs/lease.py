@@ -13,12 +13,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from daskml_scale.dashboard.progress import Progress, fold
-from daskml_scale.errors import ConflictError, DaskMLError, Exit, InterruptedRunError, SpecError, StoreError
+from daskml_scale.errors import (
+    CancelledRunError,
+    ConflictError,
+    DaskMLError,
+    Exit,
+    InterruptedRunError,
+    SpecError,
+    StoreError,
+)
 from daskml_scale.events import Event
 
 from .records import Registry
@@ -169,6 +178,9 @@ class Lease:
 
     def _conflict(self) -> ConflictError:
         name = self.run.id
+        with suppress(DaskMLError):
+            if self._registry.get(name, now=self._clock()).state == "cancelled":
+                return CancelledRunError(f"run {name} was cancelled; committed work stays")
         return ConflictError(
             f"run {name} was taken over by another process; this one stopped. See: daskml-scale status {name}"
         )

@@ -37,7 +37,7 @@ def write_workflow(folder: Path, *, rows: int = ROWS, chunk: int = 20, name: str
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with ``tiny.yaml``: 4 units of ingest, 1 of validate."""
+    """The working directory, with ``tiny.yaml``: 4 units of ingest, 4 of validate."""
     monkeypatch.chdir(tmp_path)
     write_workflow(tmp_path)
     return tmp_path

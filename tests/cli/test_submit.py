@@ -55,7 +55,7 @@ def test_submit_prints_the_id_and_how_to_watch_and_the_run_succeeds(folder, proc
     found = wait(status, run)
     log = Path(found["log"]).read_text()
     assert (found["state"], found["exit_code"]) == ("succeeded", 0)
-    assert [(stage["name"], stage["done"]) for stage in found["stages"]] == [("table", 4), ("check", 1)]
+    assert [(stage["name"], stage["done"]) for stage in found["stages"]] == [("table", 4), ("check", 4)]
     assert found["summary"] == json.loads((folder / "runs/elsewhere/summary.json").read_text())
     assert "table: done in" in log
     assert "Results: runs/elsewhere" in log
