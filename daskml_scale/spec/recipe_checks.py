@@ -18,9 +18,10 @@ from daskml_scale.errors import SpecError
 
 from .explain import Problem, nearest
 from .expressions import evaluate, names
+from .searching import Refit
 from .steps import AsOf, EventStep, Lookup, Step
 from .steps_learned import Aggregate
-from .workflow import FeaturesSpec, IngestSpec, Workflow
+from .workflow import FeaturesSpec, IngestSpec, SearchSpec, Workflow
 
 NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 
@@ -141,6 +142,11 @@ def workflow_problems(workflow: Workflow) -> list[Problem]:
     """Return the problems of the recipes of all ``features`` stages, with paths from the top of the file."""
     problems: list[Problem] = []
     for name, stage in workflow.stages.items():
+        if isinstance(stage, SearchSpec) and isinstance(stage.split, Refit):
+            made = workflow.stages.get(stage.input)
+            if isinstance(made, FeaturesSpec) and made.folds is None:
+                message = f"the recipe of {stage.input!r} is not fitted per fold; give that stage folds: {{count: 5}}"
+                problems.append(Problem(f"stages.{name}.split.refit", message))
         if not isinstance(stage, FeaturesSpec):
             continue
         table = workflow.stages.get(stage.input)

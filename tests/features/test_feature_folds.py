@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import daskml_scale as dms
 from daskml_scale.errors import PlanError, UnitsFailedError, UsageError
 from daskml_scale.spec.folds import FoldsBy
-from daskml_scale.spec.workflow import SearchSpec
+from daskml_scale.spec.recipe_checks import workflow_problems
+from daskml_scale.spec.workflow import SearchSpec, Workflow
 from daskml_scale.stages.evaluate import EvaluateStage
 from daskml_scale.stages.features.program import Program, parse_steps
 from daskml_scale.stages.features.seen import Seen, runs
@@ -251,3 +252,19 @@ def test_an_evaluation_refuses_rows_that_the_recipe_has_seen(table, tmp_path):
 def test_a_recipe_that_learns_nothing_has_seen_nothing(table, tmp_path):
     recipe = dms.Recipe([{"keep": {"of": "width"}}], known_at=KNOWN_AT, target=TARGET)
     assert "saw" not in recipe.fit_transform(table, f"{tmp_path}/features.zarr").attrs
+
+
+@pytest.mark.parametrize("folds", [None, {"count": 3}])
+def test_a_search_on_refits_without_folds_is_refused_in_the_file(folds):
+    features = {"kind": "features", "input": "rows", "known_at": "due", "steps": [{"standardize": {"of": "size"}}]}
+    workflow = Workflow.model_validate({
+        "version": 1, "name": "w", "store": "runs", "stages": {
+            "rows": {"kind": "ingest", "source": "rows.csv", "row": {"dim": "row"}},
+            "features": {**features, **({} if folds is None else {"folds": folds})},
+            "search": {"kind": "search", "input": "features", "estimator": "sklearn.linear_model.Ridge",
+                       "space": {"alpha": [1.0]}, "sampler": {"grid": {}}, "scoring": "r2", "split": {"refit": {}}},
+        },
+    })  # fmt: skip
+    message = "the recipe of 'features' is not fitted per fold; give that stage folds: {count: 5}"
+    expected = [("stages.search.split.refit", message)] if folds is None else []
+    assert [(problem.path, problem.message) for problem in workflow_problems(workflow)] == expected
