@@ -17,7 +17,6 @@ from deploy_helpers import eventually
 from distributed import Client, Event, LocalCluster, Scheduler, SpecCluster, Worker, wait
 from distributed.core import Status
 
-from daskml_scale import events
 from daskml_scale.deploy.adaptive import BacklogAdaptive
 from daskml_scale.engine.backlog import NAME, read_backlog
 from daskml_scale.errors import UsageError
@@ -263,6 +262,7 @@ async def forget(dask_scheduler: Any) -> None:
     dask_scheduler.remove_plugin("daskml-backlog")
 
 
+@pytest.mark.slow  # workers that do not come back are given up after half a minute
 def test_a_restart_of_all_workers_leaves_it_running(cluster: LocalCluster, client: Client):
     adapt(cluster, maximum=2)
     assert client.submit(hold_briefly, 3, pure=False).result(timeout=60) == 3
@@ -283,7 +283,7 @@ def mixed() -> Iterator[SpecCluster]:
 
 
 def test_work_that_needs_a_gpu_starts_workers_that_have_one(mixed: SpecCluster):
-    told: list[events.Event] = []
+    told: list[Any] = []
     with Client(mixed, set_as_default=False) as client:
         adaptive = adapt(mixed, maximum=2, sink=told.append)
         plain = client.map(hold, ["plain"] * 20, range(20), pure=False)
@@ -296,7 +296,7 @@ def test_work_that_needs_a_gpu_starts_workers_that_have_one(mixed: SpecCluster):
         del special, plain
         eventually(lambda: len(mixed.worker_spec) == 1)
         assert {shape.name for shape in adaptive.members.shapes} == {"gpu", "worker"}
-        assert {event.worker_class for event in told} == {"gpu"}
+        assert {event.worker_class for event in told if event.need != event.have} == {"gpu"}
 
 
 def test_results_in_memory_survive_the_way_down(cluster: LocalCluster, client: Client, executions: Any):
