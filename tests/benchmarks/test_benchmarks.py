@@ -59,6 +59,22 @@ def test_rows_count_what_they_claim(results):
     assert 1 <= loads["ours"]["model loads"] <= 2 < loads["peer"]["model loads"]
 
 
+def test_inference_answers_every_row_of_its_goal(results):
+    rows = {row["work"]: row["counts"]["ours"] for row in results["modules"]["inference"]["rows"]}
+
+    def counts(word: str) -> dict:
+        (found,) = (counted for work, counted in rows.items() if word in work)
+        return found
+
+    for word in ("boosting", "forest"):
+        assert counts(word)["loads a process"] == 1
+        assert 1 <= counts(word)["model loads"] <= 2
+    assert counts("linear") is not None
+    assert counts("bad rows") is not None
+    assert counts("8 of 200")["bytes read / bytes of the 8"] > 1
+    assert counts("nothing changed") == {"units": 40, "ran": 0}
+
+
 def test_dispatch_answers_every_row_of_its_goal(results):
     rows = results["modules"]["dispatch"]["rows"]
     kinds = ("calls of 1 us", "durable", "sleeping", "computing", "uneven", "payloads", "one crashes", "simulated")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskml_scale.scaling.cost import Meter
@@ -29,6 +29,7 @@ def test_workers_that_come_and_go_are_counted_while_they_are_there() -> None:
     assert (meter.capacity, meter.money) == (4 * HOUR, 6.0)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.integers(0, 50), st.floats(0, 100)), max_size=12))
 def test_looking_more_often_changes_nothing(steps: list[tuple[float, int, float]]) -> None:
     rare, often, now = Meter(), Meter(), 0.0
