@@ -192,10 +192,13 @@ def _cluster(name: str | None, threads: int | None, price: float | None) -> tupl
     if name is not None:
         from daskml_scale.scaling.limits import limits_of
         from daskml_scale.spec.base import seconds
+        from daskml_scale.spec.cluster import ExistingSpec
         from daskml_scale.spec.find import find_cluster
         from daskml_scale.spec.load import load_cluster
 
         spec = load_cluster(find_cluster(os.fspath(name)))
+        if isinstance(spec, ExistingSpec):
+            raise UsageError(f"--cluster {name}: its workers are not ours to describe; name a cluster with classes")
         first, item = next(iter(spec.classes.items()))
         shape = Shape(first, item.threads, dict(item.resources), item.price_per_hour)
         limits = limits_of(spec, dict.fromkeys(spec.classes, 1), on_this_machine=False)[first]

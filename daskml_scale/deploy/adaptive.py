@@ -65,6 +65,7 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
     """
 
     state = "inactive"
+    _adapting: bool
 
     def __init__(
         self,

@@ -190,7 +190,7 @@ def _each(planned: Planned, given: float | None) -> tuple[float | None, str]:
 
 def batches(loads: Sequence[Load]) -> list[Batch]:
     """Return stages as batches, one after the other."""
-    found = []
+    found: list[Batch] = []
     for load in loads:
         seconds = _joined(load.seconds)
         hint = load.work / len(seconds) if seconds else None

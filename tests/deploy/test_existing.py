@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,15 @@ def test_a_class_is_started_with_its_options_and_closed_at_the_end() -> None:
         assert isinstance(cluster, LocalCluster)
         assert dms.map(str, range(10), client=client) == [str(item) for item in range(10)]
     assert cluster.status.name == "closed"
+
+
+def test_with_scaling_it_follows_our_backlog() -> None:
+    spec = {**MADE, "workers": {"min": 0, "max": 2}, "startup": "2s", "scaling": {"horizon": "1s", "keep_idle": "1s"}}
+    with deploy.cluster(spec) as cluster, cluster.get_client() as client:
+        assert len(client.scheduler_info()["workers"]) == 0
+        dms.map(lambda item: time.sleep(0.2), range(40), client=client)
+        assert cluster._adaptive.controller.decisions
+        assert any(change["status"] == "up" for _, change in cluster._adaptive.log)
 
 
 @pytest.mark.parametrize(

@@ -45,4 +45,5 @@ class CellsStage(CubeStage):
     def kernel(self, unit: Unit, worker: WorkerContext) -> Written:
         features = worker.shared[0].bundle.schema["features"]
         bound = self._bound({name: stores.schema(self.input, name).dims for name in features})
-        return CubeStage.kernel(bound, unit, worker)
+        written: Written = CubeStage.kernel(bound, unit, worker)
+        return written
