@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from daskml_scale import events
 from daskml_scale.errors import PlanError, SpecError, UsageError
-from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow
+from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow, sampled
 from daskml_scale.storage import files
 
 if TYPE_CHECKING:
@@ -64,29 +64,48 @@ def ingest(
     dim: str = "row",
     chunk: int = ROWS_PER_CHUNK,
     sort_by: str | Sequence[str] = (),
+    partition_by: str | Sequence[str] = (),
     columns: str | Sequence[str] | None = None,
     derive: Mapping[str, str] | None = None,
+    chunks: Mapping[str, int] | None = None,
+    concat: str | None = None,
+    append: bool = False,
+    sample: float | None = None,
+    seed: int = 0,
+    format: Literal["csv", "parquet", "netcdf", "zarr"] | None = None,
     client: Any | None = None,
 ) -> xr.Dataset:
-    """Read a CSV file into a table at ``out`` and return it, opened lazily.
+    """Read files into a table, or into a cube, at ``out`` and return it, opened lazily.
 
     Parameters
     ----------
     source : str, Path, or a list of them
-        A path, plain or compressed, or ``pkg://package/path``. Files in a list have the same columns;
-        their rows follow one another.
+        Paths, plain or compressed, patterns (``data/*.parquet``), URLs (``s3://bucket/*.csv``), or
+        ``pkg://package/path``. Files that are read together have the same columns; their rows follow one another.
     out : str
         URL of the Zarr dataset; its ledger lies beside it, so a second call reuses what is there.
     dim : str
-        Name of the row dimension.
+        Name of the row dimension of a table.
     chunk : int
-        Rows per chunk.
-    sort_by : str or sequence of str
-        Columns that order the rows.
+        Rows per chunk of a table.
+    sort_by, partition_by : str or sequence of str
+        Columns that order the rows; those whose equal values lie together come first.
     columns : str or sequence of str, optional
-        Columns to keep.
+        Columns (variables of a cube) to keep.
     derive : mapping of name to expression, optional
         ``{"sched": "time_hour + minutes(minute)"}``.
+    chunks : mapping of dimension to int, optional
+        For NetCDF and Zarr, which become a cube: elements per chunk, -1 for the whole dimension.
+    concat : str, optional
+        Dimension along which several gridded files follow one another.
+    append : bool
+        New files add rows to the end of the table; what was read before is not read again and must not change.
+    sample : float, optional
+        Share of the blocks of the sources that is read, for experiments.
+    seed : int
+        Of the sample.
+    format : str, optional
+        ``csv``, ``parquet``, ``netcdf`` or ``zarr``; by default what the names end in.
     client : distributed.Client, optional
         The default client if there is one, else this process.
 
@@ -99,19 +118,20 @@ def ingest(
     ------
     SpecError
         When an argument is wrong, or names a column that the file does not have. Nothing was written.
+    PlanError
+        When files do not fit together: names both, the column, both types and the remedy.
 
     Warns
     -----
     UserWarning
-        When a column became text although most of its values are numbers or times.
+        When a column became text although most of its values are numbers or times, or a file was named twice.
     """
     import warnings
 
     from daskml_scale.runs.where import check_reach, resolve
-    from daskml_scale.spec.find import source_path
     from daskml_scale.spec.workflow import IngestSpec
     from daskml_scale.stages.claim import claim
-    from daskml_scale.stages.ingest import IngestStage
+    from daskml_scale.stages.registry import Builder
     from daskml_scale.stages.run import run_stage
     from daskml_scale.storage import stores
 
@@ -121,29 +141,25 @@ def ingest(
     given = [os.fspath(one) for one in ([source] if isinstance(source, (str, os.PathLike)) else source)]
     if not given:
         raise UsageError("source=[] names no file; name one or more")
+    table = RowSpec(dim=dim, chunk=chunk, sort_by=_listed(sort_by), partition_by=_listed(partition_by))
     spec = IngestSpec(
-        source=", ".join(given),
-        row=RowSpec(dim=dim, chunk=chunk, sort_by=_listed(sort_by)),
+        source=given,
+        format=format,
+        row=table if chunks is None else None,
+        chunks=None if chunks is None else dict(chunks),
+        concat=concat,
         columns=None if columns is None else _listed(columns),
         derive=dict(derive or {}),
+        append=append,
+        sample=sample,
     )
-    paths = [str(source_path(one, Path.cwd())) for one in given]
-    stage = IngestStage(
-        name=Path(url).stem,
-        ledger=stores.beside(url, "ledger"),
-        source=paths[0],
-        origin=spec.source,
-        row=spec.row,
-        columns=None if spec.columns is None else tuple(spec.columns),
-        derive=tuple(spec.derive.items()),
-        more=tuple(paths[1:]),
-    )
+    stage = Builder.ingest(url, spec, Path.cwd(), seed)
     stage.check()
     with ExitStack() as stack:
         if client is not None or not files.is_memory(url):  # as with recipes: what lies in memory is worked on here
             client, _ = resolve(client, None, stack)
             check_reach([url], client, "leave out client=")
-        stack.enter_context(claim(url, "ingest", [("source", path) for path in paths]))
+        stack.enter_context(claim(url, "ingest", [("source", place) for place in stage.places()]))
         result = run_stage(stage, client=client)
     for message in result.warnings:
         warnings.warn(message, UserWarning, stacklevel=2)
@@ -182,13 +198,17 @@ def check(
 
 
 def dry_run(
-    workflow: str | Path | Workflow, *, store: str | os.PathLike[str] | None = None, cluster: str | None = None
+    workflow: str | Path | Workflow,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
+    sample: float | None = None,
 ) -> list[StagePlanRow]:
     """Plan a workflow without writing anything: units, chunk grid, memory per task, what is reused and why.
 
     Parameters
     ----------
-    workflow, store, cluster
+    workflow, store, cluster, sample
         As in :func:`run`.
 
     Returns
@@ -200,10 +220,9 @@ def dry_run(
     from daskml_scale.runs.check import checked
 
     loaded = checked(workflow, store=store, cluster=cluster)
+    model = _sampled(loaded.model, sample, store)
     with _placed(loaded):
-        return execute.plan(
-            loaded.model, os.fspath(store or loaded.model.store), base=Path.cwd(), modules=_beside(workflow)
-        )
+        return execute.plan(model, os.fspath(store or model.store), base=Path.cwd(), modules=_beside(workflow))
 
 
 def planned(workflow: str | Path, *, store: str | os.PathLike[str] | None = None) -> Iterator[Planned]:
@@ -244,7 +263,8 @@ def why(run: RunRecord, unit: str) -> list[Account]:
     source = base / run.source if (base / run.source).exists() else Path(run.source)
     loaded = checked(source, store=run.store, cluster=run.cluster)
     with _placed(loaded):
-        return accounts(execute.planned(loaded.model, run.store, base=base, modules=_beside(source)), unit)
+        model = _sampled(loaded.model, sample_of(run), run.store)
+        return accounts(execute.planned(model, run.store, base=base, modules=_beside(source)), unit)
 
 
 def run(
@@ -253,6 +273,7 @@ def run(
     store: str | os.PathLike[str] | None = None,
     cluster: Any | None = None,
     client: Any | None = None,
+    sample: float | None = None,
     sink: events.Sink = events.ignore,
     run_id: str = "",
 ) -> RunSummary:
@@ -270,6 +291,8 @@ def run(
         process's Dask client is used if there is one, else the workflow's cluster.
     client : distributed.Client, optional
         Use this client; a cluster object will do.
+    sample : float, optional
+        Share of the sources that is read, for an experiment; it needs a store of its own.
     sink : callable, optional
         Receives the events.
     run_id : str, optional
@@ -291,7 +314,7 @@ def run(
         client, asked = resolve(client, cluster, stack)
         looked_up = asked if asked is None or isinstance(asked, str) else NO_CLUSTER
         loaded = checked(workflow, store=store, cluster=looked_up if client is None else NO_CLUSTER)
-        found = loaded.model
+        found = _sampled(loaded.model, sample, store)
         url = files.normal(store or found.store)
         source: Callable[[], Any] | None = None
         publish = _Publishing(sink, stack)
@@ -312,6 +335,30 @@ def run(
             )
 
 
+def _sampled(workflow: Workflow, share: float | None, store: str | os.PathLike[str] | None) -> Workflow:
+    """Return the workflow with its ``ingest`` stages reading only a share of their sources.
+
+    Raises
+    ------
+    UsageError
+        When it would replace the whole tables in the workflow's own store.
+    """
+    if share is None:
+        return workflow
+    if store is None:
+        raise UsageError(
+            f"a sample of {share} would replace the whole tables in {workflow.store}; name another store: "
+            f"--store {workflow.store}-sample"
+        )
+    return sampled(workflow, share)
+
+
+def sample_of(run: RunRecord) -> float | None:
+    """Return the share of the sources that a run reads, as its command says."""
+    words = list(run.command)
+    return float(words[words.index("--sample") + 1]) if "--sample" in words else None
+
+
 @contextmanager
 def _placed(loaded: Loaded[Workflow]) -> Iterator[None]:
     """Name file and line of what only planning or running shows to be wrong."""
@@ -329,7 +376,11 @@ def _beside(workflow: str | Path | Workflow) -> Path | None:
 
 
 def submit(
-    workflow: str | Path, *, store: str | os.PathLike[str] | None = None, cluster: str | None = None
+    workflow: str | Path,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
+    sample: float | None = None,
 ) -> RunRecord:
     """Start a run in a process of its own that outlives this one, and return its entry in the registry.
 
@@ -340,6 +391,7 @@ def submit(
     workflow : str or Path
         A name or a path.
     store, cluster : str, optional
+    sample : float, optional
         As in :func:`run`.
 
     Raises
@@ -356,7 +408,7 @@ def submit(
             raise UsageError(f"{name} is a {kind}; submit starts a process that reads files: give a name or a path")
     registry = Registry()
     named = os.fspath(cluster) if cluster else None
-    entered = register(registry, "submit", os.fspath(workflow), store, named, detached=True)
+    entered = register(registry, "submit", os.fspath(workflow), store, named, sample=sample, detached=True)
     spawn(registry, entered)
     return entered
 
@@ -368,6 +420,7 @@ def register(
     store: str | os.PathLike[str] | None,
     cluster: str | None,
     *,
+    sample: float | None = None,
     detached: bool = False,
 ) -> RunRecord:
     """Check what can be checked, then enter a run into the registry as queued (``run`` and ``submit`` of the CLI)."""
@@ -375,13 +428,13 @@ def register(
     from daskml_scale.storage.lock import holder, in_use
 
     # Importing estimators is left to the detached process.
-    spec = check(workflow, store=store, cluster=cluster, estimators=not detached)
+    spec = _sampled(check(workflow, store=store, cluster=cluster, estimators=not detached), sample, store)
     url = files.normal(store or spec.store)
     if detached and files.is_memory(url):
         raise UsageError(f"{url} would end with the detached process; choose a local path with --store")
     if detached and (owner := holder(url)):
         raise in_use(url, owner)
-    options = (("--store", store), ("--cluster", cluster))
+    options = (("--store", store), ("--cluster", cluster), ("--sample", None if sample is None else str(sample)))
     return registry.create(
         workflow=spec.name,
         source=str(find_workflow(workflow).absolute()),

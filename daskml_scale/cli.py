@@ -49,6 +49,12 @@ def _options(*names: str) -> Callable[[Verb], Verb]:
         "cluster": click.option(
             "--cluster", metavar="NAME", help="A cluster's name or file, or 'none' to work in this process."
         ),
+        "sample": click.option(
+            "--sample",
+            type=click.FloatRange(0, 1, min_open=True),
+            metavar="SHARE",
+            help="Read only this share of the sources, such as 0.05, for an experiment; needs --store.",
+        ),
         "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
     }
 
@@ -80,10 +86,18 @@ def verbs() -> None:
 
 @verbs.command("run")
 @click.argument("workflow")
-@_options("store", "cluster", "json")
+@_options("store", "cluster", "sample", "json")
 @click.option("--dry-run", is_flag=True, help="Print the plan; start and write nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: bool, dry_run: bool, quiet: bool) -> int:
+def run_verb(
+    workflow: str,
+    store: str | None,
+    cluster: str | None,
+    sample: float | None,
+    as_json: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> int:
     """Run a workflow to its end, or what is left of it.
 
     WORKFLOW is a name (see: daskml-scale workflows) or a file. What an earlier run committed and
@@ -93,15 +107,16 @@ def run_verb(workflow: str, store: str | None, cluster: str | None, as_json: boo
     Examples:
       daskml-scale run flights
       daskml-scale run my.yaml --store runs/try --cluster none
+      daskml-scale run my.yaml --store runs/try --sample 0.05
       daskml-scale run flights --json > summary.json
     """
     from daskml_scale import api
     from daskml_scale.runs.records import Registry
 
     if dry_run:
-        return _dry_run(workflow, store, cluster, as_json)
+        return _dry_run(workflow, store, cluster, sample, as_json)
     registry = Registry()
-    return _run_here(registry, api.register(registry, "run", workflow, store, cluster), as_json, quiet)
+    return _run_here(registry, api.register(registry, "run", workflow, store, cluster, sample=sample), as_json, quiet)
 
 
 @verbs.command("resume")
@@ -132,8 +147,9 @@ def resume_verb(run: str, as_json: bool, quiet: bool, detach: bool) -> int:
     except OSError as error:
         raise UsageError(f"run {found.id} was started in {found.cwd}: {error.strerror}; bring it back") from error
     if detach:
-        return _submitted(api.submit(found.source, store=found.store, cluster=found.cluster), as_json)
-    again = api.register(registry, "run", found.source, found.store, found.cluster)
+        sent = api.submit(found.source, store=found.store, cluster=found.cluster, sample=api.sample_of(found))
+        return _submitted(sent, as_json)
+    again = api.register(registry, "run", found.source, found.store, found.cluster, sample=api.sample_of(found))
     return _run_here(registry, again, as_json, quiet)
 
 
@@ -152,8 +168,8 @@ def _run_here(registry: Registry, run: RunRecord, as_json: bool, quiet: bool) ->
 
 @verbs.command()
 @click.argument("workflow")
-@_options("store", "cluster", "json")
-def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
+@_options("store", "cluster", "sample", "json")
+def submit(workflow: str, store: str | None, cluster: str | None, sample: float | None, as_json: bool) -> int:
     """Start a run in the background and print its id.
 
     It goes on when this terminal closes; its output is in the log that status names.
@@ -165,7 +181,7 @@ def submit(workflow: str, store: str | None, cluster: str | None, as_json: bool)
     """
     from daskml_scale import api
 
-    return _submitted(api.submit(workflow, store=store, cluster=cluster), as_json)
+    return _submitted(api.submit(workflow, store=store, cluster=cluster, sample=sample), as_json)
 
 
 def _submitted(run: RunRecord, as_json: bool) -> int:
@@ -323,13 +339,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended(error, "--json" in words)
 
 
-def _dry_run(workflow: str, store: str | None, cluster: str | None, as_json: bool) -> int:
+def _dry_run(workflow: str, store: str | None, cluster: str | None, sample: float | None, as_json: bool) -> int:
     from daskml_scale import api
     from daskml_scale.runs import show
     from daskml_scale.runs.attend import only_results
 
     with only_results(as_json):
-        rows = api.dry_run(workflow, store=store, cluster=cluster)
+        rows = api.dry_run(workflow, store=store, cluster=cluster, sample=sample)
     print_result([row.to_dict() for row in rows], as_json, lambda: show.plan(rows))
     return Exit.OK
 
@@ -345,7 +361,8 @@ def _work(registry: Registry, run: RunRecord, *, quiet: bool) -> RunSummary:
     def work(sink: Sink) -> RunSummary:
         from daskml_scale import api  # once the view is up: this takes a moment
 
-        return api.run(source, store=run.store, cluster=run.cluster, sink=sink, run_id=run.id)
+        sample = api.sample_of(run)
+        return api.run(source, store=run.store, cluster=run.cluster, sample=sample, sink=sink, run_id=run.id)
 
     return attend(registry, run, work, view(sys.stderr, quiet=quiet))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from daskml_scale.errors import PlanError, SpecError, UsageError
 from daskml_scale.spec.columns import column_problems
 from daskml_scale.spec.cube_stages import GenerateSpec
-from daskml_scale.spec.find import check_sources, find_cluster, find_workflow, source_path
+from daskml_scale.spec.find import check_sources, find_cluster, find_workflow, source_urls
 from daskml_scale.spec.load import Loaded, check_workflow, first_error, load_cluster, read_workflow
 from daskml_scale.spec.workflow import IngestSpec, MapSpec, SearchSpec, TrainSpec, Workflow
 from daskml_scale.storage import files
@@ -49,12 +49,12 @@ def checked(
     return loaded
 
 
-def _header(spec: IngestSpec) -> tuple[str, ...]:
-    """Return the column names that a file begins with."""
-    from daskml_scale.stages.csv_files import header
+def _header(spec: IngestSpec) -> tuple[str, ...] | None:
+    """Return the column names that the first file begins with; ``None`` where looking would take longer."""
+    from daskml_scale.stages.ingest_blocks import first_columns
 
     try:
-        return header(str(source_path(spec.source, Path.cwd())))
+        return first_columns([files.normal(url) for url in source_urls(spec.source, Path.cwd())], spec.format or "")
     except PlanError as error:
         raise SpecError(str(error), path="source") from None
 
@@ -64,9 +64,11 @@ def _headers(loaded: Loaded[Workflow]) -> dict[str, tuple[str, ...]]:
     for name, spec in loaded.model.stages.items():
         if isinstance(spec, IngestSpec):
             try:
-                found[name] = _header(spec)
+                header = _header(spec)
             except SpecError as error:
                 raise loaded.place(error.below(f"stages.{name}")) from None
+            if header is not None:
+                found[name] = header
     return found
 
 

@@ -34,6 +34,8 @@ from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.lock import hold
 from daskml_scale.storage.stores import dataset_of
 
+LOOKED_AT = 256 << 20
+"""Bytes of sources that a dry run reads: with more of them, what follows is not planned yet."""
 PACKAGES = ("daskml-scale", "dask", "distributed", "zarr", "xarray", "numpy", "pandas", "scikit-learn")
 
 
@@ -349,12 +351,16 @@ def _dry(
     records = checked_records(Ledger(stage.ledger))
     try:
         found = stage.plan(inputs, records)
-        scanned = [unit.key for unit in found.units] == ["scan"]
-        scan = found if scanned else None
-        if scanned:
-            scan_reasons = found.reasons
-            found = stage.plan(inputs, {**records, "scan": _scan(stage, found)})
-            found = replace(found, reasons=dict(Counter(found.reasons) + Counter(scan_reasons)))
+        looked: list[Plan] = []
+        seen = dict(records)
+        while _only_looks(found):
+            looked.append(found)
+            seen.update(_seen(stage, found))
+            found = stage.plan(inputs, seen)
+        scan = _together(looked)
+        scanned = len(scan.units) if scan is not None else 0
+        if scan is not None:
+            found = replace(found, reasons=dict(Counter(found.reasons) + Counter(scan.reasons)))
     except PlanError as error:
         if not waits_for:
             raise
@@ -382,10 +388,31 @@ def _dry(
     return Planned(row, stage, found, records, snapshot, scan)
 
 
-def _scan(stage: Stage, found: Plan) -> Record:
-    """Run the scan of a source here, without committing it: a dry run needs its schema."""
-    ((outcome,),) = dispatch(stage.kernel, found.shared, found.units, name=stage.name)
-    record = to_record(outcome, found)
-    if record.error:
-        raise failure(stage.name, [record], 1)
-    return record
+def _only_looks(found: Plan) -> bool:
+    """Return whether a pass of a dry run writes nothing and is soon done: a plan needs what it finds."""
+    looks = all(unit.key.partition("/")[0] in ("scan", "index", "text") for unit in found.units)
+    return bool(found.units) and looks and sum(unit.weight for unit in found.units) <= LOOKED_AT
+
+
+def _seen(stage: Stage, found: Plan) -> dict[str, Record]:
+    """Run the units that look at a source here, without committing them."""
+    records = [
+        to_record(outcome, found)
+        for group in dispatch(stage.kernel, found.shared, found.units, name=stage.name)
+        for outcome in group
+    ]
+    failed = [record for record in records if record.error]
+    if failed:
+        raise failure(stage.name, failed, len(records))
+    return {record.unit: record for record in records}
+
+
+def _together(looked: list[Plan]) -> Plan | None:
+    """Return passes that only looked as one."""
+    if not looked:
+        return None
+    units = tuple(unit for one in looked for unit in one.units)
+    reasons = Counter[str]()
+    for one in looked:
+        reasons.update(one.reasons)
+    return replace(looked[0], units=units, keys=looked[-1].keys, reasons=dict(reasons))

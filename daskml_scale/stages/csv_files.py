@@ -1,7 +1,9 @@
-"""CSV files: their first line, and their rows as a pandas DataFrame. Plain or compressed, of one or several files.
+"""CSV files: their first line, blocks of whole rows, and the rows of a block as an Arrow table. Plain or compressed.
 
-What is no CSV file is one ``PlanError`` that names the file and the remedy. What the columns hold is
-for ``cells`` to say; nothing here writes.
+A plain file is cut at line ends, of which only the quotes before tell whether they end a row: ``look`` counts
+the quotes of a piece of the file for both possible beginnings, ``cuts`` joins the pieces. A file whose quotes
+do not stand as they should is read whole, as a compressed one is. What is no CSV file is one ``PlanError``
+that names the file, the row and the remedy. What the columns hold is for ``read_types`` to say.
 """
 
 from __future__ import annotations
@@ -9,117 +11,52 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import lzma
-import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from io import TextIOWrapper
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
-from daskml_scale.errors import PlanError
+import numpy as np
+
+from daskml_scale.errors import PlanError, StoreError
 from daskml_scale.storage import files
 
 COMPRESSED = (".zip", ".gz", ".bz2", ".xz")
+_BOM = b"\xef\xbb\xbf"
+_QUOTE, _LINE, _RETURN, _COMMA = 34, 10, 13, 44
+_MISSING = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+]  # fmt: skip
+"""What pandas takes for missing."""
 
 
-def read_csv(url: str, as_text: Sequence[str] = ()) -> Any:
-    """Read a CSV file, plain or compressed, as a pandas DataFrame.
+class Opening(NamedTuple):
+    """The first line of a file: the names, and where the rows begin (bytes, unpacked)."""
 
-    Parameters
+    names: tuple[str, ...]
+    start: int
+
+
+class Seen(NamedTuple):
+    """A piece of a file, for a beginning outside of quotes and for one within them.
+
+    Attributes
     ----------
-    url : str
-    as_text : sequence of str
-        Columns whose values are left as they are written.
-
-    Raises
-    ------
-    PlanError
-        When it is not a CSV file with a header, or names a column twice.
+    odd : bool
+        Whether it holds an odd number of quotes.
+    ends : tuple of int
+        Where the first row that begins in it begins, in bytes of the file; -1 where none does.
+    regular : tuple of bool
+        Whether every quote begins or ends a value.
     """
-    import pandas as pd
 
-    header(url)
-    path = files.local_path(url)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                path, compression="infer", low_memory=False, index_col=False, dtype=dict.fromkeys(as_text, str)
-            )
-    except pd.errors.ParserWarning:
-        raise PlanError(
-            f"{path}: rows have more values than the first line has names (a comma at the end?); mend one of them"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not a readable CSV file: {error}; save it as UTF-8") from None
-    except OSError as error:
-        raise PlanError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # pandas raises many kinds: ParserError, EOFError, BadZipFile, ...
-        raise PlanError(f"{path} is not a readable CSV file: {type(error).__name__}: {error}") from None
-
-
-def read_together(urls: Sequence[str]) -> tuple[Any, list[int]]:
-    """Read files of the same columns as one DataFrame, one below the other.
-
-    Returns
-    -------
-    DataFrame
-        Rows numbered from 0.
-    list of int
-        Rows of each file.
-
-    Raises
-    ------
-    PlanError
-        When one cannot be read, or has other columns than the first.
-    """
-    import pandas as pd
-
-    check_headers(urls)
-    frames = [read_csv(url) for url in urls]
-    rows = [len(frame) for frame in frames]
-    if len(frames) == 1:
-        return frames[0], rows
-    # Where files disagree on what a column holds, every value counts as it is written: 1, not 1.0.
-    kinds = {name: {_kind(frame[name]) for frame in frames} - {""} for name in frames[0].columns}
-    mixed = [name for name, found in kinds.items() if len(found) > 1]
-    if mixed:
-        frames = [read_csv(url, mixed) for url in urls]
-    return pd.concat([frame[list(frames[0].columns)] for frame in frames], ignore_index=True), rows
-
-
-def _kind(series: Any) -> str:
-    """Return what pandas took a column for; empty for one without values."""
-    import pandas as pd
-
-    present = series.dropna()
-    if not len(present):
-        return ""
-    found = pd.api.types.infer_dtype(present, skipna=False)
-    return "number" if found in ("integer", "floating", "mixed-integer-float") else found
-
-
-def check_headers(urls: Sequence[str]) -> tuple[str, ...]:
-    """Return the column names of files that are read together, in the order of the first.
-
-    Raises
-    ------
-    PlanError
-        When a file has no header, or other columns than the first.
-    """
-    first = header(urls[0])
-    for url in urls[1:]:
-        other = header(url)
-        if set(other) != set(first):
-            odd = sorted(set(first).symmetric_difference(other))[0]
-            has, lacks = (urls[0], url) if odd in first else (url, urls[0])
-            raise PlanError(
-                f"{files.local_path(has)} has a column {odd!r} and {files.local_path(lacks)} has none; "
-                "files that are read together have the same columns"
-            )
-    return first
+    odd: bool
+    ends: tuple[int, int]
+    regular: tuple[bool, bool]
 
 
 def header(url: str) -> tuple[str, ...]:
@@ -130,35 +67,198 @@ def header(url: str) -> tuple[str, ...]:
     PlanError
         When there is no such line, or a column is named twice or not at all.
     """
-    path = files.local_path(url)
-    try:
-        with _open_text(path) as lines:
-            found = next((row for row in csv.reader(lines) if row), [])
-    except OSError as error:
-        raise PlanError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not a readable CSV file: {error}; save it as UTF-8") from None
-    except (ValueError, csv.Error, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise PlanError(f"{path} is not a readable CSV file: {type(error).__name__}: {error}") from None
-    if not found:
-        raise PlanError(f"{path} is empty: a CSV file starts with a line of column names")
-    twice = sorted({name for name in found if found.count(name) > 1})
+    return opening(url).names
+
+
+def opening(url: str) -> Opening:
+    """Return the first line of a CSV file; errors as in :func:`header`."""
+    read = 0
+
+    def lines(text: io.TextIOWrapper) -> Iterator[str]:
+        nonlocal read
+        for line in text:
+            read += len(line.encode())
+            yield line
+
+    with readable(url), _unpacked(url) as raw:
+        start = raw.read(3)
+        skipped = len(_BOM) if start == _BOM else 0
+        raw.seek(skipped)
+        with io.TextIOWrapper(raw, encoding="utf-8", newline="") as text:
+            names = next((row for row in csv.reader(lines(text)) if row), [])
+    where = shown(url)
+    if not names:
+        raise PlanError(
+            f"{where} is empty: a CSV file starts with a line of column names; write one, or leave the file out"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise PlanError(f"{path}: the first line names column {twice[0]!r} twice; rename one of them")
-    unnamed = [position for position, name in enumerate(found, 1) if not name.strip()]
+        raise PlanError(f"{where}: the first line names column {twice[0]!r} twice; rename one of them")
+    unnamed = [position for position, name in enumerate(names, 1) if not name.strip()]
     if unnamed:
-        raise PlanError(f"{path}: column {unnamed[0]} has no name in the first line; name it (a comma at the end?)")
-    return tuple(found)
+        raise PlanError(f"{where}: column {unnamed[0]} has no name in the first line; name it (a comma at the end?)")
+    return Opening(tuple(names), skipped + read)
 
 
-def _open_text(path: Path) -> TextIO:
-    """Open a file for reading text, unpacked by its suffix."""
+def shown(url: str) -> str:
+    """Return a URL as people know it: a local one as its path."""
+    return str(files.local_path(url)) if files.is_local(url) else url
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Turn what a file that is none raises into one ``PlanError``."""
+    where = shown(url)
+    try:
+        yield
+    except (PlanError, StoreError):
+        raise
+    except OSError as error:
+        raise PlanError(f"{where} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{where} is not a readable CSV file: {error}; save it as UTF-8") from None
+    except (ValueError, csv.Error, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise PlanError(f"{where} is not a readable CSV file: {type(error).__name__}: {error}") from None
+
+
+def _unpacked(url: str) -> Any:
+    """Open a file for reading bytes, unpacked by its suffix."""
+    raw = files.open_read(url)
     openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    if path.suffix == ".zip":
-        archive = zipfile.ZipFile(path)
+    suffix = next((end for end in COMPRESSED if url.endswith(end)), "")
+    if suffix == ".zip":
+        archive = zipfile.ZipFile(raw)
         members = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
         if len(members) != 1:
             raise ValueError(f"an archive of {len(members)} files; it must hold one")
-        return TextIOWrapper(archive.open(members[0]), encoding="utf-8-sig", newline="")
-    opened: TextIO = openers.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", newline="")
-    return opened
+        return archive.open(members[0])
+    return openers[suffix](raw, "rb") if suffix else raw
+
+
+def read_bytes(url: str, start: int, stop: int | None = None) -> bytes:
+    """Return bytes [start, stop) of a file, unpacked; all from ``start`` on by default."""
+    with readable(url), _unpacked(url) as raw:
+        raw.seek(start)
+        data: bytes = raw.read(-1 if stop is None else stop - start)
+        return data
+
+
+def look(data: bytes, first: int, before: int, after: int) -> Seen:
+    """Look at a piece of a file: its quotes and line ends.
+
+    Parameters
+    ----------
+    data : bytes
+        The piece.
+    first : int
+        Its place in the file.
+    before, after : int
+        The bytes around it; a line end where there is none.
+    """
+    values = np.frombuffer(data, dtype="u1")
+    quotes, ends = np.flatnonzero(values == _QUOTE), np.flatnonzero(values == _LINE)
+    around = np.concatenate([[before], values, [after]]) if len(quotes) else values
+    starts, regular = [], []
+    for inside in (0, 1):
+        outside = ends[(np.searchsorted(quotes, ends) + inside) % 2 == 0]
+        starts.append(first + int(outside[0]) + 1 if len(outside) else -1)
+        opens = (np.arange(len(quotes)) + inside) % 2 == 0
+        beside = np.where(opens, around[quotes], around[quotes + 2]) if len(quotes) else quotes
+        regular.append(bool(np.isin(beside, (_QUOTE, _LINE, _RETURN, _COMMA)).all()))
+    return Seen(bool(len(quotes) % 2), (starts[0], starts[1]), (regular[0], regular[1]))
+
+
+def cuts(pieces: Sequence[Seen], start: int, size: int) -> list[tuple[int, int]]:
+    """Return the blocks of whole rows of a file, in bytes; one of everything when its quotes are irregular.
+
+    Parameters
+    ----------
+    pieces : sequence of Seen
+        Of the whole file from ``start`` on, in order.
+    """
+    inside, borders = 0, [start]
+    for number, piece in enumerate(pieces):
+        if not piece.regular[inside]:
+            return [(start, size)]
+        if number and piece.ends[inside] >= 0:
+            borders.append(piece.ends[inside])
+        inside ^= int(piece.odd)
+    if inside:
+        return [(start, size)]
+    borders = sorted({border for border in borders if border < size} | {start})
+    return list(zip(borders, [*borders[1:], size], strict=True))
+
+
+def parse(
+    data: bytes, names: Sequence[str], where: str, *, keep: Sequence[str], text: Collection[str] = (), row: int = 1
+) -> Any:
+    """Return the rows of a block as a ``pyarrow.Table``, each column of the type that Arrow takes it for.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole rows.
+    names : sequence of str
+        Of all columns.
+    where : str
+        The file, for errors.
+    keep : sequence of str
+        Columns to return.
+    text : collection of str
+        Columns that are left as they are written.
+    row : int
+        Number of the first row in the file.
+
+    Raises
+    ------
+    PlanError
+        For a row of another length, a quote that is not closed, and bytes that are not UTF-8.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as arrow
+
+    if not data.strip(b"\r\n"):
+        return pa.table({name: pa.nulls(0) for name in keep})
+    ragged: list[Any] = []
+
+    def refuse(found: Any) -> str:
+        ragged.append(found)
+        return "error"
+
+    def read(content: bytes, wanted: Sequence[str], types: Mapping[str, Any]) -> Any:
+        return arrow.read_csv(
+            pa.py_buffer(content),
+            read_options=arrow.ReadOptions(column_names=list(names), use_threads=False, block_size=len(content) + 1),
+            parse_options=arrow.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
+            convert_options=arrow.ConvertOptions(
+                column_types=types, include_columns=list(wanted), null_values=_MISSING, strings_can_be_null=True,
+                true_values=["True", "TRUE", "true"], false_values=["False", "FALSE", "false"],
+            ),
+        )  # fmt: skip
+
+    try:
+        found = read(data, keep, dict.fromkeys(text, pa.string()))
+        if b'"' in data:
+            # What comes after a quote that is never closed would be swallowed.
+            last = read(data + b"\n" + b",".join([b"end"] * len(names)), names[:1], {names[0]: pa.string()})
+            if last[0][-1].as_py() != "end":
+                raise PlanError(f"{where} is not a readable CSV file: a quote is opened and never closed; close it")
+    except (pa.ArrowInvalid, pa.ArrowCapacityError) as error:
+        if ragged:
+            raise PlanError(_ragged(ragged[0], where, row, len(names))) from None
+        remedy = "; save it as UTF-8" if "UTF8" in str(error) else ""
+        raise PlanError(f"{where} is not a readable CSV file: {' '.join(str(error).split())[:300]}{remedy}") from None
+    broken = [field.name for field in found.schema if pa.types.is_binary(field.type)]
+    if broken:
+        raise PlanError(f"{where} is not a readable CSV file: column {broken[0]!r} is not UTF-8; save it as UTF-8")
+    return found
+
+
+def _ragged(bad: Any, where: str, row: int, wanted: int) -> str:
+    number = f"row {row - 1 + bad.number:,}" if bad.number else "a row"
+    hint = " (a comma at the end?)" if bad.actual_columns == wanted + 1 else ""
+    hint = " (a quote that is never closed?)" if bad.text.count('"') % 2 else hint
+    return (
+        f"{where}: {number} has {bad.actual_columns} values and the first line has {wanted} names{hint}: "
+        f"{bad.text[:80]!r}; mend one of them"
+    )

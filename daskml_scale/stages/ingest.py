@@ -1,293 +1,360 @@
-"""Ingest: CSV files become a table: one row dimension, sorted, coded categories, CF times.
+"""Ingest: CSV and Parquet files become a table: one row dimension, sorted, coded categories, CF times.
 
-Pass one reads the files once and finds the schema (rows, types, labels) and what each chunk will hold;
-pass two writes the chunks that are new or differ, each worker process parsing the files at most once.
-They must fit into a worker's memory, decoded; the plan says how much that is and refuses before it runs.
+Passes, each of independent units: where the rows of large CSV files begin (``index``), what every block of every
+file holds (``scan``), texts of columns that are text elsewhere (``text``), the order of the rows (``sort``, only where
+it is asked for), and the chunks of the table (``rows``), each written once from the blocks that it overlaps. A block
+is read again only when its file changed. A single small file is scanned and sorted by one unit, whose content is
+known row by row: of its table only the chunks whose rows differ are written again.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.errors import PlanError, SpecError, StoreError
-from daskml_scale.plan.records import Record, Written, after, digest, select
-from daskml_scale.plan.units import FileId, Parts, Plan, Template, Unit, row_key, row_ranges
-from daskml_scale.spec.explain import unknown
-from daskml_scale.spec.expressions import Coded, Values, evaluate, names
-from daskml_scale.spec.workflow import RowSpec
+from daskml_scale.errors import PlanError
+from daskml_scale.plan.records import FAILED, OK, Record, Written, after, digest, fingerprint, select
+from daskml_scale.plan.units import Parts, Plan, Template, Unit, Why, row_key, row_ranges
+from daskml_scale.spec.expressions import names
 from daskml_scale.storage import files, stores, tables
+from daskml_scale.storage.ledger import Ledger
+from daskml_scale.storage.urls import is_icechunk
 
-from .base import Input, Ref, StageBase, StageResult
-from .cells import Doubt, typed
-from .csv_files import COMPRESSED, check_headers, read_together
-from .csv_files import header as header
-
-CODE = "ingest-3"
-"""Changes whenever the kernel's output changes for the same input."""
-MAX_LABELS = 100_000
-"""Most labels of a category column: they live in the metadata that every reader loads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The rows of the files, typed, derived and sorted.
-
-    Attributes
-    ----------
-    columns : mapping of name to Values, each of shape (rows,)
-    doubts : mapping of name to str
-        Why a column became text although most of its values are of another kind.
-    """
-
-    columns: Mapping[str, Values]
-    doubts: Mapping[str, str]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(_array(values).nbytes for values in self.columns.values())
+from . import csv_files, ingest_sort
+from .base import Input, Ref, StageResult
+from .file_patterns import is_pattern, sources
+from .ingest_blocks import Pieces, Reading, blocks_of, look
+from .ingest_history import History
+from .ingest_passes import CODE, Found, Passes
+from .ingest_sort import Sorting
+from .ingest_table import Table, alone, table_of
 
 
 @dataclass(frozen=True)
-class IngestStage(StageBase):
-    """See the module docstring.
+class Rows:
+    """What the last pass writes the chunks from.
 
     Attributes
     ----------
-    source : str
-        URL of the file.
-    origin : str
-        The source as the user named it, kept as an attribute of the table.
-    more : tuple of str
-        URLs of further files of the same columns; their rows follow.
+    pieces : Pieces
+        Blocks of the reading, or sorted pieces.
+    names : tuple of str
+        Of the sorted pieces; empty when there are none.
+    base : int
+        Row of the table that the first piece begins at.
     """
 
-    source: str
-    origin: str
-    row: RowSpec
-    columns: tuple[str, ...] | None = None
-    derive: tuple[tuple[str, str], ...] = ()
-    more: tuple[str, ...] = ()
-    kind: str = "ingest"
+    reading: Reading
+    pieces: Pieces
+    names: tuple[str, ...] = ()
+    scratch: str = ""
+    base: int = 0
+
+
+@dataclass(frozen=True)
+class IngestStage(Passes):
+    """See the module docstring."""
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """All files, in the order of their rows."""
-        return (self.source, *self.more)
+    def scratch(self) -> str:
+        """URL of the folder of sorted rows."""
+        return stores.beside(self.out, "sorted")
+
+    @property
+    def note(self) -> str:
+        """URL of what the next run must know of this one."""
+        return stores.beside(self.out, "ingested.json")
+
+    def places(self) -> list[str]:
+        """Return the URLs of all files."""
+        return [one.url for url in self.sources for one in sources(url, quick=True).values()]
 
     def reads(self) -> Mapping[str, Ref]:
-        return {f"sources[{number}]": Ref("file", url) for number, url in enumerate(self.sources)}
+        kind = "sources" if self.sample is None else "quick sources"
+        entries = {f"sources[{number}]": Ref(kind, url) for number, url in enumerate(self.sources)}
+        return {**entries, "before": Ref("json", self.note)}
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
-        found = [inputs[name] for name in self.reads()]
-        sources = [source for source in found if isinstance(source, FileId)]
-        if len(sources) < len(found):
-            absent = self.sources[found.index(None)]
-            raise PlanError(f"{self.name}: {absent} does not exist; check `source`")
-        size, content = sum(source.size for source in sources), tuple(source.digest for source in sources)
-        parameters = digest(self.columns, self.derive, self.row.sort_by, self.row.chunk)
-        decoded = sum(source.size * (12 if source.url.endswith(COMPRESSED) else 4) for source in sources)
+        found = self._found(inputs)
+        if self._alone(found):
+            return self._small(found, records)
+        done, pieces = self._index(found, records)
+        if done.units:
+            return done
+        reading = self._cut(found, pieces)
+        scan = after(done, self._scan(reading, records))
+        if scan.units:
+            return scan
+        parts = self._parts(reading, records)
+        kinds = self._kinds(found, reading, parts)
+        text = self._text(reading, parts, kinds.of, records)
+        if text is not None:
+            scan = after(scan, text)
+            if scan.units:
+                return scan
+        ready = self._ready(reading, parts, kinds, records)
+        return after(scan, self._last(found, ready, inputs, records))
+
+    # ---- what there is
+
+    def _alone(self, found: Found) -> bool:
+        """Return whether the source is one small file: it is worked on as a whole."""
+        one = len(self.sources) == 1 and not is_pattern(self.sources[0])
+        whole = self.sample is None and not self.append and not self.row.partition_by
+        return one and whole and alone(found.reading.files[0])
+
+    # ---- a single small file
+
+    def _small(self, found: Found, records: Mapping[str, Record]) -> Plan:
+        file = found.reading.files[0]
+        reading = replace(found.reading, blocks=tuple(blocks_of(0, file)))
+        content, size = (file.source.digest,), file.source.size
         scan = select(
             [(Unit("scan", weight=size), digest(content))],
-            Parts(code=CODE, parameters=parameters),
+            Parts(code=CODE, parameters=self.parameters),
             records,
             grid=f"one scan of {size / 2**20:,.1f} MiB",
-            memory=decoded,
-            shared=content,
+            shared=reading,
             later=1,
+            **self._memory(reading),
         )
         if scan.units:
-            self.check()
             return scan
-        return after(scan, self._chunks(records["scan"].result, content, parameters, records))
+        result = records["scan"].result
+        kinds = {name: tables.ColumnType(**kind) for name, kind in result["columns"].items()}
+        shared = (reading, result["columns"])
+        return after(scan, self._rows(kinds, result["rows"], result["blocks"], shared, records, result["bytes"]))
 
-    def _chunks(
-        self, schema: Mapping[str, Any], content: tuple[str, ...], parameters: str, records: Mapping[str, Record]
-    ) -> Plan:
-        """Return the plan of the second pass."""
-        rows, chunk = schema["rows"], min(self.row.chunk, max(1, schema["rows"]))
-        kinds = {name: tables.ColumnType(**kind) for name, kind in schema["columns"].items()}
-        template = Template(
-            self.row.dim,
-            rows,
-            {name: kind.variable(self.row.dim, rows, chunk) for name, kind in kinds.items()},
-            {
-                "row_key": list(self.row.sort_by),
-                "source": self.origin,
-                "derived_from": {name: list(names(text)) for name, text in self.derive},
-            },
+    def _table(self, worker: WorkerContext, reading: Reading) -> Table:
+        key = ("ingest", reading.id(0), self.parameters) if reading.blocks else ("ingest", self.name)
+        by = self.row.order
+        return worker.cache.get(key, lambda: table_of(reading, self.origin, by), size=lambda table: table.nbytes)
+
+    # ---- many blocks
+
+    def _last(self, found: Found, reading: Reading, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
+        """Plan the sort, where rows are sorted, and the chunks."""
+        results = [records[f"scan/{reading.key(number)}"].result for number in range(len(reading.blocks))]
+        nbytes = sum(one["bytes"] for one in results)
+        if not self.row.order:
+            pieces = _pieces(results)
+            return self._chunks(found, Rows(reading, pieces), pieces, records, nbytes)
+        plan, known = self._sort(found, reading, inputs, records)
+        if known is None:
+            return plan
+        whole, new = _whole(found, known), ingest_sort.pieces_of(known)
+        listed = tuple(name for name, *_ in known["pieces"])
+        base = plan.shared.kept[0]
+        rows = self._chunks(found, Rows(reading, new, listed, self.scratch, base), whole, records, nbytes)
+        if plan.units and rows.units:  # what was sorted is gone, and some of it is needed again
+            return replace(plan, reasons={rows.why.usual: 1}, why=Why(rows.why.usual), later=len(rows.units))
+        return rows
+
+    def _sort(
+        self, found: Found, reading: Reading, inputs: Mapping[str, Input], records: Mapping[str, Record]
+    ) -> tuple[Plan, Mapping[str, Any] | None]:
+        """Return the plan of the sort of the new blocks, and its result where a run has it."""
+        first = next((n for n, block in enumerate(reading.blocks) if block.file >= found.old), len(reading.blocks))
+        if first == len(reading.blocks):
+            return Plan(shared=Sorting(reading, (), (), "", "", 1, 1)), {"pieces": [], "runs": []}
+        results = [records[f"scan/{reading.key(n)}"].result for n in range(first, len(reading.blocks))]
+        pieces, nbytes, old = _pieces(results), sum(one["bytes"] for one in results), found.history.rows
+        work = Sorting(
+            replace(reading, blocks=reading.blocks[first:], raw=reading.raw[first:]),
+            tuple(start + old for start in pieces.starts[:-1]),
+            self.row.order,
+            self.out,
+            self.scratch,
+            self.row.chunk,
+            ingest_sort.count(nbytes),
+            (old // self.row.chunk * self.row.chunk, old),
+            len(self.row.partition_by),
         )
-        units = [
-            (Unit(row_key(start, chunk), (start, stop), stop - start), read)
-            for (start, stop), read in zip(row_ranges(rows, chunk), schema["blocks"], strict=True)
-        ]
-        parts = Parts(code=CODE, parameters=parameters, schema=digest(schema["columns"], self.row.dim, chunk))
+        if work.partitions > 1 and is_icechunk(self.out):
+            raise PlanError(
+                f"{self.name}: {sum(pieces.rows):,} rows are sorted in {work.partitions} parts, which an Icechunk "
+                "store cannot hold meanwhile; ingest into another store, or leave out `sort_by`"
+            )
+        reads = digest(pieces.ids, old, found.history.pieces.ids[-1:])
+        kinds = digest([(name, kind.kind, kind.labels) for name, kind in reading.kinds.items()])
+        plan = select(
+            [(Unit("sort", None, nbytes), reads)],
+            Parts(code=CODE, parameters=self.parameters, schema=kinds),
+            records,
+            shared=work,
+            later=-(-sum(pieces.rows) // self.row.chunk),
+            grid=f"sort of {sum(pieces.rows):,} rows in {work.partitions} parts",
+            memory=6 * min(nbytes, ingest_sort.PARTITION) + max(map(reading.memory, range(len(reading.blocks)))),
+        )
+        record, before = records.get("sort"), inputs.get("before")
+        if record is not None and (record.inputs, record.parts) == (reads, plan.parts) and record.status != FAILED:
+            return plan, record.result
+        known = before.get("sort") if isinstance(before, Mapping) else None
+        return plan, known["result"] if known and known["reads"] == fingerprint(plan.parts, "sort", reads) else None
+
+    def _chunks(self, found: Found, shared: Rows, pieces: Pieces, records: Mapping[str, Record], nbytes: int) -> Plan:
+        """Plan the chunks of a table of many blocks."""
+        kinds = {name: kind.stored() for name, kind in shared.reading.kinds.items()}
+        rows, size, starts = sum(pieces.rows), self.row.chunk, pieces.starts
+        old = found.history.rows
+        reads = [pieces.reads(start, stop, starts) for start, stop in row_ranges(rows, size)]
+        plan = self._rows(kinds, rows, reads, shared, records, min(nbytes, size * 16 * len(kinds)), old)
+        lost = [unit.key for unit in plan.units if shared.names and unit.payload[0] < shared.base]
+        lost += [unit.key for unit in plan.units if found.old and self.row.order and not shared.names]
+        if lost:
+            raise PlanError(
+                f"append: {len(lost)} chunks of rows that were sorted earlier must be written again "
+                f"({plan.why.get(lost[0])}), and their rows are not at hand; remove `append` to write the table anew"
+            )
+        return plan
+
+    def _rows(
+        self,
+        kinds: Mapping[str, tables.ColumnType],
+        rows: int,
+        reads: Sequence[str],
+        shared: Any,
+        records: Mapping[str, Record],
+        nbytes: int,
+        old: int = 0,
+    ) -> Plan:
+        """Plan the chunks of the table: ``reads`` tells what each is made of."""
+        chunk = self.row.chunk if self.append else min(self.row.chunk, max(1, rows))
+        variables = {name: kind.variable(self.row.dim, rows, chunk) for name, kind in kinds.items()}
+        if self.append:
+            variables = {name: replace(variable, chunks=(chunk,)) for name, variable in variables.items()}
+        attrs = {
+            "row_key": list(self.row.order),
+            "source": self.origin,
+            "derived_from": {name: list(names(text)) for name, text in self.derive},
+        }
+        units = []
+        for (start, stop), read in zip(row_ranges(rows, chunk), reads, strict=True):
+            key = row_key(start, chunk)
+            record = records.get(key)
+            here = old if start < old < stop and record is not None and record.status == OK else 0
+            units.append((Unit(key, (start, stop, here), stop - start), read))
+        # What is appended adds labels; codes that are stored stay as they are.
+        meaning = {
+            name: (kind.dtype, str(kind.attrs.get("units"))) if self.append else asdict(kind)
+            for name, kind in kinds.items()
+        }
         return select(
             units,
-            parts,
+            Parts(code=CODE, parameters=self.parameters, schema=digest(meaning, self.row.dim, chunk)),
             records,
             grid=f"{len(units)} chunk{'s'[: len(units) != 1]} of {chunk:,} rows x {len(kinds)} columns",
-            memory=2 * schema["bytes"],
-            shared=(content, schema["columns"]),
-            template=template,
+            memory=2 * nbytes,
+            shared=shared,
+            template=Template(self.row.dim, rows, variables, attrs),
             rows=rows,
         )
 
-    def check(self) -> None:
-        """Check the names of all columns against the first lines of the files.
-
-        Raises
-        ------
-        SpecError
-            When a column is named that they do not have.
-        PlanError
-            When a file has no header, or a column's name cannot be that of a stored array.
-        """
-        have = check_headers(self.sources)
-        known = list(self.columns or have)
-        wanted = [(f"columns[{number}]", name, have) for number, name in enumerate(self.columns or ())]
-        for derived, text in self.derive:
-            wanted += [(f"derive.{derived}", name, tuple(known)) for name in names(text)]
-            known.append(derived)
-        wanted += [(f"row.sort_by[{number}]", name, tuple(known)) for number, name in enumerate(self.row.sort_by)]
-        for path, name, there in wanted:
-            if name not in there:
-                raise SpecError(unknown("column", name, there), file=self.origin, path=path)
-        for name in self.columns or have:
-            if "/" in name or name in (".", "..", "zarr.json") or name.startswith("__"):
-                raise PlanError(
-                    f"{self.origin}: column {name!r} cannot name a stored array; rename it there, "
-                    "or leave it out by `columns`"
-                )
+    # ---- on a worker
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
-        if unit.key == "scan":
-            table = self._table(worker, worker.shared)
-            rows = len(next(iter(table.columns.values())))
-            kinds = {name: self._type_of(name, values, table.doubts) for name, values in table.columns.items()}
-            return {
-                "rows": rows,
-                # What each chunk will hold: one of the same rows is not written again when the files change elsewhere.
-                "blocks": [_content(table, start, stop) for start, stop in row_ranges(rows, max(1, self.row.chunk))],
-                "bytes": table.nbytes,
-                "columns": {
-                    name: {"dtype": kind.dtype, "attrs": dict(kind.attrs), "fill": kind.fill}
-                    for name, kind in kinds.items()
-                },
-                "doubts": list(table.doubts.values()),
+        verb, shared = unit.key.partition("/")[0], worker.shared
+        if verb == "index":
+            place, start, stop = unit.payload
+            file = shared.files[place]
+            return list(look(file.source.url, start, stop, file.about.start, file.source.size))
+        if verb == "text":
+            number, columns = unit.payload
+            return shared.labels(number, columns)
+        if verb == "sort":
+            return ingest_sort.sort(shared)
+        if verb == "rows":
+            return self._write(unit, worker)
+        if unit.payload is not None:
+            return shared.scan(unit.payload)
+        return self._table(worker, shared).result(max(1, self.row.chunk))
+
+    def _write(self, unit: Unit, worker: WorkerContext) -> Written:
+        start, stop, old = unit.payload
+        if isinstance(worker.shared, Rows):
+            encoded = self._encoded(worker.shared, start, stop, old)
+        else:
+            reading, columns = worker.shared
+            found = self._table(worker, reading).columns
+            encoded = {
+                name: tables.encode(found[name][start:stop], tables.ColumnType(**kind))
+                for name, kind in columns.items()
             }
-        content, columns = worker.shared
-        found = self._table(worker, content).columns
-        start, stop = unit.payload
-        encoded = {
-            name: tables.encode(found[name][start:stop], tables.ColumnType(**kind)) for name, kind in columns.items()
-        }
         return Written(stores.write_region(self.out, start, encoded), rows=stop - start)
 
+    def _encoded(self, shared: Rows, start: int, stop: int, old: int) -> dict[str, np.ndarray]:
+        """Return rows [start, stop) as they are stored; those before ``old`` are in the table already."""
+        base, found = shared.base, []
+        at = max(start, old) if not shared.names else start
+        if at > start:
+            found.append({name: stores.read_region(self.out, name, [(start, at)]) for name in shared.reading.kinds})
+        parts = list(shared.pieces.parts(at - base, stop - base, shared.pieces.starts))
+        if shared.names:
+            named_parts = [(shared.names[piece], first, last) for piece, first, last in parts]
+            return ingest_sort.read_pieces(shared.scratch, list(shared.reading.kinds), named_parts)
+        for piece, first, last in parts:
+            block = shared.reading.encoded(piece)
+            found.append({name: values[first:last] for name, values in block.items()})
+        return {name: np.concatenate([one[name] for one in found]) for name in shared.reading.kinds}
+
+    # ---- the end
+
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
-        return StageResult(
-            rows=sum(record.rows for record in records.values()), warnings=tuple(records["scan"].result["doubts"])
-        )
+        rows = sum(record.rows for record in records.values())
+        found = self._found(inputs)
+        told = [f"{csv_files.shown(url)} is named twice; it was read once" for url in found.twice]
+        if self._alone(found):
+            return StageResult(rows=rows, warnings=(*told, *records["scan"].result["doubts"]))
+        _, pieces = self._index(found, records)
+        reading = self._cut(found, pieces)
+        parts = self._parts(reading, records)
+        kinds = self._kinds(found, reading, parts)
+        if self.sample is not None:
+            total = sum(file.source.size for file in found.reading.files)
+            told.append(f"sample: {len(reading.blocks)} blocks of sources of {total / 2**20:,.1f} MiB, {rows:,} rows")
+        self._keep(found, self._ready(reading, parts, kinds, records), inputs)
+        return StageResult(rows=rows, warnings=(*told, *kinds.doubts.values()))
 
-    def _table(self, worker: WorkerContext, content: Sequence[str]) -> Table:
-        key = ("ingest", tuple(content), digest(self.columns, self.derive, self.row.sort_by))
-        return worker.cache.get(key, lambda: self.read(content), size=lambda table: table.nbytes)
-
-    def read(self, content: Sequence[str]) -> Table:
-        """Read, type, derive and sort the files.
-
-        Parameters
-        ----------
-        content : sequence of str
-            Digests of the files that were planned.
-
-        Raises
-        ------
-        PlanError
-            When one cannot be parsed, or a column is not of the kind that is asked of it.
-        StoreError
-            When one is not, or not any more, the file that was planned.
-        """
-        before = [files.stat(url) for url in self.sources]
-        now = [files.file_id(url).digest for url in self.sources]
-        frame, lengths = read_together(self.sources)
-        changed = [
-            url
-            for url, planned, found, stat in zip(self.sources, content, now, before, strict=True)
-            if planned != found or files.stat(url) != stat
-        ]
-        if changed:
-            raise StoreError(f"{changed[0]} changed while being read; wait until it is written, then run again")
-        columns: dict[str, Values] = {}
-        doubts: dict[str, str] = {}
-        for name in self.columns if self.columns is not None else map(str, frame.columns):
-            columns[name], doubt = typed(frame[name])
-            if doubt is not None:
-                doubts[name] = self._told(name, doubt, lengths)
-        for name, text in self.derive:
-            columns[name] = self._derived(name, text, columns, doubts, len(frame))
-            doubts.pop(name, None)
-        order = self._order(columns, doubts, len(frame))
-        return Table({name: values[order] for name, values in columns.items()}, doubts)
-
-    def _told(self, name: str, doubt: Doubt, lengths: Sequence[int]) -> str:
-        """Return a doubt for people: file, column, value and row, the first row after the header being row 1."""
-        row, number = doubt.row, 0
-        while row >= lengths[number]:
-            row, number = row - lengths[number], number + 1
-        source = self.origin if len(self.sources) == 1 else self.sources[number]
-        more = f" (nor are {doubt.bad - 1:,} other values)" if doubt.bad > 1 else ""
-        return (
-            f"{source}: column {name!r} became text, a category: {doubt.value!r} in row {row + 1:,} {doubt.reason}"
-            f"{more}, {doubt.good:,} values are; mend it, or leave the cell empty"
-        )
-
-    def _derived(
-        self, name: str, text: str, columns: Mapping[str, Values], doubts: Mapping[str, str], rows: int
-    ) -> np.ndarray:
-        try:
-            values = np.broadcast_to(evaluate(text, columns), (rows,))
-        except ValueError as error:
-            why = "; ".join(doubts[column] for column in names(text) if column in doubts)
-            if not rows:
-                why = "there are no rows, so what the columns hold cannot be told: add rows"
-            raise PlanError(f"{self.origin}: derive.{name}: {why or error}") from None
-        if values.dtype.kind == "m":
-            raise PlanError(f"{self.name}: derive.{name} is a span of time; derive an instant or a number")
-        return values
-
-    def _order(self, columns: Mapping[str, Values], doubts: Mapping[str, str], rows: int) -> np.ndarray:
-        """Return the stable order by the named columns, the first one first."""
-        by = self.row.sort_by
-        for name in by:
-            if name in doubts:
-                raise PlanError(f"row.sort_by: {doubts[name]}, or do not sort by it")
-        return np.lexsort(tuple(_array(columns[name]) for name in reversed(by))) if by else np.arange(rows)
-
-    def _type_of(self, name: str, values: Values, doubts: Mapping[str, str]) -> tables.ColumnType:
-        labels = getattr(values, "labels", ())
-        if len(labels) > MAX_LABELS:
-            why = doubts.get(name) or "leave it out by `columns:`, or turn it into a number before"
-            raise PlanError(f"column {name!r} has {len(labels):,} distinct texts, more than {MAX_LABELS:,}; {why}")
-        try:
-            return tables.column_type(values)
-        except PlanError as error:
-            raise PlanError(f"{self.origin}: column {name!r}: {error}") from None
+    def _keep(self, found: Found, reading: Reading, inputs: Mapping[str, Input]) -> None:
+        """Write down what the next run must know, and where each partition lies; remove the sorted pieces."""
+        # The sort is no lasting part of the stage: its record is not among those that ``finish`` is given.
+        records = Ledger(self.ledger).records()
+        note: dict[str, Any] = {}
+        before = inputs.get("before") if self.append else None
+        pieces = _pieces([records[f"scan/{reading.key(n)}"].result for n in range(len(reading.blocks))])
+        if self.row.order:
+            _, known = self._sort(found, reading, inputs, records)
+            assert known is not None
+            pieces = _whole(found, known)
+            runs = list(before.get("runs", [])) if isinstance(before, Mapping) else []
+            note["runs"] = ingest_sort.joined([(list(values), rows) for values, rows in [*runs, *known["runs"]]])
+            if "sort" in records:
+                note["sort"] = {"reads": records["sort"].fingerprint, "result": known}
+            elif isinstance(earlier := inputs.get("before"), Mapping):
+                note["sort"] = earlier.get("sort")
+        if self.append:
+            note |= History.to_json(self.parameters, found.named, sum(pieces.rows), reading.kinds, pieces)
+        if note and json.loads(json.dumps(note)) != inputs.get("before"):
+            by = self.row.partition_by
+            if by:
+                listed = ingest_sort.partitions(by, note["runs"], reading.kinds)
+                stores.put_json(self.out, "partitions", {"by": [*by, "start", "stop"], "partitions": listed})
+            files.write_json(self.note, note)
+        if files.names(self.scratch):
+            files.remove(self.scratch)
 
 
-def _content(table: Table, start: int, stop: int) -> str:
-    """Return the digest of rows [start, stop)."""
-    hasher = hashlib.blake2b(digest_size=20)
-    for name, values in table.columns.items():
-        hasher.update(f"{name}\0".encode())
-        hasher.update(np.ascontiguousarray(_array(values)[start:stop]).tobytes())
-    return hasher.hexdigest()
+def _pieces(results: Sequence[Mapping[str, Any]]) -> Pieces:
+    """Return the blocks as pieces of the table, from the results of their scans."""
+    return Pieces(tuple(one["rows"] for one in results), tuple(one["digest"] for one in results))
 
 
-def _array(values: Values) -> np.ndarray:
-    return values.codes if isinstance(values, Coded) else values
+def _whole(found: Found, known: Mapping[str, Any]) -> Pieces:
+    """Return all pieces of a sorted table: those of earlier runs, then those of a sort."""
+    old, new = found.history.pieces, ingest_sort.pieces_of(known, kept=False)
+    return Pieces(old.rows + new.rows, old.ids + new.ids)

@@ -31,7 +31,8 @@ from daskml_scale.storage.verify import stale
 from . import failures
 from .base import Input, Ref, Stage, StageResult
 from .durations import Durations
-from .file_patterns import matching
+from .file_patterns import matching, sources
+from .ingest_grid import cubes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,12 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
             found[name] = files.file_id(ref.url, known) if files.stat(ref.url) is not None else None
         elif ref.kind == "files":
             found[name] = matching(ref.url, known)
+        elif ref.kind in ("sources", "quick sources"):
+            found[name] = sources(ref.url, known, quick=ref.kind == "quick sources")
+        elif ref.kind == "cubes":
+            found[name] = cubes(ref.url, known)
+        elif ref.kind == "json":
+            found[name] = files.read_json(ref.url)
         elif ref.kind == "result":
             found[name] = Ledger(ref.url).result()
         else:

@@ -200,12 +200,14 @@ class Local(Backend):
         root = f"{local_path(url)}/"
 
         def stat(key: str) -> Stat | None:
+            # Beside a dataset that is not made yet something may lie all the same.
+            path = join(*resolve(url, key)) if key.startswith("../") else root + key
             try:
-                found = os.stat(root + key)
+                found = os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError:
-                return self.stat(root + key)  # explains it
+                return self.stat(path)  # explains it
             return found.st_size, found.st_mtime_ns
 
         return stat

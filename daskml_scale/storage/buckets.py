@@ -11,13 +11,14 @@ in this module: no URL, pickle, log or message carries them. Stores are opened a
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, BinaryIO
 
 from daskml_scale.errors import ConflictError, DaskMLError, StoreError
 
@@ -145,6 +146,53 @@ def stamp_of(etag: str | None) -> int:
     return int.from_bytes(hashlib.blake2b(etag.encode(), digest_size=8).digest()) >> 2 | 1
 
 
+class _Ranges(io.RawIOBase):
+    """An object as a file: each read is a request for a range."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url, self.place = url, 0
+        root, self.path = bucket(url)
+        self.store = opened(root)
+        with explained(url, "read"):
+            self.size = int(self.store.head(self.path)["size"])
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size}[whence]
+        return self.place
+
+    def tell(self) -> int:
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self.place + len(buffer), self.size)
+        if stop <= self.place:
+            return 0
+        with explained(self.url, "read"):
+            data = self.store.get_range(self.path, start=self.place, end=stop)
+        count = len(data)
+        buffer[:count] = bytes(data)
+        self.place += count
+        return count
+
+
+def open_read(url: str) -> BinaryIO:
+    """Open an object for reading bytes from any place in it; only what is read is fetched, 1 MiB at least.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none.
+    """
+    return io.BufferedReader(_Ranges(url), 1 << 20)
+
+
 class Buckets(Backend):
     """Whole objects in buckets. Every write is atomic and durable when the server acknowledged it."""
 
@@ -196,7 +244,7 @@ class Buckets(Backend):
         store = opened(root)
         try:
             with explained(url, "remove"):
-                paths = list(self._listing(url))
+                paths = list(self.listing(url))
                 store.delete([path, *(f"{path}/{key}" for key in paths)])
         except FileNotFoundError:
             return
@@ -216,12 +264,12 @@ class Buckets(Backend):
         def stat(key: str) -> Stat | None:
             place, own = resolve(url, key)
             if place not in listed:
-                listed[place] = self._listing(place)
+                listed[place] = self.listing(place)
             return listed[place].get(own)
 
         return stat
 
-    def _listing(self, url: str) -> dict[str, Stat]:
+    def listing(self, url: str) -> dict[str, Stat]:
         """Return size and stamp of all objects below a URL, by the rest of their path."""
         root, path = bucket(url)
         found: dict[str, Stat] = {}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 
 from blake3 import blake3
 
@@ -109,6 +110,36 @@ def stat(url: str) -> tuple[int, int] | None:
     The stamp is the mtime of a file in ns, a hash of an object's ETag, 0 in memory.
     """
     return backend(url).stat(url)
+
+
+def open_read(url: str) -> BinaryIO:
+    """Open a file for reading bytes from any place in it: from a bucket only what is read is fetched.
+
+    Raises
+    ------
+    OSError
+        When there is none, or it cannot be read.
+    """
+    if is_local(url):
+        return open(local_path(url), "rb")
+    if is_object(url):
+        from .buckets import open_read as from_bucket
+
+        return from_bucket(url)
+    data = read_bytes(url)
+    if data is None:
+        raise FileNotFoundError(f"{url} does not exist; check the path")
+    return BytesIO(data)
+
+
+def below(url: str) -> dict[str, tuple[int, int]]:
+    """Return size and stamp of all objects below a URL of a bucket or of memory, by the rest of their path."""
+    if is_memory(url):
+        root = f"{url.rstrip('/')}/"
+        return {key[len(root) :]: (len(data), 0) for key, data in sorted(MEMORY.items()) if key.startswith(root)}
+    from .buckets import Buckets
+
+    return Buckets().listing(url)
 
 
 def file_id(url: str, known: dict[str, tuple[int, int, str]] | None = None) -> FileId:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import daskml_scale as dms
 from daskml_scale.errors import PlanError
-from daskml_scale.stages.csv_files import header
+from daskml_scale.stages.csv_files import cuts, header, look
 
 
 def ingested(path: Path, **options):
@@ -55,7 +59,8 @@ def test_a_file_of_any_dialect_gives_its_table(tmp_path, content, names, who, n,
         ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], "not a readable CSV file"),
         ("t.csv", b"a,b,a\n1,2,3\n", "names column 'a' twice; rename one of them"),
         ("t.csv", b"a,b,\n1,2,3\n", "column 3 has no name"),
-        ("t.csv", b'a,b\n1,"2\n', "not a readable CSV file"),
+        ("t.csv", b'a,b\n1,"2\n', "not a readable CSV file: a quote is opened and never closed"),
+        ("t.csv", b'a,b\n5" x,1\n"2,3\n', r"row 2 has 1 values .*\(a quote that is never closed\?\)"),
         ("t.csv", b"a,b\n1,\xe9\n", "save it as UTF-8"),
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), "not a readable CSV file"),
         ("t.csv", b"a/b,c\n1,2\n", "column 'a/b' cannot name a stored array; rename it there"),
@@ -68,6 +73,30 @@ def test_a_file_that_cannot_be_read_is_named_with_the_remedy(tmp_path, name, con
         ingested(path)
     assert str(path) in str(caught.value)
     assert not (tmp_path / "out.zarr").exists()
+
+
+ROW = st.lists(st.text('a",\n\r ;1', max_size=6), min_size=2, max_size=2)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(ROW, max_size=12), st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
+def test_a_file_is_cut_between_rows_wherever_its_pieces_end(rows, size, end):
+    """Values may hold quotes, commas and line ends; each block read alone gives its rows and no others."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([["n", "x"], *rows])
+    data = text.getvalue().encode()
+    start = len(f'"n","x"{end}')
+    bounds = [(at, min(at + size, len(data))) for at in range(start, len(data), size)]
+    seen = [look(data[a:b], a, data[a - 1] if a > start else 10, data[b] if b < len(data) else 10) for a, b in bounds]
+    blocks = cuts(seen, start, len(data))
+    assert b"".join(data[a:b] for a, b in blocks) == data[start:]
+    assert [row for a, b in blocks for row in csv.reader(io.StringIO(data[a:b].decode(), newline=""))] == rows
+
+
+def test_a_file_whose_quotes_stand_inside_values_is_not_cut():
+    data = b'5" pipe,1\n6" pipe,2\n' * 20
+    seen = [look(data[at : at + 30], at, 10, 10) for at in range(0, len(data), 30)]
+    assert cuts(seen, 0, len(data)) == [(0, len(data))]
 
 
 def test_a_bad_first_line_is_found_before_anything_runs(tmp_path):

@@ -1,0 +1,413 @@
+"""What the columns of many files hold: numbers, times, true and false, or text. Said block by block, then merged.
+
+A column is of a kind when all its values are, in all files; one value that is not makes it text. Where the
+others are of one kind that is hardly meant: a doubt says which value it was, in which file and row. Merging
+does not depend on the order in which blocks are read. Nothing here reads or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daskml_scale.errors import PlanError
+from daskml_scale.spec.expressions import Coded, Values
+from daskml_scale.storage import tables
+
+MAX_LABELS = 100_000
+"""Most labels of a category column: they live in the metadata that every reader loads."""
+_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+_SAMPLE = 200
+"""Values looked at to guess what a column of text should be."""
+_FIRST, _LAST = "1678-01-01", "2261-12-31T23:59:59"
+"""Ends of what 64-bit nanoseconds can tell."""
+_EXACT = 2**53
+"""Whole numbers below it are exact in float64."""
+_REASONS = {
+    "time": "is not a time in ISO 8601",
+    "number": "is not a number",
+    "whole": "does not fit into 64 bits",
+    "flag": "is neither True nor False",
+    "ages": f"is a time outside the years {_FIRST[:4]} to {_LAST[:4]}",
+}
+_TOO_LARGE = "write it as text, or leave it out by `columns:`"
+WORDS = {
+    "int": "whole numbers", "float": "numbers", "flag": "true and false", "time": "times", "text": "text",
+    "none": "nothing but empty cells",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one column holds in one block; JSON through ``asdict``.
+
+    Attributes
+    ----------
+    kind : str
+        ``none``, ``int``, ``float``, ``flag``, ``time`` or ``text``.
+    present : int
+        Values that are not missing.
+    missing : bool
+        Whether any value is.
+    raw : bool
+        Whether it was read as text: Arrow takes it for something else.
+    seconds : bool
+        Whether all its times are whole seconds.
+    most : int
+        Largest whole number, regardless of sign.
+    labels : tuple of str
+        Distinct texts, sorted.
+    good : mapping of kind to int
+        Of a text column: the values that would be of the kind.
+    bad : tuple
+        Of a text column that should be of another kind: (value, row in the block, reason).
+    """
+
+    kind: str = "none"
+    present: int = 0
+    missing: bool = False
+    raw: bool = False
+    seconds: bool = True
+    most: int = 0
+    labels: tuple[str, ...] = ()
+    good: Mapping[str, int] = field(default_factory=dict)
+    bad: tuple[str, int, str] | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Seen:
+        """Return it from its JSON form."""
+        bad = data.get("bad")
+        return cls(**{**data, "labels": tuple(data.get("labels", ())), "bad": tuple(bad) if bad else None})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what differs from the defaults."""
+        plain = asdict(self)
+        return {name: value for name, value in plain.items() if value != _PLAIN[name]}
+
+
+_PLAIN = asdict(Seen())
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a column of the table holds.
+
+    Attributes
+    ----------
+    kind : str
+        As of ``Seen``.
+    labels : tuple of str
+        Of all files; the code of a text is its place.
+    seconds : bool
+    """
+
+    kind: str
+    labels: tuple[str, ...] = ()
+    seconds: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the stored type."""
+        return {"text": "int32", "time": "int64", "int": "int64"}.get(self.kind, "float64")
+
+    def plain(self) -> tables.ColumnType:
+        """Return how the column is stored, without its labels: what encoding needs."""
+        return tables.ColumnType("int32") if self.kind == "text" else self.stored()
+
+    def stored(self) -> tables.ColumnType:
+        """Return how the column is stored."""
+        empty: Values = np.empty(0)
+        if self.kind == "text":
+            empty = Coded(np.empty(0, dtype="int32"), self.labels)
+        elif self.kind == "time":
+            empty = np.array([0 if self.seconds else 1], dtype="datetime64[ns]")
+        elif self.kind == "int":
+            empty = np.empty(0, dtype="int64")
+        return tables.column_type(empty)
+
+
+def seen(column: Any, *, raw: bool = False) -> Seen | None:
+    """Return what an Arrow column of a block holds; ``None`` when it must be read as text to tell.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+    raw : bool
+        Whether it was read as text on purpose.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, rows, missing = column.type, len(column), column.null_count
+    plain: dict[str, Any] = {"present": rows - missing, "missing": missing > 0}
+    if missing == rows:
+        return Seen("none", **plain)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        return _text(column, raw, **plain)
+    if pa.types.is_boolean(kind):
+        return Seen("flag", **plain)
+    if pa.types.is_integer(kind):
+        least, most = (int(value.as_py()) for value in pc.min_max(column).values())
+        if most > 2**63 - 1:
+            raise PlanError(f"an integer column goes up to {most}, beyond int64; {_TOO_LARGE}")
+        return Seen("int", most=max(abs(least), abs(most)), **plain)
+    if pa.types.is_floating(kind):
+        if raw or not pc.any(pc.greater_equal(pc.abs(column), float(_EXACT)), min_count=0).as_py():
+            return Seen("float", **plain)
+        return None  # whole numbers beyond 64 bits look like this, too
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return _times(column, plain)
+    return None
+
+
+def _times(column: Any, plain: Mapping[str, Any]) -> Seen | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s" if pa.types.is_date32(column.type) else "ms"))
+    unit = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
+    numbers = column.cast(pa.int64())
+    least, most = (int(value.as_py()) for value in pc.min_max(numbers).values())
+    first, last = (int(np.datetime64(end, "s").astype("int64")) for end in (_FIRST, _LAST))
+    if least < first * unit or most > last * unit:
+        return None
+    values = numbers.drop_null().to_numpy()
+    return Seen("time", seconds=unit == 1 or not np.any(values % unit), **plain)
+
+
+def _text(column: Any, raw: bool, *, present: int, missing: bool) -> Seen:
+    """Return what a column of text holds: perhaps numbers or times that Arrow does not know."""
+    import pandas as pd
+    import pyarrow as pa
+
+    coded = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
+    labels = pd.Series(coded.dictionary.to_pylist(), dtype=object)
+    codes = np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False))
+    counts = np.bincount(codes[codes >= 0], minlength=len(labels))
+    used = np.flatnonzero(counts)
+    labels, counts = labels.iloc[used].reset_index(drop=True), counts[used]
+    meant = _meant(labels.iloc[:: max(1, len(labels) // _SAMPLE)])
+    common = {"present": present, "missing": missing, "raw": raw}
+    ok, reason = _fits(labels, meant) if meant else (np.zeros(len(labels), dtype=bool), "")
+    good = int(counts[ok].sum())
+    if meant and good == present:
+        return _all_fit(labels, meant, common)
+    if reason == _REASONS["whole"]:
+        _refuse_unsigned(labels)
+    bad = None
+    if meant:
+        place = np.full(int(used.max()) + 2, True)
+        place[used] = ok
+        row = int(np.argmax(~place[codes] & (codes >= 0)))
+        bad = (str(column[row].as_py())[:60], row, reason)
+    kept = tuple(sorted(map(str, labels.iloc[: MAX_LABELS + 1])))
+    return Seen("text", labels=kept, good={meant: good} if meant else {}, bad=bad, **common)
+
+
+def _refuse_unsigned(labels: Any) -> None:
+    """Refuse whole numbers of which some fit only into 64 bits without a sign: text is not meant."""
+    numbers = [int(label) for label in labels] if labels.str.fullmatch(r"\s*\+?\d+\s*").all() else [2**64]
+    if max(numbers) < 2**64:
+        raise PlanError(f"an integer column goes up to {max(numbers)}, beyond int64; {_TOO_LARGE}")
+
+
+def _all_fit(labels: Any, meant: str, common: dict[str, Any]) -> Seen:
+    import pandas as pd
+
+    common = {**common, "raw": True}
+    if meant == "flag":
+        return Seen("flag", **common)
+    if meant == "time":
+        return Seen("time", seconds=not (_instants(labels).dt.as_unit("ns").astype("int64") % 10**9).any(), **common)
+    whole = labels.str.fullmatch(r"\s*[+-]?\d+\s*").all()
+    return Seen("int" if whole else "float", most=int(pd.to_numeric(labels).abs().max()) if whole else 0, **common)
+
+
+def _meant(sample: Any) -> str:
+    """Return what most texts of a sample are: ``time``, ``number`` or ``flag``; empty for text."""
+    import pandas as pd
+
+    if sample.str.match(_ISO).mean() > 0.5:
+        return "time"
+    if pd.to_numeric(sample, errors="coerce").notna().mean() > 0.5:
+        return "number"
+    return "flag" if sample.str.lower().isin(("true", "false")).mean() > 0.5 else ""
+
+
+def _instants(labels: Any) -> Any:
+    import pandas as pd
+
+    return pd.to_datetime(labels.where(labels.str.match(_ISO)), utc=True, format="ISO8601", errors="coerce")
+
+
+def _fits(labels: Any, meant: str) -> tuple[np.ndarray, str]:
+    """Return which texts are of a kind, and what is wrong with the others."""
+    import pandas as pd
+
+    if meant == "flag":
+        return labels.str.lower().isin(("true", "false")).to_numpy(), _REASONS["flag"]
+    if meant == "time":
+        found = _instants(labels)
+        within = found.between(pd.Timestamp(_FIRST, tz="UTC"), pd.Timestamp(_LAST, tz="UTC"))
+        return within.to_numpy(), _REASONS["ages" if found.notna().all() else "time"]
+    numbers = pd.to_numeric(labels, errors="coerce").astype("float64")
+    whole = labels.str.fullmatch(r"\s*[+-]?\d+\s*").astype(bool) & (numbers.abs() >= 2.0**63)
+    ok = (numbers.notna() & ~whole).to_numpy()
+    return ok, _REASONS["whole" if numbers.notna().all() else "number"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one block holds, and where it is: its file as people know it, and the rows of the file before it."""
+
+    file: str
+    before: int
+    columns: Mapping[str, Seen]
+
+
+def merge(parts: Sequence[Part], name: str) -> tuple[Kind, str]:
+    """Return what a column holds in all blocks, and what should be told of it (empty: nothing).
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        In the order of the rows.
+
+    Raises
+    ------
+    PlanError
+        When two files hold values of different kinds: names both, and the remedy; or there are too many labels.
+    """
+    found = [(part, part.columns[name]) for part in parts if part.columns[name].kind != "none"]
+    kinds = {one.kind for _, one in found}
+    missing = any(part.columns[name].missing for part in parts)
+    if not kinds:
+        return Kind("none"), ""
+    if kinds <= {"int", "float"}:
+        whole = kinds == {"int"} and not missing
+        return Kind("int" if whole else "float"), "" if whole else _inexact(found, name)
+    if "text" not in kinds:
+        if len(kinds) > 1:
+            raise PlanError(_conflict(found, name))
+        return Kind(kinds.pop(), seconds=all(one.seconds for _, one in found)), ""
+    labels = tuple(sorted({label for _, one in found for label in one.labels}))
+    doubt = _doubt(found, name)
+    if len(labels) > MAX_LABELS:
+        raise PlanError(too_many(name, len(labels), doubt))
+    return Kind("text", labels), doubt
+
+
+def too_many(name: str, count: int, doubt: str = "") -> str:
+    """Return why a column of so many texts is refused."""
+    why = doubt or "leave it out by `columns:`, or turn it into a number before"
+    return f"column {name!r} has {count:,} distinct texts, more than {MAX_LABELS:,}; {why}"
+
+
+def _inexact(found: Sequence[tuple[Part, Seen]], name: str) -> str:
+    large = next(((part, one) for part, one in found if one.most > _EXACT), None)
+    if large is None:
+        return ""
+    return (
+        f"{large[0].file}: column {name!r} holds whole numbers up to {large[1].most:,}, and others are missing or no "
+        "whole numbers: it is stored as float64, which is exact up to 2**53; fill the empty cells, or write it as text"
+    )
+
+
+def _family(kind: str) -> str:
+    return "number" if kind in ("int", "float") else kind
+
+
+def _conflict(found: Sequence[tuple[Part, Seen]], name: str) -> str:
+    first, one = found[0]
+    other, two = next(pair for pair in found if _family(pair[1].kind) != _family(one.kind))
+    return (
+        f"column {name!r} holds {WORDS[one.kind]} in {first.file} and {WORDS[two.kind]} in {other.file}; mend one of "
+        "them, or leave the column out by `columns:`"
+    )
+
+
+def _doubt(found: Sequence[tuple[Part, Seen]], name: str) -> str:
+    """Return why a column became text although most of its values, or all of a file's, are of one other kind."""
+    total = sum(one.present for _, one in found)
+    good: dict[str, int] = {}
+    for _, one in found:
+        fits = one.good if one.kind == "text" else {_family(one.kind): one.present}
+        for kind, count in fits.items():
+            good[kind] = good.get(kind, 0) + count
+    kind = max(sorted(good), key=lambda kind: good[kind], default="")
+    count = good.get(kind, 0)
+    if kind and 2 * (total - count) < total:
+        part, (value, row, reason) = _first_bad(found, kind)
+        more = f" (nor are {total - count - 1:,} other values)" if total - count > 1 else ""
+        return (
+            f"{part.file}: column {name!r} became text, a category: {value!r} in row {part.before + row + 1:,} "
+            f"{reason}{more}, {count:,} values are; mend it, or leave the cell empty"
+        )
+    other = next(((part, one) for part, one in found if one.kind != "text"), None)
+    if other is None:
+        return ""
+    return (
+        f"{other[0].file}: column {name!r} is text, since other files hold text; here it holds {WORDS[other[1].kind]}"
+    )
+
+
+def _first_bad(found: Sequence[tuple[Part, Seen]], kind: str) -> tuple[Part, tuple[str, int, str]]:
+    for part, one in found:
+        if one.kind == "text" and one.bad is not None and kind in one.good:
+            return part, one.bad
+        if _family(one.kind) != kind:
+            return part, (one.labels[0] if one.labels else WORDS[one.kind], 0, _REASONS[kind])
+    raise AssertionError(name_of(kind))
+
+
+def name_of(kind: str) -> str:
+    """Return a kind for people."""
+    return WORDS.get(kind, kind)
+
+
+def typed(column: Any, kind: Kind) -> Values:
+    """Return an Arrow column of a block as the table holds it, shape (rows,)."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if kind.kind == "text":
+        return _coded(column, kind.labels)
+    rows = len(column)
+    if kind.kind == "none" or column.null_count == rows:
+        if kind.kind == "time":
+            return np.full(rows, np.datetime64("NaT", "ns"))
+        return np.full(rows, np.nan) if kind.kind != "int" else np.empty(0, dtype="int64")
+    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if kind.kind == "time":
+        if text:
+            found = _instants(pd.Series(column.to_pylist(), dtype=object)).dt.tz_convert(None).dt.as_unit("ns")
+            return np.asarray(found.to_numpy(), dtype="datetime64[ns]")
+        zoned = pa.types.is_timestamp(column.type) and column.type.tz
+        return np.asarray(column.cast(pa.timestamp("ns", zoned or None)).to_numpy(), dtype="datetime64[ns]")
+    if text:
+        series = pd.Series(column.to_pylist(), dtype=object)
+        series = series.str.lower().map({"true": 1.0, "false": 0.0}) if kind.kind == "flag" else pd.to_numeric(series)
+        return np.asarray(series, dtype="int64" if kind.kind == "int" else "float64")
+    if kind.kind == "int":
+        return np.asarray(column.to_numpy(), dtype="int64")
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype="float64")
+
+
+def _coded(column: Any, labels: Sequence[str]) -> Coded:
+    import pandas as pd
+    import pyarrow as pa
+
+    coded = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(coded, pa.ChunkedArray):
+        coded = pa.concat_arrays(coded.chunks) if coded.num_chunks else pa.nulls(0, pa.string())
+    if not len(coded) or pa.types.is_null(coded.type):
+        return Coded(np.full(len(coded), -1, dtype="int32"), tuple(labels))
+    coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
+    places = pd.Index(list(labels), dtype=object).get_indexer(coded.dictionary.to_pylist())
+    places = np.append(places, -1).astype("int32")
+    return Coded(places[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)], tuple(labels))
