@@ -56,24 +56,32 @@ def texts(count: int) -> tuple[list[str], np.ndarray]:
     return found, target
 
 
-def busy_with_asha(slots: int, trials: int, seed: int) -> float:
-    """Return the share of slot time that is used until the last new trial is sent, with lognormal durations."""
+def busy_with_asha(slots: int, trials: int, seed: int) -> tuple[float, float]:
+    """Return the share of slot time that asynchronous halving uses, with lognormal durations.
+
+    Returns
+    -------
+    steady, whole : float
+        Until the last trial starts (a search that goes on), and to the end of the slowest trial.
+    """
     rng = np.random.default_rng(seed)
     speed, quality = rng.lognormal(0, 1, trials), rng.random(trials)
     halving = Halving(one_ladder(trials, 1, 27, 3))
     running: list[tuple[float, int, int]] = []
-    now, used, end = 0.0, 0.0, 0.0
+    sent: list[tuple[float, float]] = []
+    now = steady = 0.0
     while True:
-        while len(running) < slots and halving.started() < trials and (job := halving.next_job()) is not None:
+        while len(running) < slots and (job := halving.next_job()) is not None:
             took = float((job.stop - job.start) * speed[job.trial] * rng.lognormal(0, 0.3))
             heapq.heappush(running, (now + took, job.trial, job.rung))
-            used, end = used + took, now
-        if halving.started() >= trials or not running:
+            sent.append((now, now + took))
+            steady = now if job.rung == 0 else steady
+        if not running:
             break
         now, trial, rung = heapq.heappop(running)
         halving.report(trial, rung, float(quality[trial]))
-    over = sum(done - end for done, _, _ in running)
-    return (used - over) / (slots * end) if end else 1.0
+    used = sum(min(stop, steady) - start for start, stop in sent if start < steady)
+    return used / (slots * steady) if steady else 1.0, sum(stop - start for start, stop in sent) / (slots * now)
 
 
 def busy_with_rounds(slots: int, trials: int, seed: int) -> float:

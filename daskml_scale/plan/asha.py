@@ -11,6 +11,7 @@ A Hyperband is several ladders (brackets) that start at different rungs.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -103,6 +104,10 @@ class Halving:
     mode: Mode = "promotion"
     scores: list[list[dict[int, float]]] = field(default_factory=list)
     _promoted: list[list[set[int]]] = field(default_factory=list)
+    _ranked: list[list[list[tuple[float, int]]]] = field(default_factory=list)
+    """(-score, trial) of the scored trials of each rung, sorted: the best first, ties go to the earlier trial."""
+    _waiting: list[list[list[tuple[float, int]]]] = field(default_factory=list)
+    """Those of them that were not promoted."""
     _going_on: list[Job] = field(default_factory=list)
     _running: set[tuple[int, int]] = field(default_factory=set)
     _started: int = 0
@@ -110,6 +115,8 @@ class Halving:
     def __post_init__(self) -> None:
         self.scores = [[{} for _ in ladder.rungs] for ladder in self.ladders]
         self._promoted = [[set() for _ in ladder.rungs] for ladder in self.ladders]
+        self._ranked = [[[] for _ in ladder.rungs] for ladder in self.ladders]
+        self._waiting = [[[] for _ in ladder.rungs] for ladder in self.ladders]
 
     @property
     def trials(self) -> int:
@@ -161,12 +168,17 @@ class Halving:
         bracket = self.bracket_of(trial)
         self._started = max(self._started, trial + 1)
         self._running.discard((trial, rung))
+        new = trial not in self.scores[bracket][rung]
         self.scores[bracket][rung][trial] = score
+        if new and not math.isnan(score):
+            insort(self._ranked[bracket][rung], (-score, trial))
+            if trial not in self._promoted[bracket][rung]:
+                insort(self._waiting[bracket][rung], (-score, trial))
         if rung:
-            self._promoted[bracket][rung - 1].add(trial)
+            self._promote(bracket, rung - 1, trial)
         last = rung + 1 == len(self.ladders[bracket].rungs)
-        if self.mode == "stopping" and not last and trial in self._top(bracket, rung):
-            self._promoted[bracket][rung].add(trial)
+        if self.mode == "stopping" and not last and self._is_top(bracket, rung, trial):
+            self._promote(bracket, rung, trial)
             self._going_on.append(self.job(trial, rung + 1))
 
     def again(self, job: Job) -> None:
@@ -185,22 +197,31 @@ class Halving:
         """Forget that a trial is to go on to a rung: it was there already (a replay)."""
         self._going_on = [job for job in self._going_on if (job.trial, job.rung) != (trial, rung)]
 
-    def _top(self, bracket: int, rung: int) -> list[int]:
-        """Return the trials that may go up from a rung, best first; ties go to the earlier trial."""
-        known = {trial: score for trial, score in self.scores[bracket][rung].items() if not math.isnan(score)}
+    def _promote(self, bracket: int, rung: int, trial: int) -> None:
+        self._promoted[bracket][rung].add(trial)
+        waiting = self._waiting[bracket][rung]
+        entry = (-self.scores[bracket][rung].get(trial, math.nan), trial)
+        place = bisect_left(waiting, entry)
+        if place < len(waiting) and waiting[place] == entry:
+            del waiting[place]
+
+    def _is_top(self, bracket: int, rung: int, trial: int) -> bool:
+        """Return whether a trial is among those that may go up from a rung."""
+        score = self.scores[bracket][rung][trial]
+        if math.isnan(score):
+            return False
         count = int(len(self.scores[bracket][rung]) / self.ladders[bracket].factor + 1e-9)
         if self.mode == "stopping":
             count = max(1, count)
-        return sorted(known, key=lambda trial: (-known[trial], trial))[:count]
+        return bisect_left(self._ranked[bracket][rung], (-score, trial)) < count
 
     def _last_climb(self) -> Job | None:
         for bracket, ladder in enumerate(self.ladders):
             for rung in range(len(ladder.rungs) - 1, -1, -1):
-                known = {t: s for t, s in self.scores[bracket][rung].items() if not math.isnan(s)}
+                known = self._ranked[bracket][rung]
                 if known and rung + 1 < len(ladder.rungs):
-                    best = min(known, key=lambda trial: (-known[trial], trial))
-                    self._promoted[bracket][rung].add(best)
-                    return self.job(best, rung + 1)
+                    self._promote(bracket, rung, known[0][1])
+                    return self.job(known[0][1], rung + 1)
                 if known:
                     break
         return None
@@ -208,8 +229,9 @@ class Halving:
     def _promotable(self) -> Job | None:
         for bracket, ladder in enumerate(self.ladders):
             for rung in range(len(ladder.rungs) - 2, -1, -1):
-                for trial in self._top(bracket, rung):
-                    if trial not in self._promoted[bracket][rung]:
-                        self._promoted[bracket][rung].add(trial)
-                        return self.job(trial, rung + 1)
+                waiting = self._waiting[bracket][rung]
+                if waiting and self._is_top(bracket, rung, waiting[0][1]):
+                    trial = waiting[0][1]
+                    self._promote(bracket, rung, trial)
+                    return self.job(trial, rung + 1)
         return None

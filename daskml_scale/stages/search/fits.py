@@ -34,8 +34,8 @@ from .prefixes import KEPT, Sharing, bound, chain
 
 IN_PROCESS_BYTES = 256 << 10
 """Fits of scikit-learn's own estimators on no more data than this may stay in this process ..."""
-IN_PROCESS_SECONDS = 1.0
-"""... when all that is left takes no longer than this."""
+START_SECONDS, USED = 0.8, 0.7
+"""... when a cluster would take longer: until it has the data and the first results, and how busy it then is."""
 PROBE_SECONDS = 0.2
 FitId: TypeAlias = tuple[int, int]
 """(candidate, split)."""
@@ -305,7 +305,8 @@ class Runner:
             if now - last > PROBE_SECONDS:
                 yield done
                 done, last = {}, time.monotonic()
-                if (now - began) / number * (len(fits) - number) > IN_PROCESS_SECONDS:
+                left = (now - began) / number * (len(fits) - number)
+                if left > START_SECONDS + left / (USED * self._slots()):
                     return
         yield done
 
