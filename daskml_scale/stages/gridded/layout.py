@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -182,11 +183,7 @@ class Layout:
         span = self.program.around(region, halo)
         del span[self.axis]
         within = [range(a // size, -(-b // size)) for (a, b), size in zip(span, self.space.blocks, strict=True)]
-        return [
-            records[block_key(index, f"{MERGE}/{name}.{kind}")].digest
-            for index in self.space.indices()
-            if all(at in hit for at, hit in zip(index, within, strict=True))
-        ]
+        return [records[block_key(index, f"{MERGE}/{name}.{kind}")].digest for index in product(*within)]
 
     def full(self, index: Sequence[int], time: int) -> tuple[int, ...]:
         """Return the index of a block from that of its space and of its time."""
