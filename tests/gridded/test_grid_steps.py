@@ -120,6 +120,20 @@ def test_a_changed_chunk_is_learnt_from_again_and_the_others_are_not(tmp_path: P
     same(found.t_anomaly, ds.t - means.sel(month=ds.time.dt.month))
 
 
+def test_more_times_read_no_earlier_block_again(tmp_path: Path):
+    whole = cube(30, 4, 4)
+    settings = {"steps": [{"anomalies": {"of": "t"}}, {"lag": {"of": "t_anomaly", "lags": [1]}}],
+                "fit_where": "time < time('2001-01-01')"}  # fmt: skip
+    url = stored(whole.isel(time=slice(0, 24)), tmp_path / "cube.zarr", (6, 4, 4))
+    run(url, tmp_path / "out", **settings)
+    assert stored(whole, tmp_path / "cube.zarr", (6, 4, 4)) == url
+    found = run(url, tmp_path / "out", **settings)
+    # The calendar, the new moments, their merge, the new block, the time coordinate.
+    assert dms.last_run().units - dms.last_run().reused == 5
+    learnt = whole.t.sel(time=slice(None, "2000-12-31")).groupby("time.month").mean()
+    same(found.t_anomaly, whole.t - learnt.sel(month=whole.time.dt.month))
+
+
 def test_packed_values_are_unpacked(tmp_path: Path):
     ds = cube(14)
     packed = {"t": {"dtype": "int16", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": -32768}}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daskml_scale.errors import PlanError
+from daskml_scale.plan.records import digest
 from daskml_scale.spec.expressions import Coded, Values, mask
 
 GROUPS = {"month": 12, "dayofyear": 366}
@@ -68,6 +69,17 @@ class Calendar:
                 f"none of the {len(times):,} times is selected by {where!r}: there is nothing to learn from"
             )
         return cls({kind: np.asarray(found[kind], dtype="int64") for kind in kinds}, np.broadcast_to(fit, len(times)))
+
+    def identities(self, block: int) -> list[str]:
+        """Return what tells the months of a block of time from others, block by block: more times change no other."""
+        starts = range(0, len(self.fit), block)
+        groups = sorted(self.groups.items())
+        return [
+            digest(
+                [(kind, found[at : at + block].tolist()) for kind, found in groups], self.fit[at : at + block].tolist()
+            )
+            for at in starts
+        ]
 
     def learnt(self, kind: str, start: int, stop: int) -> np.ndarray:
         """Return the groups of times [start, stop), -1 for those that are not learnt from."""

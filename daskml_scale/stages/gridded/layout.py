@@ -145,13 +145,18 @@ class Layout:
         attrs = {"later": sorted(later(list(self.program.steps))), "time": self.program.time, "cube": list(grid.dims)}
         return Template(grid.dims[0], grid.shape[0], found, attrs)
 
-    def parts(self) -> Iterator[tuple[Unit, str]]:
-        """Yield the units that take the moments of a block, and what each reads."""
-        time = self.cube.ids.get(self.program.time, ())
+    def parts(self, months: Sequence[str]) -> Iterator[tuple[Unit, str]]:
+        """Yield the units that take the moments of a block, and what each reads.
+
+        Parameters
+        ----------
+        months : sequence of str
+            Identities of the months of every block of time; empty where nothing is learnt.
+        """
         for name, kind in self.program.learnt:
             for index in self.grid.indices():
                 region = self.grid.region(index)
-                read = digest(region, time, self.cube.region_ids(name, self.raw(region)))
+                read = digest(region, months[index[self.axis]], self.cube.region_ids(name, self.raw(region)))
                 yield Unit(block_key(index, f"{PART}/{name}.{kind}"), (name, kind, index), _cells(region)), read
 
     def merges(self, records: Mapping[str, Record]) -> Iterator[tuple[Unit, str]]:
@@ -164,16 +169,18 @@ class Layout:
                 weight = GROUPS[kind] * _cells(self.space.region(index))
                 yield Unit(block_key(index, f"{MERGE}/{name}.{kind}"), (name, kind, index), weight), read
 
-    def blocks(self, records: Mapping[str, Record]) -> Iterator[tuple[Unit, str]]:
+    def blocks(self, records: Mapping[str, Record], months: Sequence[str]) -> Iterator[tuple[Unit, str]]:
         """Yield the units that write a block of the output, or a coordinate, and what each reads."""
-        program = self.program
-        time = self.cube.ids.get(program.time, ())
+        program, block = self.program, self.grid.blocks[self.axis]
         for index in self.grid.indices():
             region = self.grid.region(index)
             around = [(name, self.raw(program.around(region, program.halos[name]))) for name in program.sources]
             read = [self.cube.region_ids(name, found) for name, found in around]
             learnt = [self._merged(name, kind, region, records) for name, kind in program.learnt]
-            yield Unit(block_key(index, BLOCK), index, _cells(region)), digest(region, time, read, learnt)
+            spans = [program.around(region, halo)[self.axis] for halo in program.halos.values()]
+            first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
+            when = months[first // block : -(-last // block)]
+            yield Unit(block_key(index, BLOCK), index, _cells(region)), digest(region, when, read, learnt)
         for name in self.coords:
             yield Unit(f"{COPY}/{name}", name), digest(self.cube.ids.get(name, ()))
 

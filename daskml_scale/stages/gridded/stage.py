@@ -70,16 +70,18 @@ class GridStage(StageBase):
         first = self._calendar(layout, records)
         if first.units:
             return first
-        done = first
+        done, months = first, records[CALENDAR].result["months"]
         for number in range(2 if layout.program.learnt else 0):
-            units = layout.merges(records) if number else layout.parts()
+            units = layout.merges(records) if number else layout.parts(months)
             found = self._pass(layout, units, records, later=len(layout.grid) + (not number))
             # Places beside the output are told from it: it is made now, and filled by the last pass.
             found = replace(found, beside={self.learnt: layout.statistics()}, template=layout.template())
             if found.units:
                 return after(done, found)
             done = after(done, found)
-        return after(done, replace(self._pass(layout, layout.blocks(records), records), template=layout.template()))
+        return after(
+            done, replace(self._pass(layout, layout.blocks(records, months), records), template=layout.template())
+        )
 
     def _calendar(self, layout: Layout, records: Mapping[str, Record]) -> Plan:
         cube, learnt = layout.cube, len(layout.program.learnt)
@@ -107,7 +109,10 @@ class GridStage(StageBase):
         verb = unit.key.split("/")[0]
         if verb == CALENDAR:
             calendar = self._look(layout)
-            return {"times": len(calendar.fit), "learnt": int(calendar.fit.sum())}
+            return {
+                "learnt": int(calendar.fit.sum()),
+                "months": calendar.identities(layout.grid.blocks[layout.axis]) if calendar.groups else [],
+            }
         if verb == COPY:
             return Written(stores.write_region(self.out, 0, {unit.payload: self._coordinate(layout, unit.payload)}), 0)
         calendar = worker.cache.get(
