@@ -30,6 +30,12 @@ STEPS = [
     ({"pca": {"of": ["x", "y"], "components": 2}}, {"mean": [0.5, 2.0], "components": [[0.6, 0.8], [0.8, -0.6]]}),
     ({"one_hot": {"of": "c", "levels": ["a", "c"]}}, {"levels": ["a", "c"]}),
     ({"one_hot": {"of": "c", "levels": ["a"], "unknown": "other"}}, {"levels": ["a"]}),
+    ({"one_hot": {"of": "c", "levels": ["b", "z"]}}, None),
+    ({"cast": {"of": ["x", "c"], "to": "int8"}}, None),
+    ({"cast": {"of": ["x"], "to": "bool"}}, None),
+    ({"cast": {"of": ["x", "y"], "to": "float32"}}, None),
+    ({"rename": {"of": {"z": "x"}}}, None),
+    ({"count": {"of": "c", "share": True}}, {"c": {"rows": 5, "counts": {"a": 2, "c": 3}}}),
     ({"hashing": {"of": "c", "buckets": 4}}, None),
 ]
 

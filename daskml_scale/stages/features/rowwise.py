@@ -157,7 +157,9 @@ def _coded(column: Values) -> Coded:
 
 def one_hot(column: Coded, step: OneHot, levels: Sequence[str]) -> list[np.ndarray]:
     """Return an indicator per level, and one for all other categories if the step has one."""
-    found = [by_label(column, [float(label == level) for label in column.labels], 0.0) for level in levels]
+    xp, codes = namespace(column.codes), {label: code for code, label in enumerate(column.labels)}
+    # A level that the column does not know gets a code that no row has.
+    found = [xp.astype(column.codes == codes.get(level, len(codes)), xp.float64) for level in levels]
     if step.unknown == "other":
         known = set(levels)
         found.append(by_label(column, [float(label not in known) for label in column.labels], 0.0))
@@ -170,16 +172,17 @@ def cast(column: Values, to: str) -> np.ndarray:
         values = by_label(column, [_parsed(label) for label in column.labels], np.nan)
     else:
         values = numbers(column)
+    xp = namespace(values)
     if to == "bool":
-        return np.where(np.isnan(values), np.nan, (values != 0).astype("float64"))
+        return xp.where(xp.isnan(values), xp.nan, xp.astype(values != 0, xp.float64))  # type: ignore[no-any-return]
     if to in ("float32", "float64"):
         with np.errstate(over="ignore"):
-            return values.astype(to).astype("float64")
+            return xp.astype(xp.astype(values, getattr(xp, to)), xp.float64)  # type: ignore[no-any-return]
     limits = np.iinfo(to)
-    whole = np.trunc(values)
+    whole = xp.trunc(values)
     # float64 rounds the largest int64 and uint64 up: what equals that does not fit.
     fits = (whole >= float(limits.min)) & (whole < float(limits.max) + 1)
-    return np.where(fits, whole + 0.0, np.nan)
+    return xp.where(fits, whole + 0.0, xp.nan)  # type: ignore[no-any-return]
 
 
 def _parsed(label: str) -> float:
