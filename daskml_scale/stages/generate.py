@@ -26,6 +26,7 @@ from daskml_scale.storage import stores, tables
 
 from .base import Input, Ref, StageBase, StageResult
 from .functions import Sent, code_digest, find
+from .gridded.layout import coordinate_chunk
 
 CODE = "generate-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -97,9 +98,10 @@ class GenerateStage(StageBase):
         found = {}
         for name, (dims, kind) in schema.items():
             shape = tuple(sizes[dim] for dim in dims)
-            chunks = (
-                tuple(blocks[dim] for dim in dims) if len(dims) == len(sizes) else tuple(max(1, size) for size in shape)
-            )
+            if len(dims) == len(sizes):
+                chunks = tuple(blocks[dim] for dim in dims)
+            else:
+                chunks = tuple(coordinate_chunk(sizes[dim], blocks[dim]) for dim in dims)
             found[name] = Variable(kind["dtype"], tuple(dims), shape, chunks, None, kind["attrs"], kind["fill"])
         return found
 

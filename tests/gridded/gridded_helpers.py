@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def stored(ds: xr.Dataset, url: Path, chunks: tuple[int, int, int]) -> str:
     kind = tables.column_type(times)
     variables = {
         "t": Variable("float64", ds.t.dims, ds.t.shape, blocks),
-        "time": kind.variable("time", ds.sizes["time"], ds.sizes["time"]),
+        "time": replace(kind.variable("time", ds.sizes["time"], 1), chunks=(1000,)),
         **{name: Variable("float64", (name,), (ds.sizes[name],), (ds.sizes[name],)) for name in ("lat", "lon")},
     }
     stores.create(str(url), Template("time", ds.sizes["time"], variables))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.records import Record, Written
+from daskml_scale.plan.records import Record
 from daskml_scale.plan.units import FileId, Plan, Unit
 from daskml_scale.stages.base import Input
 from daskml_scale.stages.cubes import Cells
@@ -42,7 +43,7 @@ class CellsStage(CubeStage):
     def _bound(self, dims: Mapping[str, tuple[str, ...]]) -> CubeStage:
         return replace(self, cells=Cells.of(dims, list(dims), None, None))
 
-    def kernel(self, unit: Unit, worker: WorkerContext) -> Written:
+    def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
         features = worker.shared[0].bundle.schema["features"]
         bound = self._bound({name: stores.schema(self.input, name).dims for name in features})
         written: Written = CubeStage.kernel(bound, unit, worker)

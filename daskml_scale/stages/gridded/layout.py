@@ -135,13 +135,11 @@ class Layout:
         """Return the output to create."""
         grid = self.grid
         found = {name: Variable(self.dtype, grid.dims, grid.shape, grid.blocks) for name in self.program.outputs}
-        for dim, size, factor in zip(grid.dims, grid.shape, self.factors, strict=True):
+        for dim, size, block, factor in zip(grid.dims, grid.shape, grid.blocks, self.factors, strict=True):
             if dim in self.coords:
-                own = self.cube.variables[dim]
-                dtype = own.dtype if factor == 1 else "float64"
-                found[dim] = Variable(
-                    dtype, (dim,), (size,), (size,), None, own.attrs, own.fill if factor == 1 else None
-                )
+                own, chunk = self.cube.variables[dim], coordinate_chunk(size, block)
+                dtype, fill = (own.dtype, own.fill) if factor == 1 else ("float64", None)
+                found[dim] = Variable(dtype, (dim,), (size,), (chunk,), None, own.attrs, fill)
         attrs = {"later": sorted(later(list(self.program.steps))), "time": self.program.time, "cube": list(grid.dims)}
         return Template(grid.dims[0], grid.shape[0], found, attrs)
 
@@ -241,6 +239,11 @@ def _reference(cube: Snapshot, read: Sequence[str], time: str) -> Variable:
                 f"{', '.join(first.dims)}; the steps of one cube read variables of the same dimensions"
             )
     return first
+
+
+def coordinate_chunk(size: int, block: int) -> int:
+    """Return elements per stored object of a coordinate: not its size where it may grow, or it would be made anew."""
+    return block * max(1, 4096 // block) if block < size else max(1, size)
 
 
 def settings(stage: Any) -> str:
