@@ -55,13 +55,17 @@ def test_results_in_memory_survive_the_way_back(cluster: ScaledLocalCluster, cli
         import time
         import uuid
 
-        time.sleep(0.3)
+        time.sleep(0.1)
         (executions / f"{number}-{uuid.uuid4().hex}").touch()
         return bytes([number]) * 10_000
 
-    futures = client.map(work, range(20), pure=False)
+    reporter = BacklogReporter(client, "predict")
+    reporter.report(units_left=1000, runnable=1000, seconds_per_unit=0.5, in_flight=0, now=0.0)
     eventually(lambda: len(cluster.observed) == 2)
+    futures = client.map(work, range(20), pure=False)
     wait(futures)
+    assert len({worker for held in client.who_has(futures).values() for worker in held}) == 2
+    reporter.close()
     eventually(lambda: len(cluster.observed) == 1)
     assert [result[0] for result in client.gather(futures)] == list(range(20))
     assert len(list(executions.iterdir())) == 20
