@@ -24,7 +24,7 @@ from distributed.protocol.pickle import dumps
 
 from daskml_scale import events
 from daskml_scale.engine.backlog import NAME, BacklogPlugin
-from daskml_scale.errors import UsageError
+from daskml_scale.errors import ClusterError, UsageError
 from daskml_scale.scaling.controller import Controller, Money
 from daskml_scale.scaling.demand import WorkerView, read
 from daskml_scale.scaling.limits import money_of
@@ -130,10 +130,13 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
 
     async def _look(self) -> Mapping[str, Any]:
         """Read the backlog; a scheduler without the plugin (not ours, or started anew) gets it first."""
-        if not self._installed:
+        known, self._installed = self._installed, False  # unless this works
+        raw: Mapping[str, Any] | None = await self.scheduler.daskml_backlog() if known else None
+        if raw is None:  # what a scheduler answers that has no such handler
             await self.scheduler.register_scheduler_plugin(plugin=dumps(BacklogPlugin()), name=NAME, idempotent=True)
-        self._installed = False  # unless this works
-        raw: Mapping[str, Any] = await self.scheduler.daskml_backlog()
+            raw = await self.scheduler.daskml_backlog()
+        if raw is None:
+            raise ClusterError("the scheduler does not tell its backlog, although it has the plugin")
         self._installed = True
         if not raw.get("classes"):
             shapes = [

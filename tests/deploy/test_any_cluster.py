@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from dask.config import set as dask_config
 from deploy_helpers import eventually
-from distributed import Client, Event, LocalCluster, Scheduler, SpecCluster, Worker, wait
+from distributed import Client, Event, LocalCluster, Scheduler, SpecCluster, Worker
 from distributed.core import Status
 
 from daskml_scale.deploy.adaptive import BacklogAdaptive
@@ -91,7 +91,7 @@ def test_minimum_and_maximum_hold(cluster: LocalCluster, client: Client):
     time.sleep(0.5)
     assert len(cluster.scheduler.workers) == len(cluster.workers) == 2
     gate.set()
-    wait(futures)
+    client.gather(futures)
     del futures
     eventually(lambda: len(cluster.scheduler.workers) == 1)
     assert adaptive.log[-1][1]["status"] == "down"
@@ -311,7 +311,7 @@ def test_results_in_memory_survive_the_way_down(cluster: LocalCluster, client: C
     adapt(cluster, minimum=4, maximum=4)
     eventually(lambda: len(cluster.scheduler.workers) == 4)
     futures = client.map(work, range(20), pure=False)
-    wait(futures)
+    eventually(lambda: all(future.done() for future in futures))
     adapt(cluster, minimum=1, maximum=4)
     eventually(lambda: len(cluster.scheduler.workers) == 1)
     assert [value[0] for value in client.gather(futures)] == list(range(20))
