@@ -88,7 +88,7 @@ class CubeSpec(StageSpec):
         return {"input": self.input, **super().references()}
 
     def resolves_to(self) -> dict[str, tuple[str, ...]]:
-        return {"input": CUBES}
+        return {"input": (*CUBES, "ingest")}
 
 
 class SamplesSpec(StageSpec):
