@@ -275,25 +275,26 @@ class CubeIngestStage(StageBase):
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
         if unit.key.startswith("scan/"):
-            return _scanned(self._opened(worker.shared[unit.payload], worker), worker.shared[unit.payload], self)
+            cube = worker.shared[unit.payload]
+            with self._opened(cube) as ds:
+                return _scanned(ds, cube, self)
         name, joined = unit.key.split("/", 1)[1].rpartition("/")[0], worker.shared
         region = joined.region(name, unit.payload)
         target = joined.targets[name]
         blocks = []
         for number, own in joined.parts(name, region):
             cube = joined.cubes[number]
-            variable = self._opened(cube, worker)[name]
-            blocks.append(_values(variable, own, target))
+            with self._opened(cube) as ds:
+                blocks.append(_values(ds[name], own, target))
             _still(cube.source)
         axis = target.dims.index(joined.concat) if len(blocks) > 1 else 0
         values = np.concatenate(blocks, axis=axis) if len(blocks) > 1 else blocks[0]
         origin = [start for start, _ in joined.grid(name).region(unit.payload)]
         return Written(stores.write_region(self.out, origin, {name: values}), rows=0)
 
-    def _opened(self, cube: Cube, worker: WorkerContext) -> Any:
+    def _opened(self, cube: Cube) -> Any:
         _still(cube.source)
-        key = ("cube", cube.source.url, cube.source.digest)
-        return worker.cache.get(key, lambda: opened(cube.source.url, self.format))
+        return opened(cube.source.url, self.format)
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         joined = self._joined(self._cubes(inputs), records)

@@ -229,14 +229,14 @@ def _all_fit(labels: Any, meant: str, common: dict[str, Any]) -> Seen:
 
 
 def _meant(sample: Any) -> str:
-    """Return what most texts of a sample are: ``time``, ``number`` or ``flag``; empty for text."""
+    """Return what half of the texts of a sample, or more, are: ``time``, ``number`` or ``flag``; empty for text."""
     import pandas as pd
 
-    if sample.str.match(_ISO).mean() > 0.5:
+    if sample.str.match(_ISO).mean() >= 0.5:
         return "time"
-    if pd.to_numeric(sample, errors="coerce").notna().mean() > 0.5:
+    if pd.to_numeric(sample, errors="coerce").notna().mean() >= 0.5:
         return "number"
-    return "flag" if sample.str.lower().isin(("true", "false")).mean() > 0.5 else ""
+    return "flag" if sample.str.lower().isin(("true", "false")).mean() >= 0.5 else ""
 
 
 def _instants(labels: Any) -> Any:
