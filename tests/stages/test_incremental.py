@@ -31,7 +31,7 @@ stages:
     kind: features
     input: events
     known_at: at - minutes(10)
-    fit_where: at < time('2024-01-08')
+    fit_where: at < time('2024-01-06')
     target: late
     out: {{chunk: 50, shard: 50}}
     steps:
