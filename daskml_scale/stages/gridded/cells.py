@@ -46,5 +46,4 @@ class CellsStage(CubeStage):
     def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
         features = worker.shared[0].bundle.schema["features"]
         bound = self._bound({name: stores.schema(self.input, name).dims for name in features})
-        written: Written = CubeStage.kernel(bound, unit, worker)
-        return written
+        return CubeStage.kernel(bound, unit, worker)
