@@ -15,7 +15,7 @@ demo: $(VENV)/installed-examples
 	$(BIN)/daskml-scale run flights
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --durations=30
 
 test-fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"

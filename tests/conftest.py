@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# How long a draw takes says something of the machine, nothing of what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 os.environ.setdefault("DASK_DISTRIBUTED__DIAGNOSTICS__NVML", "False")
 ROOT = Path(__file__).parent.parent
 

@@ -192,7 +192,7 @@ def _text(column: Any, raw: bool, *, present: int, missing: bool) -> Seen:
     used = np.flatnonzero(counts)
     labels, counts = labels.iloc[used].reset_index(drop=True), counts[used]
     meant = _meant(labels.iloc[:: max(1, len(labels) // _SAMPLE)])
-    common = {"present": present, "missing": missing, "raw": raw}
+    common: dict[str, Any] = {"present": present, "missing": missing, "raw": raw}
     ok, reason = _fits(labels, meant) if meant else (np.zeros(len(labels), dtype=bool), "")
     good = int(counts[ok].sum())
     if meant and good == present:

@@ -82,7 +82,7 @@ def test_simulate_plays_a_run_with_other_maxima(command, ran, folder: Path):
         "unused",
         "preempted",
     ]
-    assert "Simulated from 5 units" in out
+    assert "Simulated from 8 units" in out
     page = (folder / "limits.html").read_text()
     assert "workers over time" in page
     assert '<script type="text/javascript" src=' not in page  # it needs no network
