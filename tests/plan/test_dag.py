@@ -105,7 +105,11 @@ def test_sound_stages_have_no_problem() -> None:
             "stages that fit here (ingest, generate, map, rechunk, cube): t",
         ),
         ({"kind": "predict", "model": "r", "input": "t", "tables": {"x": "r"}}, "stages.p.tables.x", "of kind train"),
-        ({"kind": "evaluate", "model": "r", "input": "t", "metrics": ["roc_auc"]}, "stages.p.input", "(features, samples): m"),
+        (
+            {"kind": "evaluate", "model": "r", "input": "t", "metrics": ["roc_auc"]},
+            "stages.p.input",
+            "(features, samples): m",
+        ),
         (
             {"kind": "predict", "model": "r", "input": "t", "after": ["p"]},
             "stages.p.after[0]",
