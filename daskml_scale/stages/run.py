@@ -260,7 +260,8 @@ class _Loop:
                 "runs, or this is a defect; stop what writes to the inputs and run again"
             )
         if callable(self.client):
-            self.starter, self.client = self.client, self.client()
+            self.starter = self.client
+        self._use_newest()
         self._check_memory(plan)
         if plan.template is not None:
             stores.create(self.out, plan.template)
@@ -311,13 +312,19 @@ class _Loop:
                 )
             )  # fmt: skip
 
+    def _use_newest(self) -> None:
+        """Take the client that works now: a lost scheduler may have been replaced with all its cluster."""
+        if self.starter is not None:
+            self.client = self.starter()
+
     def _look(self) -> None:
         """Read the meter, and every few seconds how many workers there are."""
         now = time.monotonic()
         if now - self.looked < LOOK_SECONDS and self.meter.since is not None and self.meter.slots:
             self.meter = self.meter.at(now)
             return
-        with suppress(ClusterError):  # dispatching finds out, and goes on if it can
+        self._use_newest()
+        with suppress(ClusterError, RuntimeError):  # a client that is closing: dispatching finds out, and goes on
             self.meter, self.looked = self.meter.seen(now, *capacity(self.client)), now
 
     def _check_memory(self, plan: Plan) -> None:

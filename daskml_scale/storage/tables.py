@@ -19,8 +19,6 @@ from daskml_scale.errors import PlanError
 from daskml_scale.plan.units import Variable
 from daskml_scale.spec.expressions import Coded, Values
 
-from . import stores
-
 NO_TIME = -(2**63)
 """Stored for a missing time; also what NumPy uses for NaT."""
 _UNITS = {"seconds since 1970-01-01": 10**9, "nanoseconds since 1970-01-01": 1}
@@ -120,6 +118,8 @@ def read_columns(url: str, names: Sequence[str], start: int = 0, stop: int | Non
     -------
     dict of name to array of shape (stop - start,)
     """
+    from . import stores
+
     columns: dict[str, Values] = {}
     for name in names:
         variable = stores.schema(url, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Collection
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +42,9 @@ def own_tests(name: str, without: Collection[str] = ()) -> dict[str, Any]:
     }
 
 
+@cache
 def _loaded(name: str) -> ModuleType:
+    """Return a module, the same one to all who ask: its classes are pickled by their names."""
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.loader is not None
