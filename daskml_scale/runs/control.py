@@ -7,16 +7,14 @@ asked to stop as well, and ended when it does not.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from daskml_scale.errors import ConflictError, Exit, StoreError
 
 from .event_log import path_of
-from .process import gone
+from .process import end, gone
 from .records import Registry
 from .state import RunRecord
 
@@ -56,19 +54,8 @@ def cancel(registry: Registry, run: str, *, sleep: Callable[[float], None] = tim
     if not registry.finish(found.id, epoch, now=now, state="cancelled", exit_code=code, message=message):
         raise ConflictError(f"run {found.id} cannot be cancelled: it is {registry.get(found.id, now=now).state}")
     if found.pid and found.host == os.uname().nodename and not gone(found.host, found.pid, found.started):
-        _end(found, sleep)
+        end(found.host, found.pid, found.started, GRACE_SECONDS, sleep=sleep)
     return registry.get(found.id, now=time.time())
-
-
-def _end(run: RunRecord, sleep: Callable[[float], None]) -> None:
-    """Ask the process of a run to stop, and end it when it does not."""
-    with suppress(ProcessLookupError):
-        os.kill(run.pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while not gone(run.host, run.pid, run.started):
-            if time.monotonic() > deadline:
-                os.kill(run.pid, signal.SIGKILL)
-            sleep(LOOK_SECONDS)
 
 
 def log_of(registry: Registry, run: RunRecord) -> Path:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from daskml_scale.errors import ClusterError, ConflictError, DaskMLError, UsageE
 from daskml_scale.spec.base import seconds
 from daskml_scale.storage import files
 
-from .process import gone
+from .process import end, gone
 from .state import home
 
 logger = logging.getLogger(__name__)
@@ -248,7 +247,7 @@ def _has_tasks(dask_scheduler: Any) -> bool:
     return bool(dask_scheduler.tasks)
 
 
-def down(name: str, *, wait: Callable[[float], None] = time.sleep) -> Named:
+def down(name: str) -> Named:
     """End a named cluster and return what it was.
 
     Raises
@@ -261,12 +260,7 @@ def down(name: str, *, wait: Callable[[float], None] = time.sleep) -> Named:
     one = required(name)
     if one.host != os.uname().nodename:
         raise ConflictError(f"cluster {name} is held by process {one.pid} on {one.host}: run this command there")
-    os.kill(one.pid, signal.SIGTERM)
-    deadline = time.monotonic() + END_SECONDS
-    while not gone(one.host, one.pid, one.since):
-        if time.monotonic() > deadline:
-            os.kill(one.pid, signal.SIGKILL)  # its processes end with it
-        wait(0.1)
+    end(one.host, one.pid, one.since, END_SECONDS)  # its processes end with it
     (folder() / f"{name}.json").unlink(missing_ok=True)
     return one
 

@@ -1,9 +1,14 @@
-"""Is the process of a run still there? Told by this machine only, from the process id and when it began."""
+"""The process of a run or of a named cluster: is it still there, and its end. Of this machine only."""
 
 from __future__ import annotations
 
 import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
 
+LOOK_SECONDS = 0.1
 SLACK = 5.0
 """Seconds by which the clock may have been set since the process noted its start."""
 
@@ -31,3 +36,22 @@ def gone(host: str, pid: int, since: float | None) -> bool:
         return True
     except psutil.Error:
         return False
+
+
+def end(host: str, pid: int, since: float | None, grace: float, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Ask a process of this machine to stop, wait until it is gone, and end it when that takes too long.
+
+    Parameters
+    ----------
+    host, pid, since
+        As in `gone`.
+    grace : float
+        Seconds until it is ended.
+    """
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while not gone(host, pid, since):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            sleep(LOOK_SECONDS)
