@@ -18,7 +18,7 @@ from .common import Bench, as_json, load, machine, table
 MODULES = ("dispatch", "features", "inference", "ingest", "planning", "predict", "search", "storage")
 
 
-def run(names: Sequence[str], size: str, repeat: int) -> dict[str, Any]:
+def run(names: Sequence[str], size: str, repeat: int, only: str = "") -> dict[str, Any]:
     """Run modules, print their tables, and return all results as JSON values."""
     about = {"size": size, "repeat": repeat, **machine()}
     print(f"{size}, {repeat} rounds; {about['cores']} cores, {about['memory_gib']} GiB, Python {about['python']}")
@@ -26,7 +26,7 @@ def run(names: Sequence[str], size: str, repeat: int) -> dict[str, Any]:
     print("Medians; `ours / peer` is formed within each round (lowest-highest), above 1 we are slower; worst first.")
     results = {}
     with tempfile.TemporaryDirectory(prefix="daskml-bench-") as folder, ExitStack() as stack:
-        bench = Bench(size, repeat, Path(folder), stack)
+        bench = Bench(size, repeat, Path(folder), stack, only)
         for name in names:
             module = importlib.import_module(f"benchmarks.{name}")
             before, started = load(), time.perf_counter()
@@ -44,13 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"{', '.join(MODULES)}; all by default")
     parser.add_argument("--size", choices=("toy", "small", "full"), default="small", help="toy is for the tests")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; default 3")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the works whose name holds this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.modules) - set(MODULES))
     if unknown or options.repeat < 1:
         parser.error(f"no module {unknown[0]}; there are {', '.join(MODULES)}" if unknown else "--repeat: at least 1")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    results = run(options.modules or MODULES, options.size, options.repeat)
+    results = run(options.modules or MODULES, options.size, options.repeat, options.only)
+    if not any(found["rows"] for found in results["modules"].values()):
+        parser.error(f"--only {options.only!r}: no work's name holds it")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n")

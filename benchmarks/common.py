@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -100,12 +100,19 @@ class Bench:
         Shared by all benchmarks of a run.
     stack : ExitStack
         Closes what was opened.
+    only : str
+        Part of the names of the works that are wanted; all by default.
     """
 
     size: str
     repeat: int
     folder: Path
     stack: ExitStack
+    only: str = ""
+
+    def wants(self, *names: str) -> bool:
+        """Return whether a work of one of these names is to be measured: ask before preparing much for it."""
+        return any(self.only in name for name in names)
 
     @cached_property
     def client(self) -> Any:
@@ -119,7 +126,7 @@ class Bench:
 
     def compare(self, works: Iterable[Work]) -> list[Row]:
         """Measure every work and return its rows, our worst ratio first."""
-        rows = [row for work in works for row in _rows(work, self.repeat, self.folder)]
+        rows = [row for work in works if self.wants(work.name) for row in _rows(work, self.repeat, self.folder)]
         return sorted(rows, key=lambda row: -row.ratio.median)
 
 
@@ -161,6 +168,24 @@ def timed(runner: Runner, folder: Path) -> tuple[float, Counts]:
         return found.pop("seconds", taken), found
     finally:
         shutil.rmtree(own)
+
+
+def cpu() -> float:
+    """Return the CPU seconds of this process and its descendants so far, those that ended and were waited for included.
+
+    Other processes on the machine change it far less than the time on the wall.
+    """
+    import resource
+
+    import psutil
+
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            times = child.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 def least(function: Callable[[], object], times: int = 3) -> float:

@@ -111,6 +111,7 @@ def test_a_ratio_is_formed_within_its_round_and_losses_come_first(tmp_path: Path
     assert [row.work for row in rows] == ["loss", "win"]
     assert turns == ["fast", "slow", "slow", "fast", "slow", "fast", "fast", "slow"]
     assert [row.counts["ours"]["calls"] for row in rows] == [8, 4]
+    assert [row.work for row in Bench("toy", 1, tmp_path, ExitStack(), only="in").compare(works)] == ["win"]
     assert list(tmp_path.iterdir()) == []
     assert "peer (x0.5 scaled)" in table(rows)
 
