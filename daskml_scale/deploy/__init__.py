@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from daskml_scale import events
 
 if TYPE_CHECKING:
-    from daskml_scale.spec.cluster import Definition
+    from daskml_scale.spec.hosts import Definition
 
 __all__ = ["cluster"]
 
@@ -28,7 +28,7 @@ def cluster(
 
     Parameters
     ----------
-    spec : str, path, ClusterSpec, ExistingSpec or mapping
+    spec : str, path, ClusterSpec, SshSpec, ExistingSpec or mapping
         A name (``./clusters/NAME.yaml``, then the packaged ones), a file, or the definition itself.
     preload : sequence of str
         Names of modules that a scheduler of ours loads besides the backlog's, each with ``dask_setup``.
@@ -50,12 +50,17 @@ def cluster(
         If a process does not start; nothing is left behind.
     """
     from daskml_scale.spec.cluster import ExistingSpec
+    from daskml_scale.spec.hosts import SshSpec
 
     read = _read(spec)
     if isinstance(read, ExistingSpec):
         from .existing import join, start
 
         return join(read) if read.address else start(read, sink=sink, adapt=adapt)
+    if isinstance(read, SshSpec):
+        from .ssh import ScaledSSHCluster
+
+        return ScaledSSHCluster(read, preload=preload, sink=sink, adapt=adapt)
     from .local import ScaledLocalCluster
 
     return ScaledLocalCluster(read, preload=preload, sink=sink, adapt=adapt)
@@ -64,12 +69,12 @@ def cluster(
 def _read(spec: str | os.PathLike[str] | Definition | Mapping[str, Any]) -> Definition:
     from pydantic import ValidationError
 
-    from daskml_scale.spec.cluster import ClusterSpec, ExistingSpec
+    from daskml_scale.spec.cluster import ExistingSpec, OwnSpec
     from daskml_scale.spec.explain import explain
     from daskml_scale.spec.find import find_cluster
     from daskml_scale.spec.load import cluster_model, first_error, load_cluster
 
-    if isinstance(spec, (ClusterSpec, ExistingSpec)):
+    if isinstance(spec, (OwnSpec, ExistingSpec)):
         return spec
     if isinstance(spec, Mapping):
         model = cluster_model(spec)

@@ -8,52 +8,27 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
 from typing import Any
 
 from daskml_scale.errors import ClusterError, SpecError
-from daskml_scale.spec.cluster import ClusterSpec, Definition, ExistingSpec
+from daskml_scale.spec.cluster import ClusterSpec, ExistingSpec
+from daskml_scale.spec.hosts import Definition, SshSpec
 
-SAME = ("dask", "distributed", "cloudpickle", "msgpack", "numpy", "zarr", "xarray", "scikit-learn", "daskml-scale")
-"""Packages whose versions driver, scheduler and workers share."""
-SKEW_SECONDS = 2.0
-"""Difference between clocks from which on ages and durations of different machines mislead."""
+from .findings import SKEW_SECONDS, Finding, compare_versions, versions
+
 ROOM = 2**30
 """Bytes that workers spill to, at the least."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    what : str
-        A word or two.
-    ok : bool
-    said : str
-        What was found.
-    remedy : str
-        What to do; empty when it is as it should be, or when ``said`` tells it.
-    """
-
-    what: str
-    ok: bool
-    said: str
-    remedy: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
-
 def check(spec: Definition) -> list[Finding]:
     """Return what was found about a definition, in the order in which a start would meet it."""
+    if isinstance(spec, SshSpec):
+        from .check_hosts import check_hosts
+
+        return list(check_hosts(spec))
     return list(_existing(spec) if isinstance(spec, ExistingSpec) else _local(spec))
 
 
@@ -62,12 +37,14 @@ def check(spec: Definition) -> list[Finding]:
 
 def _local(spec: ClusterSpec) -> Iterator[Finding]:
     from .child import free_port
+    from .gpus import check_devices, needed, visible
     from .local import listen_here
     from .machine import cores, memory, size_classes
 
-    have, room = cores(), memory()
+    have, room, devices = cores(), memory(), visible()
     try:
-        sizes = size_classes(spec.classes, have, room)
+        check_devices(spec.classes, devices)
+        sizes = size_classes(spec.classes, have, room, len(devices))
     except SpecError as error:
         yield Finding("workers", False, f"{error.path}: {error.message}")
     else:
@@ -81,6 +58,8 @@ def _local(spec: ClusterSpec) -> Iterator[Finding]:
                 f"this machine has {room / 2**30:.1f} GiB, cores: {have}",
                 "" if fits else f"they would share cores; lower classes.{name}.workers.max or .threads",
             )
+            if each := needed(spec.classes[name].resources):
+                yield Finding(f"{name} GPU", True, f"{each} for each worker; devices here: {', '.join(devices)}")
     try:
         host, _, port = listen_here(spec).rpartition(":")
     except SpecError as error:
@@ -133,53 +112,8 @@ def _existing(spec: ExistingSpec) -> Iterator[Finding]:
             f"{len(workers):,} with {slots:,} threads",
             "" if workers else "start workers, or tasks will wait",
         )
-        yield from compare_versions(_versions(), client.run_on_scheduler(_versions), client.run(_versions))
+        yield from compare_versions(versions(), client.run_on_scheduler(versions), client.run(versions))
         yield from _clocks(client)
-
-
-def _versions() -> dict[str, str]:
-    """Return what runs in this process: Python and the packages that must be the same everywhere."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in SAME:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
-
-
-def compare_versions(
-    here: Mapping[str, str], scheduler: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]
-) -> Iterator[Finding]:
-    """Yield one finding per package that differs, or one that all are the same. Pure.
-
-    Parameters
-    ----------
-    here, scheduler : mapping of package to version
-        ``python`` may differ in its last number.
-    workers : mapping of address to such a mapping
-    """
-    same = True
-    for name in here:
-        places = {"here": here, "the scheduler": scheduler, **workers}
-        found = {place: _comparable(name, versions.get(name, "none")) for place, versions in places.items()}
-        if len(set(found.values())) > 1:
-            same = False
-            others = {place: text for place, text in found.items() if text != found["here"]}
-            place, text = next(iter(others.items()))
-            more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
-            yield Finding(
-                name,
-                False,
-                f"{found['here']} here, {text} at {place}{more}",
-                f"install the same {name} everywhere",
-            )
-    if same:
-        yield Finding("versions", True, f"Python {here['python']} and {len(here) - 1} packages are the same everywhere")
-
-
-def _comparable(name: str, text: str) -> str:
-    return text.rpartition(".")[0] if name == "python" and text != "none" else text
 
 
 def _clocks(client: Any) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
-"""What runs inside a scheduler or worker process of a local cluster.
+"""What runs inside a scheduler or worker process of a cluster of ours.
 
-The driver starts the process with `BOOTSTRAP`, sends two pickles through its standard input and keeps
-that pipe open: a byte on it means "close", its end means that the driver is gone, even by ``kill -9``,
-and then the process group ends at once and takes the cluster's files with it. One line on standard
+The driver, or its keeper on another machine, starts the process with `BOOTSTRAP`, sends two pickles through its
+standard input and keeps that pipe open: a byte on it means "close", its end means that the driver is gone, even by
+``kill -9``, and then the process group ends at once and takes the cluster's files with it. One line on standard
 output tells the driver the address or what went wrong; afterwards standard output is standard error,
 so nothing that a task prints can mix with the driver's output.
 
@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 BOOTSTRAP = (
@@ -53,7 +53,7 @@ class Setup:
     role : str
         ``scheduler`` or ``worker``.
     driver : int
-        Process id of the driver.
+        Process id of the driver, or of its keeper on this machine.
     directory : str
         The cluster's own directory, removed when the driver is gone.
     options : dict
@@ -62,6 +62,8 @@ class Setup:
         Dask configuration of this process.
     memory : int or None
         Limit in bytes; the process ends itself above 95 % of it.
+    share : int
+        Workers that share this machine's memory: each gets its part of it as limit. 0: ``memory`` says the limit.
     needs : tuple of str
         Handlers that the scheduler must offer once it runs (from preloads, whose errors Dask only logs).
     """
@@ -72,6 +74,7 @@ class Setup:
     options: dict[str, Any]
     config: dict[str, Any] = field(default_factory=dict)
     memory: int | None = None
+    share: int = 0
     needs: tuple[str, ...] = ()
 
 
@@ -79,6 +82,7 @@ def main() -> int:
     """Run the role until it is closed; the exit code says why it ended."""
     setup: Setup = pickle.load(sys.stdin.buffer)
     lifeline, answer = _take_pipes()
+    setup = _fitted(setup)
     try:
         return asyncio.run(_run(setup, lifeline, answer))
     except KeyboardInterrupt:
@@ -99,6 +103,27 @@ def _take_pipes() -> tuple[int, Any]:
     os.close(nothing)
     os.dup2(2, 1)
     return lifeline, answer
+
+
+def _fitted(setup: Setup) -> Setup:
+    """Fill in what only this machine knows: its memory, and whether the wanted address is one of its own."""
+    options = dict(setup.options)
+    if options.get("host") and not _own_address(options["host"]):
+        del options["host"]  # behind an address translation: distributed finds the address that leads to the scheduler
+    if not setup.share:
+        return replace(setup, options=options)
+    from .machine import LEAST, RESERVE, memory
+
+    room = memory()
+    limit = max((room - min(room // 4, RESERVE)) // setup.share, LEAST)
+    return replace(setup, options={**options, "memory_limit": limit}, memory=limit)
+
+
+def _own_address(host: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe, contextlib.suppress(OSError):
+        probe.bind((host, 0))
+        return True
+    return False
 
 
 def _say(answer: Any, message: dict[str, Any]) -> None:

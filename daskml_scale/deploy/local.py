@@ -24,9 +24,10 @@ import dask.config
 from daskml_scale import events
 from daskml_scale.errors import ClusterError, SpecError
 from daskml_scale.scaling.limits import limits_of
-from daskml_scale.spec.cluster import ClusterSpec
+from daskml_scale.spec.cluster import ClusterSpec, OwnSpec
 
 from .child import Setup
+from .gpus import Devices, check_devices, needed, visible
 from .machine import Size, cores, memory, size_classes, thread_environment
 from .processes import SchedulerProcess, WorkerProcess
 from .scaled import ScaledCluster
@@ -82,52 +83,36 @@ class ScaledLocalCluster(ScaledCluster):
         loop: Any = None,
     ) -> None:
         listen_here(spec)
-        self.sizes = size_classes(spec.classes, cores(), memory())
+        wanted = any(needed(item.resources) for item in spec.classes.values())
+        self.devices = Devices(visible() if wanted else ())
+        check_devices(spec.classes, list(self.devices.users))
+        self.sizes = size_classes(spec.classes, cores(), memory(), len(self.devices.users))
         self.preload = (BACKLOG, *preload)
         self.directory = ""
         limits = limits_of(spec, {name: size.maximum for name, size in self.sizes.items()}, on_this_machine=True)
-        try:
-            super().__init__(
-                spec,
-                limits,
-                adapt=adapt,
-                sink=sink,
-                # Unique: distributed takes clusters of one name for the same cluster.
-                name=f"{spec.name}-{uuid.uuid4().hex[:8]}",
-                asynchronous=asynchronous,
-                loop=loop,
-                silence_logs=logging.WARNING,
-            )
-        except BaseException:
-            self._abandon()
-            raise
+        super().__init__(
+            spec,
+            limits,
+            adapt=adapt,
+            sink=sink,
+            # Unique: distributed takes clusters of one name for the same cluster.
+            name=f"{spec.name}-{uuid.uuid4().hex[:8]}",
+            asynchronous=asynchronous,
+            loop=loop,
+            silence_logs=logging.WARNING,
+        )
 
-    def _abandon(self) -> None:
-        """Clean up after a failed or interrupted start."""
-        runner = getattr(self, "_loop_runner", None)
-        if runner is not None and not self.called_from_running_loop:
-            self.close(timeout=30)
+    async def _prepare(self) -> None:
+        self.directory = _make_directory()
+        self._plan_processes()
 
-    async def _start(self) -> None:
-        if not self.directory:
-            self.directory = _make_directory()
-            self._plan_processes()
-        try:
-            await super()._start()
-        except RuntimeError as error:
-            raise ClusterError(f"cluster {self.spec.name} did not start: {error.__cause__ or error}") from error
-
-    async def _close(self) -> None:
-        try:
-            await super()._close()
-        finally:
-            if self.directory:
-                shutil.rmtree(self.directory, ignore_errors=True)
+    async def _release(self) -> None:
+        if self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _plan_processes(self) -> None:
-        config = {**_portable(dask.config.config), "temporary-directory": self.directory}
-        config = dask.config.merge(config, SETTINGS)
-        preload = [*self.preload, *_listed(dask.config.get("distributed.scheduler.preload", default=[]))]
+        config = settings(self.directory)
+        preload = preloads(self.preload)
         common = {"host": HOST, "protocol": "tcp"}
         setup = Setup(
             role="scheduler",
@@ -170,12 +155,13 @@ class ScaledLocalCluster(ScaledCluster):
             "setup": setup,
             "worker_class": name,
             "environ": thread_environment(item.threads),
+            "devices": self.devices,
             "on_ended": self.worker_ended,
         }
         return {"cls": WorkerProcess, "options": options, "memory": size.memory}
 
 
-def listen_here(spec: ClusterSpec) -> str:
+def listen_here(spec: OwnSpec) -> str:
     """Return the address of the dashboard, with the host as a number.
 
     Raises
@@ -186,7 +172,7 @@ def listen_here(spec: ClusterSpec) -> str:
     host, _, port = spec.dashboard.listen.rpartition(":")
     if host not in (HOST, "localhost"):
         raise SpecError(
-            f"{spec.dashboard.listen}: a local cluster shows its dashboard to this machine only; "
+            f"{spec.dashboard.listen}: a cluster shows its dashboard on its own machine only; "
             f"write '{HOST}:{port}' and reach it from elsewhere through an SSH tunnel",
             path="dashboard.listen",
         )
@@ -204,6 +190,18 @@ def _make_directory() -> str:
         ) from error
 
 
+def settings(directory: str) -> dict[str, Any]:
+    """Return the Dask configuration of the processes of a cluster: the driver's, and ours over it."""
+    config = {**_portable(dask.config.config), "temporary-directory": directory}
+    return dict(dask.config.merge(config, SETTINGS))
+
+
+def preloads(ours: Sequence[str]) -> list[str]:
+    """Return what the scheduler loads: our modules, then those of the driver's configuration."""
+    listed = dask.config.get("distributed.scheduler.preload", default=[])
+    return [*ours, *([listed] if isinstance(listed, str) else listed)]
+
+
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the driver's Dask configuration that other processes can have."""
     kept = {}
@@ -217,7 +215,3 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
         else:
             kept[key] = value
     return kept
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)

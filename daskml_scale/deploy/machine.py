@@ -15,6 +15,8 @@ from daskml_scale.errors import SpecError
 from daskml_scale.spec.base import byte_count
 from daskml_scale.spec.cluster import WorkerClass
 
+from .gpus import needed
+
 LEAST = 256 * 2**20
 """Bytes below which a worker is of no use: the process alone takes about 150 MiB."""
 RESERVE = 2**30
@@ -29,7 +31,7 @@ class Size:
     memory: int
 
 
-def size_classes(classes: Mapping[str, WorkerClass], cores: int, memory: int) -> dict[str, Size]:
+def size_classes(classes: Mapping[str, WorkerClass], cores: int, memory: int, devices: int = 0) -> dict[str, Size]:
     """Resolve every ``auto`` of the worker classes.
 
     A quarter of the memory, at most 1 GiB, is left to driver and scheduler. Classes share the rest by
@@ -40,6 +42,8 @@ def size_classes(classes: Mapping[str, WorkerClass], cores: int, memory: int) ->
     cores : int
     memory : int
         Bytes of the machine, or of its container.
+    devices : int
+        GPUs; a class that needs some has no more workers than these serve.
 
     Raises
     ------
@@ -56,11 +60,11 @@ def size_classes(classes: Mapping[str, WorkerClass], cores: int, memory: int) ->
                 path=f"classes.{name}.memory",
             )
     sizes = {}
-    wanted_threads = {name: _most(spec, cores) * spec.threads for name, spec in classes.items()}
+    wanted_threads = {name: _most(spec, cores, devices) * spec.threads for name, spec in classes.items()}
     sharing = sum(wanted_threads[name] for name in classes if name not in fixed)
     free = max(0, usable - sum(fixed[name] * classes[name].workers.min for name in fixed))
     for name, spec in classes.items():
-        most = _most(spec, cores)
+        most = _most(spec, cores, devices)
         if name in fixed:
             each = fixed[name]
         else:
@@ -78,7 +82,9 @@ def size_classes(classes: Mapping[str, WorkerClass], cores: int, memory: int) ->
     return sizes
 
 
-def _most(spec: WorkerClass, cores: int) -> int:
+def _most(spec: WorkerClass, cores: int, devices: int) -> int:
+    if spec.workers.max == "auto" and (each := needed(spec.resources)):
+        return max(1, devices // each)
     if spec.workers.max == "auto":
         return max(1, cores // spec.threads, spec.workers.min)
     return spec.workers.max

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import pickle
 import signal
@@ -21,50 +20,30 @@ from dataclasses import replace
 from typing import Any
 
 from distributed.core import Status
-from distributed.deploy.spec import ProcessInterface
 
 from daskml_scale.errors import ClusterError
 
 from .child import BOOTSTRAP, CLOSED, Setup
-
-START_SECONDS = 120.0
-"""A process that has not answered by then has failed to start."""
-GRACE_SECONDS = 5.0
-"""Time that a process has to close by itself."""
+from .gpus import Devices, needed
+from .supervised import Supervised
 
 
-class ChildProcess(ProcessInterface):  # type: ignore[misc]
-    """One process and what is known of it.
-
-    Attributes
-    ----------
-    name : str
-    address : str or None
-        Known once it answered.
-    failure : str
-        Why it did not start.
-    code : int or None
-        Exit code, negative for a signal; ``None`` while it runs.
-    """
+class ChildProcess(Supervised):
+    """A process of this machine, child of this one."""
 
     def __init__(self, setup: Setup, name: str, environ: Mapping[str, str] | None = None) -> None:
-        super().__init__(name=name)
-        self.setup, self.name, self.environ = setup, name, dict(environ or {})
-        self.failure = ""
-        self.code: int | None = None
+        super().__init__(setup, name, environ)
         self._process: subprocess.Popen[bytes] | None = None
-        self._answered = asyncio.Event()
-        self._ended = asyncio.Event()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a process to end."""
+        return self._process is not None
 
     @property
     def pid(self) -> int | None:
         """Process id; ``None`` before it runs and after it ended."""
         return self._process.pid if self._process is not None and self.code is None else None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it answered that it runs, and has not ended."""
-        return bool(self.address) and self.code is None
 
     async def start(self) -> None:
         """Start the process; it is not waited for (see `wait_ready`).
@@ -113,57 +92,6 @@ class ChildProcess(ProcessInterface):  # type: ignore[misc]
         with contextlib.suppress(OSError):
             process.stdin.close()
         _tell(loop, self._on_end, code)
-
-    def _on_answer(self, line: bytes) -> None:
-        with contextlib.suppress(ValueError):
-            message = json.loads(line)
-            self.address, self.failure = message.get("address"), message.get("error", "")
-        if self.address:
-            self._answered.set()
-
-    def _on_end(self, code: int) -> None:
-        self.code = code
-        if not self.address and not self.failure:
-            how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-            self.failure = f"the process {how} before it was ready; what it wrote to stderr says why"
-        self.status = Status.closed
-        self._answered.set()
-        self._ended.set()
-        self._event_finished.set()
-        self.on_end()
-
-    def on_end(self) -> None:
-        """Do something when the process is gone."""
-
-    async def wait_ready(self) -> None:
-        """Wait until the process runs.
-
-        Raises
-        ------
-        ClusterError
-            If it ended or did not answer in time.
-        """
-        try:
-            await asyncio.wait_for(self._answered.wait(), START_SECONDS)
-        except TimeoutError:
-            self.failure = f"it did not answer within {START_SECONDS:g} s"
-            self.kill()
-        if self.failure:
-            raise ClusterError(f"{self.name}: {self.failure}")
-
-    async def close(self) -> None:
-        """Ask the process to close, end it when it does not, return when it is gone."""
-        if self._process is not None and self.code is None:
-            self.status = Status.closing
-            if not self.address or not self._ask():
-                self.kill()
-            try:
-                await asyncio.wait_for(self._ended.wait(), GRACE_SECONDS)
-            except TimeoutError:
-                self.kill()
-                await self._ended.wait()
-        if self.status != Status.failed:
-            await super().close()
 
     def _ask(self) -> bool:
         assert self._process is not None
@@ -224,6 +152,8 @@ class WorkerProcess(ChildProcess):
     setup : Setup
         Shared by all workers of the class; address and name are filled in.
     worker_class : str
+    devices : Devices
+        Of the machine; those of a worker with the resource GPU are visible to it alone.
     on_ended : callable (WorkerProcess)
         Called when the process is gone.
 
@@ -241,16 +171,26 @@ class WorkerProcess(ChildProcess):
         setup: Setup,
         worker_class: str,
         environ: Mapping[str, str],
+        devices: Devices,
         on_ended: Callable[[WorkerProcess], None],
     ) -> None:
         options = {**setup.options, "scheduler_ip": scheduler, "name": name}
         super().__init__(replace(setup, options=options), name, environ)
-        self.worker_class, self.on_ended = worker_class, on_ended
+        self.worker_class, self.devices, self.on_ended = worker_class, devices, on_ended
+        self._own_devices: list[str] = []
+
+    async def start(self) -> None:
+        """Start the worker, with devices of its own when its class has some."""
+        if count := needed(self.setup.options.get("resources", {})):
+            self._own_devices = self.devices.take(count)
+            self.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self._own_devices)
+        await super().start()
 
     @property
     def dismissed(self) -> bool:
         return self.code == CLOSED
 
     def on_end(self) -> None:
-        """Tell the cluster."""
+        """Free its devices and tell the cluster."""
+        self.devices.give(self._own_devices)
         self.on_ended(self)

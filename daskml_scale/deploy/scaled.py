@@ -20,10 +20,10 @@ from distributed.deploy.spec import SpecCluster
 from distributed.utils import NoOpAwaitable
 
 from daskml_scale import events
-from daskml_scale.errors import UsageError
+from daskml_scale.errors import ClusterError, UsageError
 from daskml_scale.scaling.demand import Shape
 from daskml_scale.scaling.policy import Limits
-from daskml_scale.spec.cluster import ClusterSpec
+from daskml_scale.spec.cluster import OwnSpec
 
 from .members import log_failure
 
@@ -40,7 +40,7 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
 
     Parameters
     ----------
-    spec : ClusterSpec
+    spec : OwnSpec
     limits : mapping
         Class -> `Limits` of this backend (maxima resolved).
     adapt : bool
@@ -53,7 +53,7 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
 
     def __init__(
         self,
-        spec: ClusterSpec,
+        spec: OwnSpec,
         limits: Mapping[str, Limits],
         *,
         adapt: bool = True,
@@ -67,9 +67,19 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         self._numbers = dict.fromkeys(spec.classes, 0)
         self._settled = False
         self._early_deaths = 0
-        super().__init__(**kwargs)
-        if not self.called_from_running_loop:
-            self.sync(self._settle)
+        try:
+            super().__init__(**kwargs)
+            if not self.called_from_running_loop:
+                self.sync(self._settle)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Clean up after a failed or interrupted start."""
+        runner = getattr(self, "_loop_runner", None)
+        if runner is not None and not self.called_from_running_loop:
+            self.close(timeout=30)
 
     # Classes and names
 
@@ -256,6 +266,20 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
 
     # Life and death
 
+    async def _prepare(self) -> None:
+        """Make what the processes need, and call `use_templates`. A backend says what."""
+
+    async def _release(self) -> None:
+        """Remove what `_prepare` made, when every process is gone. A backend says what."""
+
+    async def _start(self) -> None:
+        if not self.templates:
+            await self._prepare()
+        try:
+            await super()._start()
+        except RuntimeError as error:
+            raise ClusterError(f"cluster {self.spec.name} did not start: {error.__cause__ or error}") from error
+
     def __await__(self) -> Generator[Any, Any, ScaledCluster]:
         yield from SpecCluster.__await__(self)
         yield from self._settle().__await__()
@@ -265,11 +289,19 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         """Wait for the workers of the start; from then on lost ones are replaced."""
         if self._settled:
             return
+        first: ClusterError | None = None
         for process in list(self.workers.values()):
-            await process.wait_ready()
-        while not set(self.workers) <= self.observed:  # the news takes a moment from the scheduler to here
-            await asyncio.sleep(0.01)
+            try:
+                await process.wait_ready()
+            except ClusterError as error:
+                first = first or error
+        if first is not None and not any(process.ready for process in self.workers.values()):
+            raise first
+        while not {name for name, process in self.workers.items() if process.ready} <= self.observed:
+            await asyncio.sleep(0.01)  # the news takes a moment from the scheduler to here
         self._settled = True
+        for process in [process for process in self.workers.values() if process.code is not None]:
+            self.worker_ended(process)
         if self._adapt_at_start:
             self.adapt()
 
@@ -331,6 +363,7 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
             for process in filter(None, (self.scheduler, *self._created)):
                 await process.close()
             await Cluster._close(self)
+            await self._release()
 
 
 def _share(wanted: str | float | None, each: int, rounded: Callable[[float], int]) -> int | None:

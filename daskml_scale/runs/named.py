@@ -23,6 +23,7 @@ from typing import Any
 from daskml_scale.deploy.existing import JoinedCluster
 from daskml_scale.errors import ClusterError, ConflictError, DaskMLError, UsageError
 from daskml_scale.spec.base import seconds
+from daskml_scale.spec.cluster import Certificates
 from daskml_scale.storage import files
 
 from .process import end, gone
@@ -52,6 +53,8 @@ class Named:
         Of the holder; ``since`` in seconds since the epoch.
     idle : str
         Time without a task after which it ends.
+    certificates : mapping, optional
+        Files by which this user's programs connect, of a scheduler at ``tls://``.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Named:
     pid: int
     since: float
     idle: str
+    certificates: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -109,7 +113,8 @@ class NamedCluster(JoinedCluster):
     """A named cluster that runs; leaving it closes our connections and nothing else."""
 
     def __init__(self, named: Named) -> None:
-        super().__init__(named.name, named.address)
+        super().__init__(named.name, named.address, Certificates(**named.certificates) if named.certificates else None)
+        self.dashboard_link = named.dashboard  # its holder knows how it is reached from here
 
     def scale(self, n: int = 0, worker_class: str | None = None) -> None:
         """Ask for ``n`` workers of a class (the first when not named); the cluster then follows its backlog no more.
@@ -193,8 +198,17 @@ def hold(path: str, name: str, definition: str, idle: str) -> int:
         with cluster(path) as held, held.get_client() as client:
             client.subscribe_topic(TOPIC, lambda event: _scaled(held, event))
             link = str(held.dashboard_link or "")
+            files_of_user = getattr(held, "certificates", None)
             own = Named(
-                name, held.scheduler_address, link, definition, os.uname().nodename, os.getpid(), time.time(), idle
+                name,
+                held.scheduler_address,
+                link,
+                definition,
+                os.uname().nodename,
+                os.getpid(),
+                time.time(),
+                idle,
+                files_of_user and files_of_user.model_dump(),
             )
             files.write_json(str(record), own.to_dict())
             _say(answer, own.to_dict())

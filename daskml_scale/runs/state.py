@@ -6,13 +6,12 @@ A run is *queued*, then *running*, then *succeeded*, *partial* (done, with quara
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from daskml_scale.dashboard.progress import Progress
+from daskml_scale.storage.home import home as home
 
 LIVE = ("queued", "running")
 """States in which a process is, or will be, at work."""
@@ -99,15 +98,6 @@ class RunRecord:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
         return {**asdict(self), "command": list(self.command), "stages": [asdict(stage) for stage in self.stages]}
-
-
-def home() -> Path:
-    """Return the directory of the registry and of the logs: ``$DASKML_SCALE_HOME``, else the user's data directory."""
-    if chosen := os.environ.get("DASKML_SCALE_HOME"):
-        return Path(chosen).expanduser().absolute()
-    from platformdirs import user_data_path
-
-    return user_data_path("daskml-scale", appauthor=False)
 
 
 def run_id(workflow: str, now: float, attempt: int = 0) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 from daskml_scale.engine.client import current_client
 from daskml_scale.errors import UsageError
-from daskml_scale.spec.cluster import ClusterSpec, ExistingSpec
+from daskml_scale.spec.cluster import ExistingSpec, OwnSpec
 from daskml_scale.storage import files
 
-Definition = str | Mapping[str, Any] | ClusterSpec | ExistingSpec
+Definition = str | Mapping[str, Any] | OwnSpec | ExistingSpec
 
 
 def resolve(client: Any | None, cluster: Any | None, stack: ExitStack) -> tuple[Any | None, Definition | None]:
@@ -41,7 +41,7 @@ def resolve(client: Any | None, cluster: Any | None, stack: ExitStack) -> tuple[
         return current_client(), None
     if isinstance(cluster, os.PathLike):
         return None, os.fspath(cluster)
-    if isinstance(cluster, (str, Mapping, ClusterSpec, ExistingSpec)):
+    if isinstance(cluster, (str, Mapping, OwnSpec, ExistingSpec)):
         return None, cluster
     return client_of(cluster, "cluster", stack), None
 

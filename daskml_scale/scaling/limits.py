@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from daskml_scale.spec.base import seconds
-from daskml_scale.spec.cluster import ClusterSpec, Scaling
+from daskml_scale.spec.cluster import OwnSpec, Scaling
 
 from .controller import Money
 from .policy import Limits
@@ -14,7 +14,7 @@ WINDOW_SHARE = 1.5
 """The window of the largest need, in units of ``keep_idle``: 30 s at its default of 20 s."""
 
 
-def limits_of(spec: ClusterSpec, maxima: Mapping[str, int], *, on_this_machine: bool) -> dict[str, Limits]:
+def limits_of(spec: OwnSpec, maxima: Mapping[str, int], *, on_this_machine: bool) -> dict[str, Limits]:
     """Return the limits of each class of a specification.
 
     Parameters
@@ -40,7 +40,7 @@ def limits_of(spec: ClusterSpec, maxima: Mapping[str, int], *, on_this_machine: 
     }
 
 
-def money_of(spec: ClusterSpec) -> Money:
+def money_of(spec: OwnSpec) -> Money:
     """Return the budget of a specification."""
     budget = (spec.scaling or Scaling()).budget
     return Money(budget.per_hour, budget.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -9,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from .base import ByteSize, Duration, Spec, Version, Word
 
+BACKENDS = ("existing", "local", "ssh")
 Count = Annotated[int, Field(ge=0)]
 Price = Annotated[float, Field(ge=0)]
 
@@ -88,15 +90,28 @@ class Dashboard(Spec):
     listen: Annotated[str, BeforeValidator(_check_listen)] = "127.0.0.1:8787"
 
 
-class ClusterSpec(Spec):
-    """A whole cluster file of a backend whose workers are ours to start: ``local``."""
+def _check_backend(text: Any) -> Any:
+    if text not in BACKENDS:
+        raise ValueError(f"unknown backend {text!r}; known: {', '.join(BACKENDS)}")
+    return text
+
+
+class OwnSpec(Spec):
+    """What the files of all backends have whose workers are ours to start."""
 
     version: Version
     name: Word
-    backend: Literal["local"]
-    classes: Annotated[dict[Word, WorkerClass], Field(min_length=1)]
+    backend: str
+    classes: Mapping[str, WorkerClass]
     scaling: Scaling | None = None
     dashboard: Dashboard = Field(default_factory=Dashboard)
+
+
+class ClusterSpec(OwnSpec):
+    """A whole cluster file of the backend ``local``."""
+
+    backend: Annotated[Literal["local"], BeforeValidator(_check_backend)]
+    classes: Annotated[dict[Word, WorkerClass], Field(min_length=1)]
 
 
 class Certificates(Spec):
@@ -177,7 +192,3 @@ class ExistingSpec(Spec):
                 {"cluster": self.cluster},
             )
         return self
-
-
-Definition = ClusterSpec | ExistingSpec
-"""What a cluster file holds."""

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from daskml_scale.errors import PlanError, SpecError
 
 from .base import Spec
-from .cluster import ClusterSpec, Definition, ExistingSpec
+from .cluster import ClusterSpec, ExistingSpec
 from .explain import Problem, explain
+from .hosts import Definition, SshSpec
 from .recipe_checks import workflow_problems
 from .references import reference_problems
 from .workflow import IngestSpec, Workflow
@@ -146,9 +147,12 @@ def load_cluster(path_or_text: str | Path, *, name: str | None = None) -> Defini
     return load(cluster_model(data), text, file).model
 
 
-def cluster_model(data: object) -> type[ClusterSpec] | type[ExistingSpec]:
+def cluster_model(data: object) -> type[ClusterSpec] | type[SshSpec] | type[ExistingSpec]:
     """Return the model that a cluster definition is meant for, by its backend."""
-    return ExistingSpec if isinstance(data, Mapping) and data.get("backend") == "existing" else ClusterSpec
+    backend = data.get("backend") if isinstance(data, Mapping) else None
+    if backend == "ssh":
+        return SshSpec
+    return ExistingSpec if backend == "existing" else ClusterSpec
 
 
 def locate(error: SpecError, file: str | Path | None) -> SpecError:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from distributed import LocalCluster
 
-from daskml_scale.deploy.check import Finding, check, compare_versions
+from daskml_scale.deploy.check import check
+from daskml_scale.deploy.findings import Finding, compare_versions
 from daskml_scale.spec.cluster import ClusterSpec, ExistingSpec
 
 LOCAL = {"version": 1, "name": "here", "backend": "local", "classes": {"cpu": {"workers": {"max": 1}}}}

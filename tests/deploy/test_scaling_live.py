@@ -25,7 +25,7 @@ BOTH: dict[str, Any] = {
     **SPEC,
     "classes": {
         "cpu": {**CPU, "workers": {"min": 0, "max": 2}},
-        "gpu": {**CPU, "workers": {"min": 0, "max": 1}, "resources": {"GPU": 1}},
+        "gpu": {**CPU, "workers": {"min": 0, "max": 1}, "resources": {"CARD": 1}},
     },
 }
 
@@ -37,7 +37,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture(scope="module")
 def cluster(recorder: Recorder) -> Iterator[ScaledLocalCluster]:
-    """No worker at first; two plain ones and one that is labelled to have a GPU at most."""
+    """No worker at first; two plain ones and one of another kind at most."""
     with deploy.cluster(BOTH, sink=recorder, preload=["daskml_scale.dashboard.preload"]) as found:
         yield found
 
@@ -69,7 +69,7 @@ def decisions(recorder: Recorder) -> list[events.Scaled]:
 def test_gpu_work_with_no_gpu_worker_starts_one_and_no_other(
     cluster: ScaledLocalCluster, client: Client, recorder: Recorder
 ):
-    futures = client.map(abs, range(-20, 0), resources={"GPU": 1}, pure=False)
+    futures = client.map(abs, range(-20, 0), resources={"CARD": 1}, pure=False)
     assert sum(client.gather(futures)) == 210
     assert {event.worker_class for event in decisions(recorder)} == {"gpu"}
     assert {name.partition("-")[0] for name in cluster.planned} == {"gpu"}

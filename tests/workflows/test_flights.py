@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +104,27 @@ def test_a_second_run_reuses_every_unit_and_starts_no_cluster(store):
 
 def test_without_a_cluster_the_result_is_the_same_to_the_byte(store, tmp_path):
     """Two equal runs: data chunks, metadata and the model's file are equal, ledgers in what identifies a unit."""
-    other = tmp_path / "store"
-    run(other, "--cluster", "none")
+    run(tmp_path / "store", "--cluster", "none")
+    equal(store, tmp_path / "store")
+
+
+def test_on_hosts_over_ssh_the_result_is_the_same_to_the_byte(store, tmp_path):
+    """Three workers on two hosts, from a definition in a file; one connection breaks on the way."""
+    pytest.importorskip("asyncssh", reason="asyncssh is not installed: pip install 'daskml-scale[ssh]'")
+    from daskml_scale.testing.ssh_hosts import farm
+
+    with farm(tmp_path) as hosts:
+        listed = [{"host": "127.0.0.2", "slots": 2}, {"host": "127.0.0.3"}]
+        spec = hosts.definition({"cpu": {"workers": {"min": 2}, "memory": "2GiB", "hosts": listed}})
+        (tmp_path / "farm.yaml").write_text(json.dumps(spec))  # JSON is YAML
+        cut = threading.Thread(target=lambda: (time.sleep(20), hosts.cut("127.0.0.2")))
+        cut.start()
+        run(tmp_path / "store", "--cluster", str(tmp_path / "farm.yaml"))
+        cut.join()
+    equal(store, tmp_path / "store")
+
+
+def equal(store: Path, other: Path) -> None:
     ours, theirs = content(store), content(other)
     assert sorted(ours) == sorted(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
