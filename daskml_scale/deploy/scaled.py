@@ -357,6 +357,8 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
                 process.kill()  # do not wait for the start of what will not be used
         try:
             await asyncio.wait_for(super()._close(), CLOSE_SECONDS)
+        except AssertionError:
+            pass  # Dask's, of a worker that was being replaced or given up just then: it is ended below
         except TimeoutError:
             logger.warning("cluster %s did not close within %g s and is ended", self.name, CLOSE_SECONDS)
         finally:

@@ -11,6 +11,7 @@ after its start.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -70,6 +71,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
     async def start(self, scheduler: Any) -> None:
         """Count what is there already and offer the handlers."""
         self.scheduler = scheduler
+        self._retiring = asyncio.Lock()
         self.stages.clear()
         self._recount()
         scheduler.handlers.update(self._handlers())
@@ -262,19 +264,31 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             Names of the workers that are retired. The others stay as they were: they had work, or
             nobody could take their data.
         """
-        wanted = set(names)
+        # Dask takes a replica on another worker that is leaving for a safe one, and both go.
+        async with self._retiring:
+            return await self._retire(set(names), busy)
+
+    async def _retire(self, wanted: set[str], busy: bool) -> list[str]:
         workers = list(self.scheduler.workers.values())
         for plugin in list(self.scheduler.plugins.values()):  # a shuffle keeps its workers
             workers = workers if busy else plugin.valid_workers_downscaling(self.scheduler, workers)
-        addresses = [
-            worker.address
-            for worker in workers
-            if str(worker.name) in wanted and (busy or not (worker.processing or worker.actors))
-        ]
-        if not addresses:
-            return []
-        retired = await self.scheduler.retire_workers(workers=addresses, close_workers=True, remove=True)
-        return [str(info["name"]) for info in retired.values()]
+        found: list[str] = []
+        for together in _apart([worker for worker in workers if str(worker.name) in wanted]):
+            free = [worker.address for worker in together if busy or not (worker.processing or worker.actors)]
+            if free:
+                retired = await self.scheduler.retire_workers(workers=free, close_workers=True, remove=True)
+                found += [str(info["name"]) for info in retired.values()]
+        return found
+
+
+def _apart(leaving: list[Any]) -> list[list[Any]]:
+    """Return workers in groups that may leave at once: one by one where several hold what nobody else does."""
+    going = set(leaving)
+    for worker in leaving:
+        for number, task in enumerate(worker.has_what):
+            if number == MAX_KEYS or (len(task.who_has or ()) > 1 and going.issuperset(task.who_has)):
+                return [[each] for each in leaving]
+    return [leaving] if leaving else []
 
 
 def _bucket(task: Any) -> Bucket:

@@ -38,7 +38,7 @@ def find(path: str, folders: Sequence[Path]) -> Callable[..., Any]:
 
     module_name, _, name = path.partition(":")
     _forget_changed(module_name, folders)
-    before = list(sys.path)
+    before, loaded = list(sys.path), set(sys.modules)
     sys.path[:0] = [str(folder) for folder in folders]
     try:
         importlib.invalidate_caches()
@@ -51,7 +51,7 @@ def find(path: str, folders: Sequence[Path]) -> Callable[..., Any]:
         ) from error
     finally:
         sys.path[:] = before
-    _stamps.update({each.__name__: _stamp(each) for each in _beside(folders) if each.__name__ not in _stamps})
+    _stamps.update({each.__name__: _stamp(each) for each in _beside(folders) if each.__name__ not in loaded})
     meant = _meant(module_name, folders)
     if meant is not None and not meant.samefile(getattr(module, "__file__", None) or os.devnull):
         raise PlanError(f"{path!r}: {module_name} is also the name of an installed module; rename {meant.name}")

@@ -382,12 +382,13 @@ def opened(url: str, format: str = "") -> Any:
 
 def _scanned(ds: Any, cube: Cube, stage: CubeIngestStage) -> dict[str, Any]:
     """Return the schema of a source as JSON, and digests of what it must share with the others."""
-    names = list(map(str, ds.variables)) if stage.columns is None else list(stage.columns)
+    # Sorted: Zarr lists the members of a group in the order in which answers come.
+    names = sorted(map(str, ds.variables)) if stage.columns is None else list(stage.columns)
     for name in names:
         if name not in ds.variables:
             raise PlanError(f"{cube.shown}: {unknown('variable', name, list(map(str, ds.variables)))}")
-    dims = {dim for name in names for dim in ds[name].dims}
-    names += [str(dim) for dim in ds.dims if dim in dims and dim in ds.variables and dim not in names]
+    dims = dict.fromkeys(str(dim) for name in names for dim in ds[name].dims)
+    names += [dim for dim in dims if dim in ds.variables and dim not in names]
     found = {}
     for name in names:
         variable = ds[name].variable

