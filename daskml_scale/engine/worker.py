@@ -7,6 +7,7 @@ of the worker. This module must import on any worker: nothing but the standard l
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -89,6 +90,18 @@ class Cache:
         """Forget everything."""
         with self._lock:
             self._values.clear()
+
+
+def memory_limit() -> int:
+    """Return the bytes that the worker which runs this may take; 0 where it has no limit, or there is no worker."""
+    if "distributed" not in sys.modules:  # then this is no worker, and importing it takes a while
+        return 0
+    from distributed import get_worker
+
+    try:
+        return int(getattr(get_worker().memory_manager, "memory_limit", 0) or 0)
+    except ValueError:
+        return 0
 
 
 CACHE = Cache()

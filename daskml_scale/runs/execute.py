@@ -339,7 +339,7 @@ def _dry(
 ) -> Planned:
     """Plan one stage of a dry run."""
     waits_for = sorted(running.intersection(spec.references().values()))
-    inputs: dict[str, Input] = dict(gather(stage.reads()))
+    inputs: dict[str, Input] = dict(gather(stage.reads(), stage.ledger))
     for key, ref in stage.reads().items():
         found_now = inputs[key]
         if ref.kind == "dataset" and ref.url in expected:
@@ -390,7 +390,7 @@ def _dry(
 
 def _only_looks(found: Plan) -> bool:
     """Return whether a pass of a dry run writes nothing and is soon done: a plan needs what it finds."""
-    looks = all(unit.key.partition("/")[0] in ("scan", "index", "text") for unit in found.units)
+    looks = all(unit.key.partition("/")[0] in ("hash", "scan", "index", "text") for unit in found.units)
     return bool(found.units) and looks and sum(unit.weight for unit in found.units) <= LOOKED_AT
 
 

@@ -48,7 +48,7 @@ def matching(pattern: str, known: dict[str, tuple[int, int, str]] | None = None)
 
 
 def sources(
-    pattern: str, known: dict[str, tuple[int, int, str]] | None = None, *, quick: bool = False
+    pattern: str, known: dict[str, tuple[int, int, str]] | None = None, *, quick: bool = False, large: int = 0
 ) -> Mapping[str, Source]:
     """Return the files that match a pattern, or the one that it names, by their path below its fixed part, sorted.
 
@@ -56,6 +56,8 @@ def sources(
     ----------
     quick : bool
         Trust size and stamp, without hashing any file.
+    large : int
+        Files of this machine with more bytes are left without a digest where it is not known: a worker hashes them.
 
     Raises
     ------
@@ -69,7 +71,11 @@ def sources(
         seen = files.stat(url)
         if seen is None:
             return None  # it vanished since it was listed
-        one = FileId(url, f"{seen[0]}-{seen[1]}", seen[0]) if quick and seen[1] else files.file_id(url, known)
+        if quick and seen[1]:
+            return Source(url, f"{seen[0]}-{seen[1]}", *seen)
+        if 0 < large < seen[0] and files.is_local(url) and (known or {}).get(url, ())[:2] != seen:
+            return Source(url, "", *seen)
+        one = files.file_id(url, known)
         return Source(one.url, one.digest, one.size, seen[1])
 
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -1,10 +1,10 @@
 """Ingest: CSV and Parquet files become a table: one row dimension, sorted, coded categories, CF times.
 
 Passes, each of independent units: where the rows of large CSV files begin (``index``), what every block of every
-file holds (``scan``), texts of columns that are text elsewhere (``text``), the order of the rows (``sort``, only where
-it is asked for), and the chunks of the table (``rows``), each written once from the blocks that it overlaps. A block
-is read again only when its file changed. A single small file is scanned and sorted by one unit, whose content is
-known row by row: of its table only the chunks whose rows differ are written again.
+file holds (``scan``), texts of columns that are text elsewhere (``text``), the order of the rows (``ingest_sort``,
+only where it is asked for), and the chunks of the table (``rows``), each written once from the blocks that it
+overlaps. A block is read again only when its file changed. A single small file is scanned and sorted by one unit,
+whose content is known row by row: of its table only the chunks whose rows differ are written again.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.records import FAILED, OK, Record, Written, after, digest, fingerprint, select
+from daskml_scale.plan.records import OK, Record, Written, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Template, Unit, Why, row_key, row_ranges
 from daskml_scale.spec.expressions import names
 from daskml_scale.storage import files, stores, tables
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.urls import is_icechunk
 
-from . import csv_files, ingest_sort
+from . import csv_files, ingest_sort, sort_work
 from .base import Input, Ref, StageResult
 from .file_patterns import is_pattern, sources
-from .ingest_blocks import Pieces, Reading, blocks_of, look
+from .ingest_blocks import Pieces, Reading, blocks_of, look, unchanged
 from .ingest_history import History
 from .ingest_passes import CODE, Found, Passes
-from .ingest_sort import Sorting
 from .ingest_table import Table, alone, table_of
+from .sort_runs import joined
+from .sort_work import Sorting
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class IngestStage(Passes):
     @property
     def scratch(self) -> str:
         """URL of the folder of sorted rows."""
-        return stores.beside(self.out, "sorted")
+        return stores.scratch(self.out, "sorted")
 
     @property
     def note(self) -> str:
@@ -80,7 +81,10 @@ class IngestStage(Passes):
         return {**entries, "before": Ref("json", self.note)}
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
-        found = self._found(inputs)
+        hashed = self._hash(inputs, records)
+        return hashed if hashed.units else after(hashed, self._planned(self._found(inputs, records), inputs, records))
+
+    def _planned(self, found: Found, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         if self._alone(found):
             return self._small(found, records)
         done, pieces = self._index(found, records)
@@ -144,26 +148,27 @@ class IngestStage(Passes):
         if not self.row.order:
             pieces = _pieces(results)
             return self._chunks(found, Rows(reading, pieces), pieces, records, nbytes)
-        plan, known = self._sort(found, reading, inputs, records)
+        plan, known, _ = self._sort(found, reading, inputs, records)
         if known is None:
             return plan
         whole, new = _whole(found, known), ingest_sort.pieces_of(known)
         listed = tuple(name for name, *_ in known["pieces"])
-        base = plan.shared.kept[0]
+        base = found.history.rows // self.row.chunk * self.row.chunk if listed else 0
         rows = self._chunks(found, Rows(reading, new, listed, self.scratch, base), whole, records, nbytes)
         if plan.units and rows.units:  # what was sorted is gone, and some of it is needed again
-            return replace(plan, reasons={rows.why.usual: 1}, why=Why(rows.why.usual), later=len(rows.units))
+            return replace(plan, reasons={rows.why.usual: len(plan.units)}, why=Why(rows.why.usual))
         return rows
 
     def _sort(
         self, found: Found, reading: Reading, inputs: Mapping[str, Input], records: Mapping[str, Record]
-    ) -> tuple[Plan, Mapping[str, Any] | None]:
-        """Return the plan of the sort of the new blocks, and its result where a run has it."""
+    ) -> tuple[Plan, Mapping[str, Any] | None, str]:
+        """Return what is to be done of the sort of the new blocks, its result where a run has it, and its identity."""
         first = next((n for n, block in enumerate(reading.blocks) if block.file >= found.old), len(reading.blocks))
         if first == len(reading.blocks):
-            return Plan(shared=Sorting(reading, (), (), "", "", 1, 1)), {"pieces": [], "runs": []}
+            return Plan(), {"pieces": [], "runs": []}, ""
         results = [records[f"scan/{reading.key(n)}"].result for n in range(first, len(reading.blocks))]
-        pieces, nbytes, old = _pieces(results), sum(one["bytes"] for one in results), found.history.rows
+        pieces, old = _pieces(results), found.history.rows
+        parts = ingest_sort.count(sum(one["bytes"] for one in results))
         work = Sorting(
             replace(reading, blocks=reading.blocks[first:], raw=reading.raw[first:]),
             tuple(start + old for start in pieces.starts[:-1]),
@@ -171,31 +176,20 @@ class IngestStage(Passes):
             self.out,
             self.scratch,
             self.row.chunk,
-            ingest_sort.count(nbytes),
+            parts,
+            ingest_sort.samples(parts, len(results)),
             (old // self.row.chunk * self.row.chunk, old),
             len(self.row.partition_by),
         )
-        if work.partitions > 1 and is_icechunk(self.out):
-            raise PlanError(
-                f"{self.name}: {sum(pieces.rows):,} rows are sorted in {work.partitions} parts, which an Icechunk "
-                "store cannot hold meanwhile; ingest into another store, or leave out `sort_by`"
-            )
-        reads = digest(pieces.ids, old, found.history.pieces.ids[-1:])
+        if is_icechunk(self.out):  # the rows on their way lie elsewhere, where no ledger looks
+            records = ingest_sort.there(records, set(files.names(self.scratch)))
         kinds = digest([(name, kind.kind, kind.labels) for name, kind in reading.kinds.items()])
-        plan = select(
-            [(Unit("sort", None, nbytes), reads)],
-            Parts(code=CODE, parameters=self.parameters, schema=kinds),
-            records,
-            shared=work,
-            later=-(-sum(pieces.rows) // self.row.chunk),
-            grid=f"sort of {sum(pieces.rows):,} rows in {work.partitions} parts",
-            memory=6 * min(nbytes, ingest_sort.PARTITION) + max(map(reading.memory, range(len(reading.blocks)))),
-        )
-        record, before = records.get("sort"), inputs.get("before")
-        if record is not None and (record.inputs, record.parts) == (reads, plan.parts) and record.status != FAILED:
-            return plan, record.result
-        known = before.get("sort") if isinstance(before, Mapping) else None
-        return plan, known["result"] if known and known["reads"] == fingerprint(plan.parts, "sort", reads) else None
+        same = Parts(code=CODE, parameters=self.parameters, schema=kinds)
+        plan, known = ingest_sort.passes(work, results, same, records, -(-sum(pieces.rows) // self.row.chunk))
+        reads, before = ingest_sort.reads(work, results, same), inputs.get("before")
+        if known is None and isinstance(before, Mapping) and before.get("sort") and before["sort"]["reads"] == reads:
+            known = before["sort"]["result"]
+        return plan, known, reads
 
     def _chunks(self, found: Found, shared: Rows, pieces: Pieces, records: Mapping[str, Record], nbytes: int) -> Plan:
         """Plan the chunks of a table of many blocks."""
@@ -259,6 +253,9 @@ class IngestStage(Passes):
 
     def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
         verb, shared = unit.key.partition("/")[0], worker.shared
+        if verb == "hash":
+            with unchanged(unit.payload):
+                return files.file_id(unit.payload.url).digest
         if verb == "index":
             place, start, stop = unit.payload
             file = shared.files[place]
@@ -266,8 +263,8 @@ class IngestStage(Passes):
         if verb == "text":
             number, columns = unit.payload
             return shared.labels(number, columns)
-        if verb == "sort":
-            return ingest_sort.sort(shared)
+        if isinstance(shared, Sorting):
+            return sort_work.run(unit, shared)
         if verb == "rows":
             return self._write(unit, worker)
         if unit.payload is not None:
@@ -296,7 +293,7 @@ class IngestStage(Passes):
         parts = list(shared.pieces.parts(at - base, stop - base, shared.pieces.starts))
         if shared.names:
             named_parts = [(shared.names[piece], first, last) for piece, first, last in parts]
-            return ingest_sort.read_pieces(shared.scratch, list(shared.reading.kinds), named_parts)
+            return sort_work.read_pieces(shared.scratch, list(shared.reading.kinds), named_parts)
         for piece, first, last in parts:
             block = shared.reading.encoded(piece)
             found.append({name: values[first:last] for name, values in block.items()})
@@ -306,7 +303,7 @@ class IngestStage(Passes):
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         rows = sum(record.rows for record in records.values())
-        found = self._found(inputs)
+        found = self._found(inputs, records)
         told = [f"{csv_files.shown(url)} is named twice; it was read once" for url in found.twice]
         if self._alone(found):
             return StageResult(rows=rows, warnings=(*told, *records["scan"].result["doubts"]))
@@ -328,14 +325,14 @@ class IngestStage(Passes):
         before = inputs.get("before") if self.append else None
         pieces = _pieces([records[f"scan/{reading.key(n)}"].result for n in range(len(reading.blocks))])
         if self.row.order:
-            _, known = self._sort(found, reading, inputs, records)
+            _, known, reads = self._sort(found, reading, inputs, records)
             assert known is not None
             pieces = _whole(found, known)
             runs = list(before.get("runs", [])) if isinstance(before, Mapping) else []
-            note["runs"] = ingest_sort.joined([(list(values), rows) for values, rows in [*runs, *known["runs"]]])
-            if "sort" in records:
-                note["sort"] = {"reads": records["sort"].fingerprint, "result": known}
-            elif isinstance(earlier := inputs.get("before"), Mapping):
+            note["runs"] = joined([(list(values), rows) for values, rows in [*runs, *known["runs"]]])
+            earlier = inputs.get("before")
+            note["sort"] = {"reads": reads, "result": known}
+            if not reads and isinstance(earlier, Mapping):  # nothing new was sorted
                 note["sort"] = earlier.get("sort")
         if self.append:
             note |= History.to_json(self.parameters, found.named, sum(pieces.rows), reading.kinds, pieces)

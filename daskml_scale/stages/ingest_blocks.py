@@ -7,20 +7,20 @@ table is said by ``Pieces``.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
-from daskml_scale.engine.worker import Cache
+from daskml_scale.engine.worker import Cache, memory_limit
 from daskml_scale.errors import PlanError, StoreError
 from daskml_scale.plan.records import digest
-from daskml_scale.spec.expressions import Coded, Values, evaluate
+from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.storage import files, tables
 
 from . import csv_files, parquet_files, read_types
@@ -33,7 +33,9 @@ BLOCK = 16 << 20
 """Bytes of a piece of a CSV file."""
 LEAST = 64 << 10
 """Bytes of the smallest piece, of which a sample is taken."""
-HELD = Cache(limit=128 << 20)
+HOLD = 128 << 20
+"""Most bytes of blocks that a process holds, where an eighth of its memory is more."""
+HELD = Cache(limit=HOLD)
 """Blocks that this process read last: chunks of the table share them."""
 _GROWTH = {"csv": 8, "packed": 24, "parquet": 4}
 """Bytes in memory while a block is read, per byte of it."""
@@ -317,6 +319,7 @@ class Reading:
 
     def table(self, number: int) -> dict[str, Values]:
         """Return a block's columns as the table holds them, derived ones too; from memory when just read."""
+        HELD.limit = min(HOLD, memory_limit() // 8 or HOLD)
         key = ("block", self.id(number), self.keep, self._meaning)
         return HELD.get(key, lambda: self._table(number), size=nbytes)
 
@@ -326,7 +329,8 @@ class Reading:
 
     def _table(self, number: int) -> dict[str, Values]:
         text = frozenset(name for name, kind in self.kinds.items() if kind.kind == "text" and name in self.keep)
-        found = self.arrow(number, text | (self.raw[number] if self.raw else frozenset()))
+        raw = self.raw[number].intersection(self.keep) if self.raw else frozenset()
+        found = self.arrow(number, text | raw)
         columns = {name: read_types.typed(found[name], self.kinds[name]) for name in self.keep}
         return self.derived(columns, len(found))
 
@@ -338,7 +342,23 @@ class Reading:
 
     def encoded(self, number: int) -> dict[str, np.ndarray]:
         """Return a block's columns as they are stored."""
-        return {name: tables.encode(values, self.kinds[name].plain()) for name, values in self.table(number).items()}
+        return self._stored(self.table(number))
+
+    def fresh(self, number: int) -> dict[str, np.ndarray]:
+        """Return the same, read now and kept nowhere: for passes that need every block once."""
+        return self._stored(self._table(number))
+
+    def _stored(self, columns: Mapping[str, Values]) -> dict[str, np.ndarray]:
+        return {name: tables.encode(values, self.kinds[name].plain()) for name, values in columns.items()}
+
+    def only(self, wanted: Sequence[str]) -> Reading:
+        """Return the reading of a few columns, and of those that they are derived from."""
+        needed = set(wanted)
+        for name, text in reversed(self.derive):
+            if name in needed:
+                needed.update(names(text))
+        derive = tuple(one for one in self.derive if one[0] in needed)
+        return replace(self, keep=tuple(name for name in self.keep if name in needed), derive=derive)
 
 
 def nbytes(columns: Mapping[str, Values]) -> int:
@@ -374,7 +394,7 @@ def _content(table: Any) -> str:
     """Return the digest of the values of a block, however they were written."""
     import pyarrow as pa
 
-    hasher = hashlib.blake2b(digest_size=20)
+    hasher = blake3()
     for name in table.column_names:
         column = table[name].combine_chunks()
         hasher.update(f"{name}\0{column.type}\0{len(column)}\0".encode())
@@ -382,15 +402,17 @@ def _content(table: Any) -> str:
             coded = column.dictionary_encode()
             hasher.update("\0".join(coded.dictionary.to_pylist()).encode())
             column = coded.indices
-        hasher.update(np.asarray(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
+        if column.null_count:
+            hasher.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).data)
         if pa.types.is_null(column.type):
             continue
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
         elif pa.types.is_temporal(column.type):
             column = column.cast(pa.int32() if pa.types.is_date32(column.type) else pa.int64())
-        hasher.update(np.ascontiguousarray(column.fill_null(0).to_numpy(zero_copy_only=False)).tobytes())
-    return hasher.hexdigest()
+        column = column.fill_null(0) if column.null_count else column
+        hasher.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).view("uint8").data)
+    return hasher.hexdigest(20)
 
 
 @dataclass(frozen=True)

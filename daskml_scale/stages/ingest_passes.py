@@ -26,7 +26,7 @@ from .ingest_history import History, named
 from .ingest_table import derived_kinds
 from .read_types import Kind, Part, Seen
 
-CODE = "ingest-4"
+CODE = "ingest-5"
 """Changes whenever the kernels' output changes for the same input."""
 
 
@@ -105,7 +105,8 @@ class Passes(StageBase):
         """Digest of all that says what the table holds."""
         return digest(self.columns, self.derive, self.row.sort_by, self.row.partition_by, self.row.chunk)
 
-    def _found(self, inputs: Mapping[str, Input]) -> Found:
+    def _named(self, inputs: Mapping[str, Input]) -> tuple[dict[str, Source], list[str]]:
+        """Return the files by name, and the URLs of those that were named twice."""
         entries: list[Mapping[str, Source]] = []
         for number, url in enumerate(self.sources):
             entry = inputs[f"sources[{number}]"]
@@ -113,7 +114,23 @@ class Passes(StageBase):
                 what = "no file matches" if is_pattern(url) else "there is no"
                 raise PlanError(f"{self.name}: {what} {csv_files.shown(url)}; check `source`")
             entries.append(entry)
-        every, twice = named(entries)
+        return named(entries)
+
+    def _hash(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
+        """Plan the hashing of large files whose size or time is not known yet."""
+        units = [
+            (Unit(f"hash/{name}", source, source.size), digest(source.size, source.stamp))
+            for name, source in self._named(inputs)[0].items()
+            if not source.digest
+        ]
+        return select(units, Parts(code="hash-1"), records, later=1, grid=f"identities of {len(units)} large files")
+
+    def _found(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Found:
+        every, twice = self._named(inputs)
+        every = {
+            name: source if source.digest else replace(source, digest=records[f"hash/{name}"].result)
+            for name, source in every.items()
+        }
         history = History.of(inputs.get("before") if self.append else None, self.parameters)
         every = history.ordered(every)
         held = opened(every, self.format)

@@ -74,6 +74,10 @@ class StageRow:
 
 LOOK_SECONDS = 5.0
 """Between two looks at how many workers there are."""
+_LARGE = 64 << 20
+"""Bytes of a source file that is hashed by a worker, not by the driver."""
+_IDS = "ids.json"
+"""Beside the segments of a ledger: the identities of files and objects that no ledger knows."""
 LAST: deque[StageRow] = deque(maxlen=100)
 """Rows of the last stages run in this process, newest last; ``dms.last_run()`` reads it."""
 
@@ -88,19 +92,25 @@ def noted(name: str, kind: str, units: int, rows: int) -> Iterator[None]:
 
 def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     """Look at the inputs of a stage: schemas, identities, small results. ``None`` where there is none yet."""
+    return _looked(refs, _known_ids(ledger_url))
+
+
+def _looked(refs: Mapping[str, Ref], known: dict[str, tuple[int, int, str]]) -> dict[str, Input]:
+    """Look at the inputs; ``known`` identities of files are trusted while size and stamp are equal, and updated.
+
+    The objects of a local dataset are identified when a plan asks for them.
+    """
     found: dict[str, Input] = {}
-    ids_url = files.join(ledger_url, "ids.json") if ledger_url else ""
-    known = _known_ids(ids_url) if ids_url else {}
-    before = dict(known)
     for name, ref in refs.items():
         if ref.kind == "dataset":
-            found[name] = stores.snapshot(ref.url, Ledger(stores.beside(ref.url, "ledger")).records(), known)
+            records = Ledger(stores.beside(ref.url, "ledger")).records()
+            found[name] = stores.snapshot(ref.url, records, known, lazy=True)
         elif ref.kind == "file":
             found[name] = files.file_id(ref.url, known) if files.stat(ref.url) is not None else None
         elif ref.kind == "files":
             found[name] = matching(ref.url, known)
         elif ref.kind in ("sources", "quick sources"):
-            found[name] = sources(ref.url, known, quick=ref.kind == "quick sources")
+            found[name] = sources(ref.url, known, quick=ref.kind == "quick sources", large=_LARGE)
         elif ref.kind == "cubes":
             found[name] = cubes(ref.url, known)
         elif ref.kind == "json":
@@ -109,14 +119,14 @@ def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
             found[name] = Ledger(ref.url).result()
         else:
             raise AssertionError(ref.kind)
-    # Remembered ids save hashing a large source again; a dry run has no ledger yet and leaves no trace.
-    if ids_url and known != before and files.names(ledger_url):
-        files.write_json(ids_url, known)
     return found
 
 
-def _known_ids(url: str) -> dict[str, tuple[int, int, str]]:
+def _known_ids(ledger_url: str) -> dict[str, tuple[int, int, str]]:
     """Return the remembered identities of files; none from a file that says something else: it is written anew."""
+    if not ledger_url:
+        return {}
+    url = files.join(ledger_url, _IDS)
     try:
         return {name: (int(size), int(time), str(known)) for name, (size, time, known) in files.read_json(url).items()}
     except (AttributeError, TypeError, ValueError, StoreError):
@@ -182,6 +192,8 @@ class _Loop:
         self.stage, self.client, self.sink, self.run = stage, client, sink, run
         self.ledger = Ledger(stage.ledger)
         self.out = stores.dataset_of(stage.ledger)
+        self.known = _known_ids(stage.ledger)
+        self.kept_ids = dict(self.known)
         self.starter: Any = None
         self.executed: set[str] = set()
         self.set_aside: dict[str, int] = {}
@@ -195,10 +207,11 @@ class _Loop:
 
     def to_the_end(self) -> StageResult:
         while True:
-            inputs = gather(self.stage.reads(), self.stage.ledger)
+            inputs = _looked(self.stage.reads(), self.known)
             records = checked_records(self.ledger)
             self._tell_torn()
             plan = self.stage.plan(inputs, records)
+            self._keep_ids()
             self.keys = plan.keys
             self._planned(plan)
             if self.set_aside.keys() >= {unit.key for unit in plan.units}:
@@ -217,6 +230,12 @@ class _Loop:
         for message in result.warnings:
             self._tell(message)
         return result
+
+    def _keep_ids(self) -> None:
+        """Write down what was hashed, so that the next run need not."""
+        if self.known != self.kept_ids and files.names(self.stage.ledger):
+            files.write_json(files.join(self.stage.ledger, _IDS), self.known)
+            self.kept_ids = dict(self.known)
 
     def _finish(self, inputs: Mapping[str, Input], records: Records, plan: Plan) -> StageResult:
         if not self.set_aside:
@@ -243,7 +262,7 @@ class _Loop:
                 self._tell(message)
 
     def _planned(self, plan: Plan) -> None:
-        reused = max(0, len(plan.keys) - len(plan.units) - len(self.executed))
+        reused = max(0, len(plan.keys) - len(plan.units) - len(self.executed.intersection(plan.keys)))
         fresh, self.told_reused = reused - self.told_reused, max(reused, self.told_reused)
         self.sink(
             events.StagePlanned(

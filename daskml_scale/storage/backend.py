@@ -14,6 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -29,6 +30,8 @@ Known: TypeAlias = tuple[str, int, int]
 """(digest of the bytes, size, stamp) of an object, as a ledger keeps it."""
 DIGEST = 20
 """Bytes of a digest."""
+HASHING = 4
+"""Objects that no ledger knows are read and hashed at a time; both let other threads run."""
 ABSENT = "-"
 """Identity of an object that is not stored, as one of only fill values."""
 MEMORY: dict[str, bytes] = {}
@@ -126,7 +129,8 @@ class Backend:
     def ids(self, url: str, keys: list[str], known: Mapping[str, Known]) -> dict[str, Known]:
         """Return (identity, size, stamp) of objects; ``known`` ones of equal size and stamp are not read."""
         stats = self.stats(url)
-        ids = {}
+        ids: dict[str, Known] = {}
+        fresh: dict[str, Stat] = {}
         for key in keys:
             found, before = stats(key), known.get(key)
             if found is None:
@@ -134,7 +138,11 @@ class Backend:
             elif before is not None and found == before[1:] and found[1]:
                 ids[key] = before
             else:
-                ids[key] = (self.identity(url, key, found), *found)
+                fresh[key] = found
+        if fresh:
+            with ThreadPoolExecutor(HASHING) as pool:
+                each = pool.map(lambda item: self.identity(url, *item), fresh.items())
+                ids.update((key, (one, *fresh[key])) for key, one in zip(fresh, each, strict=True))
         return ids
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
+from typing import Any
 
 from daskml_scale.errors import StoreError
 from daskml_scale.plan.grids import extents, object_identity, sizes_of
@@ -55,7 +56,11 @@ def unchanged(url: str, key: str, known: Known) -> bool:
 
 
 def snapshot(
-    url: str, records: Mapping[str, Record] | None = None, known: dict[str, tuple[int, int, str]] | None = None
+    url: str,
+    records: Mapping[str, Record] | None = None,
+    known: dict[str, tuple[int, int, str]] | None = None,
+    *,
+    lazy: bool = False,
 ) -> Snapshot | None:
     """Return schema and object ids of a dataset, or ``None`` when there is none.
 
@@ -67,6 +72,8 @@ def snapshot(
         from there, others are hashed, or known by their ETag.
     known : dict of URL to (size, stamp, identity), optional
         What an earlier look found at objects that no ledger knows; updated.
+    lazy : bool
+        Look at the objects of a local dataset only when their ids are asked for, see `Identities`.
 
     Raises
     ------
@@ -88,9 +95,53 @@ def snapshot(
     dim = attrs.get("row_dim") or max(variables.values(), key=lambda v: len(v.dims)).dims[0]
     complete = mark is None or bool(mark.get("layout"))
     wanted = {name: variable for name, variable in variables.items() if complete and variable.dims}
-    ids = _ids(url, wanted, dict(stored_objects(records or {})), known)
+    written = dict(stored_objects(records or {}))
+    ids: Mapping[str, tuple[str, ...]]
+    if lazy and files.is_local(url):
+        ids = Identities(url, wanted, written, known)
+    else:
+        ids = _ids(url, wanted, written, known)
     rows = next((v.shape[0] for v in variables.values() if v.dims[:1] == (dim,)), 0)
     return Snapshot(url, dim, rows, variables, attrs, ids)
+
+
+class Identities(Mapping[str, tuple[str, ...]]):
+    """Ids of the stored objects of each variable, found out when they are asked for: by a plan, at once.
+
+    Of a dataset that no ledger knows every object must be hashed: a stage that reads two of fifty variables hashes
+    those. It pickles as a plain dictionary of what was asked for.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        variables: Mapping[str, Variable],
+        written: dict[str, Known],
+        known: dict[str, tuple[int, int, str]] | None,
+    ) -> None:
+        self._url, self._variables, self._written, self._known = url, variables, written, known
+        self._found: dict[str, tuple[str, ...]] = {}
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        if name not in self._found:
+            one = {name: self._variables[name]}
+            self._found |= _ids(self._url, one, self._written, self._known)
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._variables
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return dict, (dict(self._found),)
+
+    def __dask_tokenize__(self) -> dict[str, tuple[str, ...]]:
+        return dict(self)
 
 
 def _ids(

@@ -28,9 +28,9 @@ from .regions import read_region as read_region
 from .regions import schema as schema
 from .regions import write_region as write_region
 from .transactions import transaction
+from .urls import ICECHUNK, bucket, is_icechunk, is_local, is_object, join, local_path, normal
 from .urls import beside as beside
 from .urls import dataset_of as dataset_of
-from .urls import is_local, join, local_path
 
 FORMAT = 1
 """Version of what this module writes into a dataset's mark."""
@@ -246,6 +246,21 @@ def put_json(url: str, name: str, value: Any) -> str:
     target = beside(url, f"{name}.json")
     files.write_json(target, value)
     return target
+
+
+def scratch(url: str, name: str) -> str:
+    """Return the URL of a folder for what a run needs only for a while: beside the dataset.
+
+    Beside the repository where the dataset is in Icechunk: each of its commits is kept.
+    """
+    if not is_icechunk(url):
+        return beside(url, name)
+    from .repositories import root_of
+
+    root = root_of(url) or url.rpartition("/")[0]
+    plain = normal(root.removeprefix(ICECHUNK))
+    apart = "/" if is_object(plain) and not bucket(plain)[1] else "."  # not another bucket
+    return f"{plain}{apart}{beside(url, name)[len(root) + 1 :].replace('/', '.')}"
 
 
 def get_json(url: str, name: str) -> Any:

@@ -78,7 +78,7 @@ def encode(values: Values, kind: ColumnType) -> np.ndarray:
     if values.dtype.kind == "M":
         ns = values.astype("datetime64[ns]").view("int64")
         factor = _UNITS[kind.attrs["units"]]
-        return np.where(ns == NO_TIME, NO_TIME, ns // factor)
+        return ns if factor == 1 else np.where(ns == NO_TIME, NO_TIME, ns // factor)
     return values.astype(kind.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
@@ -443,3 +444,21 @@ def test_the_command_line_takes_a_sample_into_a_store_of_its_own(parquet, tmp_pa
     assert json.loads(capsys.readouterr().out)["stages"][0]["rows"] == 4
     assert cli.main(["list", "--json"]) == 0
     assert "--sample 0.3" in " ".join(json.loads(capsys.readouterr().out)[0]["command"])
+
+
+def test_large_files_are_hashed_by_workers_and_only_where_size_or_time_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr("daskml_scale.stages.run._LARGE", 100)
+    for number in range(3):
+        pd.DataFrame({"n": np.arange(50) + 50 * number}).to_parquet(tmp_path / f"{number}.parquet")
+    (tmp_path / "9.parquet").write_bytes((tmp_path / "0.parquet").read_bytes())
+    call = functools.partial(dms.ingest, f"{tmp_path}/*.parquet", tmp_path / "t.zarr", chunk=50)
+    assert call().n.values.tolist() == [*range(150), *range(50)]
+    assert {key for key in Ledger(str(tmp_path / "t.ledger")).records() if key.startswith("hash/")} == {
+        f"hash/{number}.parquet" for number in (0, 1, 2, 9)
+    }
+    os.utime(tmp_path / "1.parquet", ns=(1, 1))  # the same bytes at another time
+    call()
+    assert dms.last_run().units - dms.last_run().reused == 1
+    pd.DataFrame({"n": np.arange(50)}).to_parquet(tmp_path / "1.parquet")
+    assert call().n.values.tolist() == [*range(50), *range(50), *range(100, 150), *range(50)]
+    assert dms.last_run().units - dms.last_run().reused == 3

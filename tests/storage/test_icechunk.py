@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from storage_helpers import icechunk_or_skip, new_store
 
+from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import ConflictError, StoreError, UsageError
 from daskml_scale.plan.records import Record
 from daskml_scale.plan.units import Outcome, Template, Unit, Variable
@@ -84,7 +85,10 @@ def test_a_reader_elsewhere_never_sees_half_a_wave(local):
     assert seen() == (0, 0)
     one = Pass(url, run="r")
     kernel = one.kernel(write(url))
-    group = [outcome(0, kernel(Unit("rows/0", 0), None)), outcome(2, kernel(Unit("rows/2", 2), None))]
+    group = [
+        outcome(0, kernel(Unit("rows/0", 0), WorkerContext())),
+        outcome(2, kernel(Unit("rows/2", 2), WorkerContext())),
+    ]
     assert seen() == (0, 0)
     with one.commit(group) as outcomes:
         assert seen() == (0, 0)
@@ -101,7 +105,7 @@ def test_a_reader_elsewhere_never_sees_half_a_wave(local):
 def test_a_wave_that_fails_leaves_nothing(store):
     url = table(f"{store}/a.zarr")
     one = Pass(url)
-    value = one.kernel(write(url))(Unit("rows/0", 0), None)
+    value = one.kernel(write(url))(Unit("rows/0", 0), WorkerContext())
 
     def half_a_commit() -> None:
         with one.commit([outcome(0, value)]) as outcomes:
@@ -121,7 +125,7 @@ def test_forks_of_one_pass_are_committed_wave_by_wave(store):
     url = table(f"{store}/a.zarr")
     one = Pass(url, run="r", stage="s")
     kernel = one.kernel(write(url))
-    values = {start: kernel(Unit(f"rows/{start}", start), None) for start in (0, 2, 4, 6)}
+    values = {start: kernel(Unit(f"rows/{start}", start), WorkerContext()) for start in (0, 2, 4, 6)}
     for wave in ((2,), (6, 0), (4,)):
         with one.commit([outcome(start, values[start]) for start in wave]):
             pass
@@ -137,8 +141,8 @@ def test_a_failed_unit_of_a_wave_writes_nothing(store):
 
     one = Pass(url)
     with pytest.raises(ZeroDivisionError):
-        one.kernel(broken)(Unit("rows/0", 0), None)
-    good = one.kernel(write(url))(Unit("rows/2", 2), None)
+        one.kernel(broken)(Unit("rows/0", 0), WorkerContext())
+    good = one.kernel(write(url))(Unit("rows/2", 2), WorkerContext())
     with one.commit([Outcome(Unit("rows/0", 0), error="ZeroDivisionError"), outcome(2, good)]):
         pass
     assert stores.read_raw(url, "x", 0, 4)[0].tolist() == [0, 0, 3, 3]
@@ -169,6 +173,7 @@ def test_a_killed_driver_leaves_the_last_commit(local):
     program = textwrap.dedent(
         f"""
         import numpy as np
+        from daskml_scale.engine.worker import WorkerContext
         from daskml_scale.plan.records import Record
         from daskml_scale.plan.units import Outcome, Unit
         from daskml_scale.storage import stores
@@ -181,7 +186,7 @@ def test_a_killed_driver_leaves_the_last_commit(local):
         kernel = one.kernel(work)
         for start in range(0, 2000, 4):
             units = [Unit(str(s), s) for s in (start, start + 2)]
-            with one.commit([Outcome(unit, kernel(unit, None)) for unit in units]) as outcomes:
+            with one.commit([Outcome(unit, kernel(unit, WorkerContext())) for unit in units]) as outcomes:
                 ledger.append([Record(o.unit.key, "f", "d", "ok", chunks=o.value) for o in outcomes])
             print(start, flush=True)
         """
@@ -232,7 +237,7 @@ def test_rollback_brings_back_an_earlier_run_with_its_ledger(store):
             kernel = one.kernel(
                 lambda unit, worker, value=value: stores.write_region(url, unit.payload, {"x": np.full(2, value)})
             )
-            with one.commit([outcome(start, kernel(Unit("u", start), None))]) as outcomes:
+            with one.commit([outcome(start, kernel(Unit("u", start), WorkerContext()))]) as outcomes:
                 Ledger(f"{store}/a.ledger").append([record(start, outcomes[0].value)])
         files.write_json(f"{store}/summary.json", {"run": run})
     after = {unit: r.chunks for unit, r in Ledger(f"{store}/a.ledger").records().items()}
@@ -303,7 +308,7 @@ def test_only_commits_that_are_not_the_ledgers_are_looked_at(local):
     kernel = one.kernel(write(url))
     written = {}
     for start in (0, 2, 4, 6):
-        with one.commit([outcome(start, kernel(Unit("u", start), None))]) as outcomes:
+        with one.commit([outcome(start, kernel(Unit("u", start), WorkerContext()))]) as outcomes:
             written.update(outcomes[0].value)
     intact = stores.checker(url)
     assert all(intact(key, known) for key, known in written.items())

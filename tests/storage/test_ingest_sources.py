@@ -11,7 +11,7 @@ import pytest
 from storage_helpers import Server, icechunk_or_skip
 
 import daskml_scale as dms
-from daskml_scale.errors import DaskMLError, PlanError
+from daskml_scale.errors import DaskMLError, PlanError, UnitsFailedError
 from daskml_scale.storage import files
 from daskml_scale.storage.ledger import Ledger
 
@@ -89,12 +89,45 @@ def test_files_in_memory_become_a_table():
     files.remove("memory://in")
 
 
-def test_into_an_icechunk_repository(tmp_path):
+@pytest.mark.parametrize("parts", ["one part", "many parts"])
+def test_into_an_icechunk_repository(tmp_path, parts, monkeypatch):
     icechunk_or_skip()
+    if parts == "many parts":
+        monkeypatch.setattr("daskml_scale.stages.ingest_sort.PARTITION", 40)
     for number in range(3):
         put(str(tmp_path / "in" / f"{number}.parquet"), frame(6 * number))
     out = f"icechunk+file://{tmp_path}/repo/t.zarr"
     ds = dms.ingest(f"{tmp_path}/in/*.parquet", out, chunk=5, sort_by="who", append=True)
     assert ds.n.values.tolist() == [*range(0, 18, 2), *range(1, 18, 2)]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["in", "repo"]
     dms.ingest(f"{tmp_path}/in/*.parquet", out, chunk=5, sort_by="who", append=True)
     assert dms.last_run().reused == dms.last_run().units
+
+
+def test_a_sort_into_an_icechunk_repository_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    icechunk_or_skip()
+    from daskml_scale.stages import sort_work
+
+    monkeypatch.setattr("daskml_scale.stages.ingest_sort.PARTITION", 40)
+    for number in range(3):
+        put(str(tmp_path / "in" / f"{number}.parquet"), frame(6 * number))
+    real, done = sort_work.order, []
+
+    def order(work, number):
+        if number == 2 and 2 not in done:
+            done.append(number)
+            raise OSError("the machine went away")
+        done.append(number)
+        return real(work, number)
+
+    monkeypatch.setattr(sort_work, "order", order)
+    out = f"icechunk+file://{tmp_path}/repo/t.zarr"
+    with pytest.raises(UnitsFailedError, match="the machine went away"):
+        dms.ingest(f"{tmp_path}/in/*.parquet", out, chunk=5, sort_by="who")
+    assert len(done) > 5
+    done[:] = [2]
+    (gone,) = (tmp_path / "repo.t.sorted").glob("000001.*")
+    gone.unlink()
+    ds = dms.ingest(f"{tmp_path}/in/*.parquet", out, chunk=5, sort_by="who")
+    assert ds.n.values.tolist() == [*range(0, 18, 2), *range(1, 18, 2)]
+    assert sorted(done) == [1, 2, 2]

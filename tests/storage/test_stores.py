@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
+import dask.base
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -276,3 +278,21 @@ def test_an_interrupted_write_leaves_no_name_behind(tmp_path):
     child.wait()
     assert files.names(str(target.parent)) in ([], [target.name])
     assert (files.read_bytes(str(target)) or b"x" * 30_000_000) == b"x" * 30_000_000
+
+
+def test_only_the_variables_that_a_plan_asks_for_are_hashed(tmp_path):
+    url = f"{tmp_path}/a.zarr"
+    variables = {name: Variable("float64", ("row",), (8,), (2,)) for name in "xyz"}
+    stores.create(url, Template("row", 8, variables))
+    for name in "xyz":
+        stores.write_region(url, 0, {name: np.arange(8.0)})
+    known: dict[str, tuple[int, int, str]] = {}
+    found = stores.snapshot(url, known=known, lazy=True)
+    assert found.known
+    assert not known
+    assert len(found.row_ids(["y"], 0, 4)) == 2
+    assert sorted(known) == [f"{url}/y/c/{number}" for number in range(4)]
+    assert pickle.loads(pickle.dumps(found)).ids == {"y": found.ids["y"]}
+    assert set(found.ids) == set(variables)
+    assert found.ids == dict(stores.snapshot(url).ids)
+    assert dask.base.tokenize(found.ids) == dask.base.tokenize(stores.snapshot(url, lazy=True).ids)

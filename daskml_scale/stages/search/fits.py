@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from daskml_scale.engine.client import slots
 from daskml_scale.engine.dispatch import dispatch
-from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.engine.worker import WorkerContext, memory_limit
 from daskml_scale.errors import UnitsFailedError
 from daskml_scale.plan.prefixes import Group, grouped
 from daskml_scale.plan.units import Outcome, Unit
@@ -159,20 +159,11 @@ def forget_others(token: str) -> None:
     if _kept_for[0] != token:
         _kept_for[0] = token
         KEPT.clear()
-        bound(_own_memory())
+        bound(memory_limit())
 
 
 def _forget() -> None:
     forget_others("")
-
-
-def _own_memory() -> int:
-    try:
-        from distributed import get_worker
-
-        return int(getattr(get_worker().memory_manager, "memory_limit", 0) or 0)
-    except (ImportError, ValueError):
-        return 0
 
 
 @dataclass
