@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-
 ATTEMPTS = 5
 """How often it is raised, a second apart, until the block is left."""
 
