@@ -23,8 +23,10 @@ from .common import OWN_CLUSTER, Bench, Counts, Runner, Work, least
 GB = 10**9
 BYTES = {"toy": 200_000, "small": GB // 20, "full": GB}
 """Of the table of numbers in memory; ``DASKML_BENCH_GB`` says otherwise."""
-LIMIT = "1.5GiB"
+LIMIT = os.environ.get("DASKML_BENCH_MEMORY", "1.5GiB")
 """Memory of a worker."""
+ASKED = os.environ.get("DASKML_BENCH_WORKS", "flights,encode,refit,roll,join")
+"""Which works are done."""
 
 
 def size(bench: Bench) -> int:
@@ -75,17 +77,24 @@ def small_workers() -> Iterator[Any]:
         yield client
 
 
-def works(bench: Bench) -> list[Work]:
-    """Return all works that can be done here."""
+def works(bench: Bench) -> Iterator[Work]:
+    """Yield what can be done here of what is asked; a table is made when it is needed."""
+    asked = ASKED.split(",")
+    if not {"encode", "refit", "roll", "join"} & set(asked):
+        return
     client = bench.stack.enter_context(small_workers())
-    numbers = _setting(bench, client, "numbers", size(bench) // data.ROW_BYTES, "benchmarks.feature_data:numbers")
-    found = [encoded(numbers), *refitted(numbers)]
-    steps = 120 * 8
-    vehicles = max(4, size(bench) // (100 * steps))
-    options = {"vehicles": vehicles, "days": 120}
-    whole = max(1, min(250, vehicles // 4)) * steps
-    fleet = _setting(bench, client, "fleet", vehicles * steps, "fleet_data:readings", whole, **options)
-    return [*found, rolled(fleet), joined(bench, client)]
+    if {"encode", "refit"} & set(asked):
+        numbers = _setting(bench, client, "numbers", size(bench) // data.ROW_BYTES, "benchmarks.feature_data:numbers")
+        yield from [encoded(numbers)] if "encode" in asked else []
+        yield from refitted(numbers) if "refit" in asked else []
+    if "roll" in asked:
+        steps = 120 * 8
+        vehicles = max(4, size(bench) // (100 * steps))
+        options = {"vehicles": vehicles, "days": 120}
+        whole = max(1, min(250, vehicles // 4)) * steps
+        yield rolled(_setting(bench, client, "fleet", vehicles * steps, "fleet_data:readings", whole, **options))
+    if "join" in asked:
+        yield joined(bench, client)
 
 
 def _setting(bench: Bench, client: Any, name: str, rows: int, function: str, chunk: int = 0, **options: Any) -> Setting:
@@ -99,7 +108,7 @@ def _setting(bench: Bench, client: Any, name: str, rows: int, function: str, chu
 STEPS = [
     {"impute": {"of": list(data.NUMBERS), "by": "mean"}},
     {"standardize": {"of": list(data.NUMBERS)}},
-    *[{"one_hot": {"of": name, "levels": list(labels)}} for name, labels in data.KINDS.items()],
+    *[{"one_hot": {"of": name, "levels": list(labels), "unknown": "zeros"}} for name, labels in data.KINDS.items()],
 ]
 WIDTH = len(data.NUMBERS) + sum(map(len, data.KINDS.values()))
 KNOWN_AT = "time('2024-01-01')"
@@ -123,7 +132,7 @@ def encoded(setting: Setting) -> Work:
         found["dask-ml, 2 workers"] = lambda into: peers.by_dask_ml(setting.client, setting.url, setting.ranges, into)
     moved = setting.rows * (2 * data.ROW_BYTES + 4 * WIDTH)
     limit, limit_is = _disk(setting, moved)
-    return Work(f"standardize, impute, one-hot, {_size(setting)}", ours, found, limit, limit_is)
+    return _work(f"standardize, impute, one-hot, {_size(setting)}", setting.client, ours, found, limit, limit_is)
 
 
 def refitted(setting: Setting) -> list[Work]:
@@ -150,7 +159,7 @@ def refitted(setting: Setting) -> list[Work]:
     dms.Recipe(STEPS, known_at=KNOWN_AT).fit(setting.url)
     limit, limit_is = _disk(setting, part * setting.rows // len(setting.ranges) * data.ROW_BYTES)
     name = f"refit, {part} of {len(setting.ranges)} chunks changed"
-    return [Work(name, ours, {"full fit and transform": full}, limit, limit_is)]
+    return [_work(name, setting.client, ours, {"full fit and transform": full}, limit, limit_is)]
 
 
 def rolled(setting: Setting) -> Work:
@@ -168,10 +177,8 @@ def rolled(setting: Setting) -> Work:
         peers.in_partitions(setting.client, peers.rolled, setting.ranges, setting.url, 24, "7D", str(into))
 
     limit, limit_is = _disk(setting, setting.rows * (4 * 8 + 4 * 4))
-    return Work(
-        f"rolling and trailing, fleet of {_size(setting, 100)}", ours, {"pandas groupby-rolling, 2 workers": pandas},
-        limit, limit_is,
-    )  # fmt: skip
+    name = f"rolling and trailing, fleet of {_size(setting, 100)}"
+    return _work(name, setting.client, ours, {"pandas groupby-rolling, 2 workers": pandas}, limit, limit_is)
 
 
 def joined(bench: Bench, client: Any) -> Work:
@@ -192,7 +199,12 @@ def joined(bench: Bench, client: Any) -> Work:
 
     limit, limit_is = _disk(left, rows * (2 * 8 + 4))
     name = f"as-of join, {rows:,} x {right.rows:,} rows"
-    return Work(name, ours, {"pandas merge_asof, 2 workers": pandas}, limit, limit_is)
+    return _work(name, client, ours, {"pandas merge_asof, 2 workers": pandas}, limit, limit_is)
+
+
+def _work(name: str, client: Any, ours: Runner, others: Mapping[str, Runner], limit: float, limit_is: str) -> Work:
+    counted = {peer: with_cpu(client, runner) for peer, runner in others.items()}
+    return Work(name, with_cpu(client, ours), counted, limit, limit_is)
 
 
 def features(
@@ -205,15 +217,36 @@ def features(
     return _counted()
 
 
+def with_cpu(client: Any, runner: Runner) -> Runner:
+    """Return a runner that counts the processor seconds of this process and of the workers, too."""
+
+    def spent() -> float:
+        import time
+
+        return time.process_time() + sum(client.run(time.process_time).values())
+
+    def run(into: Path) -> Counts:
+        before = spent()
+        found = dict(runner(into) or {})
+        return {**found, "CPU s": round(spent() - before, 2)}
+
+    return run
+
+
 def peak(client: Any) -> Counts:
-    """Return the most memory that a worker process has taken so far, in MB, as its kernel counts it."""
+    """Return the most memory that a worker process has taken so far, in MB, as its kernel counts it, and the limit.
+
+    A worker that was ended for its memory is no more: the name of its successor has a higher number.
+    """
 
     def most() -> float:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    return {"MB of a worker at most": max(client.run(most).values())}
+    names = [str(worker["name"]) for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    lost = max(int(name.rpartition("-")[2]) for name in names) - len(names) + 1
+    return {"MB of a worker at most": round(max(client.run(most).values())), "workers lost": max(0, lost)}
 
 
 def _counted() -> dict[str, float]:

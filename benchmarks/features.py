@@ -6,11 +6,16 @@ The peer is helped: its DataFrames are parsed, sorted and in memory before the c
 its matrix as one plain file. Ours reads the stored table, fits, writes and records every shard, in one
 process. The second run finds everything done; pandas has to compute again. The limit is the matrix
 written as one plain file. Then, on two workers, what `feature_works` has: a row for every goal.
+
+``DASKML_BENCH_WORKS=encode,roll`` does a part of it; of ``flights``, ``encode``, ``refit``, ``roll``, ``join``.
+``DASKML_BENCH_GB=8`` is the size of the tables with ``--size full``, ``DASKML_BENCH_MEMORY=1.5GiB`` the limit of a
+worker. Tables and results lie in a folder below TMPDIR, three times the size of a table, and are removed at the end.
 """
 
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +32,12 @@ SIZES = {"toy": 2_000, "small": ROWS, "full": ROWS}
 
 def measure(bench: Bench) -> list[Row]:
     """Return the rows of this question."""
+    flights = of_flights(bench) if "flights" in feature_works.ASKED else []
+    return bench.compare(chain(flights, feature_works.works(bench)))
+
+
+def of_flights(bench: Bench) -> list[Work]:
+    """Return the works on flights."""
     folder = bench.folder / "features"
     flights = prepare(bench.folder, SIZES[bench.size])
     expected = matrix(*flights.frames)
@@ -45,13 +56,12 @@ def measure(bench: Bench) -> list[Row]:
     limit = least(lambda: np.save(folder / "limit.npy", expected))
     limit_is = f"{expected.nbytes / 1e6:.0f} MB written as one file"
     rows = f"{len(expected):,} x {expected.shape[1]}"
-    works = [
+    return [
         Work(f"features {rows}", ours, {"pandas in memory": pandas}, limit, limit_is),
         Work(
             f"features {rows}, second run", second, {"pandas in memory": pandas}, _stat(folder), "one stat per object"
         ),
     ]
-    return bench.compare([*works, *feature_works.works(bench)])
 
 
 def transform(flights: Flights, out: Path) -> Counts:

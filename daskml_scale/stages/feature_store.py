@@ -23,7 +23,7 @@ from daskml_scale.spec.expressions import Coded, Values, evaluate
 from daskml_scale.spec.expressions import names as names_in
 from daskml_scale.storage import files, stores, tables
 
-from .features.joins import Keys, Timeline
+from .features.timeline import Keys, Timeline
 from .matrix import FEATURE_NAMES, FEATURES
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def newest(
     if within:
         start = timeline.count(groups, times - np.timedelta64(round(seconds(within) * 1e9), "ns"), inclusive=False)
     else:
-        start = timeline.count(groups, np.full(len(times), np.datetime64("NaT", "ns")))
+        start = timeline.first(groups)
     found = (stop > start) & (groups >= 0) & ~np.isnat(times)
     rows = np.append(timeline.order, 0)
     return rows[np.where(found, stop - 1, len(rows) - 1)], found

@@ -18,10 +18,10 @@ from daskml_scale.plan.records import digest
 from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.spec.steps_learned import Aggregate
 
-from .joins import Keys
 from .kernels import numbers
 from .summary import pack, unpack
 from .target_mean import folds_of
+from .timeline import Keys
 
 GROUPS = 100_000
 """Most groups whose statistics are kept."""

@@ -21,9 +21,9 @@ from daskml_scale.spec.expressions import Values
 from daskml_scale.spec.steps_history import CarriedStep, ExponentialMean, Since
 
 from .aggregate import joined_columns, packed
-from .joins import Keys
 from .kernels import numbers
 from .summary import pack, unpack
+from .timeline import Keys
 
 MOST_STATES = 2_000_000
 """Most states of entities, over all chunks, that are kept."""

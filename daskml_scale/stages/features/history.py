@@ -25,8 +25,9 @@ from daskml_scale.spec.steps_history import (
 )
 
 from .carried import NEVER, State, counts_for, decay
-from .joins import Keys, Timeline
 from .kernels import numbers
+from .past import Past
+from .windows import window_counts, window_deviations, window_extremes, window_sums
 
 _BLOCK = 1 << 20
 """Most events of windows that are looked at together."""
@@ -44,18 +45,19 @@ class _Histories:
         1 where the newest event is the row itself.
     values : ndarray of float64, shape (events + 1,)
         In the order of the timeline; the last one is NaN, for no event.
-    times : ndarray of int64, shape (events,)
-        ns since 1970, in the order of the timeline.
-    order : ndarray of int, shape (events,)
-        Which of the events each is.
+    past : Past
     """
 
     start: np.ndarray
     stop: np.ndarray
     own: np.ndarray
     values: np.ndarray
-    times: np.ndarray
-    order: np.ndarray
+    past: Past
+
+    @property
+    def times(self) -> np.ndarray:
+        """Instants of the events, ns since 1970, in the order of the timeline."""
+        return self.past.times
 
     def at(self, places: np.ndarray) -> np.ndarray:
         """Return values at places of the timeline, NaN where a place is not in the row's history."""
@@ -77,6 +79,7 @@ def history(
     hidden: bool = False,
     before: State | None = None,
     rows: np.ndarray | None = None,
+    past: Past | None = None,
 ) -> list[np.ndarray]:
     """Return the features of a step, float64, each of shape (rows,).
 
@@ -94,12 +97,14 @@ def history(
         What is carried to each row, for a step without ``within``: of shape (rows,).
     rows : ndarray of int, shape (events,), optional
         With ``before``: numbers of the events in the table, -1 for those that are in ``before`` already.
+    past : Past, optional
+        Of these rows and events.
     """
     if isinstance(step, CarriedStep) and step.within is None:
         assert before is not None
         assert rows is not None
         return [_carried(step, columns, known_at, events, itself, hidden=hidden, before=before, rows=rows)]
-    found = _histories(step, columns, known_at, events, itself, hidden=hidden)
+    found = _histories(step, columns, known_at, events, itself, hidden=hidden, past=past)
     with np.errstate(all="ignore"):
         match step:
             case Lag():
@@ -129,24 +134,19 @@ def _histories(
     itself: np.ndarray | None,
     *,
     hidden: bool,
-    counted: np.ndarray | bool = True,
+    past: Past | None = None,
+    counted: np.ndarray | None = None,
 ) -> _Histories:
-    times = np.asarray(events[step.at]).astype("datetime64[ns]")
-    keys = Keys([events[name] for name in step.match], len(times))
-    timeline = Timeline(np.where(counted, keys.own, -1), times)
-    groups = keys.encode([columns[name] for name in step.match], len(known_at))
-    stop = timeline.count(groups, known_at)
-    earliest: np.ndarray = np.full(len(known_at), np.datetime64("NaT", "ns"))
-    if step.within is not None:
-        earliest = known_at - np.timedelta64(nanoseconds(step.within), "ns")
-    start = timeline.count(groups, earliest)
-    start = np.minimum(start, stop)  # a window that begins before 1677 would wrap around
-    place = np.full(len(known_at), -1) if itself is None else timeline.places(len(times), itself)
-    inside = (place >= start) & (place < stop)
-    stop = np.where(inside, place + (not hidden), stop)
-    values = np.append(numbers(events[step.of])[timeline.order], np.nan)
-    own = (inside & (not hidden)).astype("int64")
-    return _Histories(start, stop, own, values, times[timeline.order].view("int64"), timeline.order)
+    past = past or Past(step.at, step.match, columns, known_at, events, counted=counted)
+    start, stop = past.start(None if step.within is None else nanoseconds(step.within)), past.stop
+    values = np.append(past.timeline.arranged(numbers(events[step.of])), np.nan)
+    own = np.zeros(len(stop), dtype="int64")
+    if itself is not None:
+        place = past.places(itself)
+        inside = (place >= start) & (place < stop)
+        stop = np.where(inside, place + (not hidden), stop)
+        own = (inside & (not hidden)).astype("int64")
+    return _Histories(start, stop, own, values, past)
 
 
 def _carried(
@@ -165,7 +165,7 @@ def _carried(
     place = found.last(counts_for(step, found.values[:-1]))
     here = State(
         np.where(place < 0, NEVER, np.append(found.times, NEVER)[place]),
-        np.where(place < 0, -1, np.append(rows[found.order], -1)[place]),
+        np.where(place < 0, -1, np.append(found.past.timeline.arranged(rows), -1)[place]),
         *_weighed(step, found, place),
     )
     now = before.joined(here, step)
@@ -194,26 +194,21 @@ def _weighed(step: CarriedStep, found: _Histories, place: np.ndarray) -> tuple[n
 
 
 def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return statistics of the newest ``events`` events, added from the oldest to the newest."""
-    longest = int((found.stop - found.start).max(initial=0))
-    back = range(min(events, longest), 0, -1)
-    rows = len(found.stop)
-    count, total = np.zeros(rows), np.zeros(rows)
-    low, high = np.full(rows, np.nan), np.full(rows, np.nan)
-    for steps_back in back:
-        value = found.at(found.stop - steps_back)
-        here = ~np.isnan(value)
-        count += here
-        total += np.where(here, value, 0.0)
-        low, high = np.fmin(low, value), np.fmax(high, value)
-    mean = np.where(count > 0, total / count, np.nan)
-    made = {"count": count, "sum": np.where(count > 0, total, np.nan), "mean": mean, "min": low, "max": high}
+    """Return statistics of the newest ``events`` events."""
+    values = found.values[:-1]
+    start = np.maximum(found.start, found.stop - events)
+    stop = np.maximum(found.stop, start)
+    here = ~np.isnan(values)
+    count = window_counts(here, start, stop)
+    made = {"count": count}
+    if not {"sum", "mean"}.isdisjoint(stats):
+        total = np.where(count > 0, window_sums(np.where(here, values, 0.0), start, stop), np.nan)
+        made |= {"sum": total, "mean": total / count}
+    for stat, largest in (("min", False), ("max", True)):
+        if stat in stats:
+            made[stat] = window_extremes(values, start, stop, largest=largest)
     if "std" in stats:
-        squares = np.zeros(rows)
-        for steps_back in back:
-            value = found.at(found.stop - steps_back) - mean
-            squares += np.where(np.isnan(value), 0.0, value * value)
-        made["std"] = np.where(count > 1, np.sqrt(squares / (count - 1)), np.nan)
+        made["std"] = window_deviations(values, start, stop)
     return made
 
 

@@ -1,13 +1,12 @@
 """Kernels of the steps that look at other rows: lookup, as-of, trailing windows.
 
-Match columns are compared by value and categories by label, never by code: two tables may be coded
-differently. A missing key matches nothing. A window's value depends on the rows inside the window
-only, added in one order (time, then table order): not on chunks, and not on later rows.
+A window's value depends on the rows inside the window only, in one order (time, then table order): not on
+chunks, and not on later rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,123 +17,9 @@ from daskml_scale.spec.expressions import Coded, Values, missing
 from daskml_scale.spec.steps import AsOf, Lookup, Trailing
 
 from .kernels import numbers
-
-
-def _plain(column: np.ndarray) -> np.ndarray:
-    """Return a column as sortable numbers; whole numbers stay exact."""
-    if column.dtype.kind == "M":
-        return column.astype("datetime64[ns]").view("int64")
-    return column.astype("float64" if column.dtype.kind == "f" else "int64")
-
-
-def _find(distinct: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the position of each value in a sorted array, -1 where it is not in it."""
-    if not len(distinct):
-        return np.full(len(values), -1)
-    at = np.minimum(np.searchsorted(distinct, values), len(distinct) - 1)
-    return np.where(distinct[at] == values, at, -1)
-
-
-class _Part:
-    """Values of one match column, numbered."""
-
-    def __init__(self, column: Values) -> None:
-        self.labels: dict[str, int] | None = None
-        self.distinct = np.empty(0)
-        if isinstance(column, Coded):
-            self.labels = {label: code for code, label in enumerate(column.labels)}
-            self.size = len(column.labels)
-        else:
-            self.distinct = np.unique(_plain(column)[~missing(column)])
-            self.size = len(self.distinct)
-
-    def encode(self, column: Values) -> np.ndarray:
-        if isinstance(column, Coded) != (self.labels is not None):
-            raise TypeError("a category matches categories only")
-        if isinstance(column, Coded):
-            assert self.labels is not None
-            table = np.array([self.labels.get(label, -1) for label in column.labels] + [-1])
-            return table[np.where(column.codes < 0, -1, column.codes)]
-        return np.where(missing(column), -1, _find(self.distinct, _plain(column)))
-
-
-class Keys:
-    """The distinct combinations of some match columns, numbered from 0.
-
-    Parameters
-    ----------
-    columns : sequence of Values, each of shape (rows,)
-        None gives one combination: everything matches.
-    """
-
-    def __init__(self, columns: Sequence[Values], rows: int) -> None:
-        self._parts = [_Part(column) for column in columns]
-        self._combined: list[np.ndarray] = []
-        codes = np.zeros(rows, dtype="int64")
-        for part, column in zip(self._parts, columns, strict=True):
-            codes = self._joined(codes, part, column)
-            self._combined.append(np.unique(codes[codes >= 0]))
-            codes = _find(self._combined[-1], codes)
-        self.size = len(self._combined[-1]) if self._combined else 1
-        self.own = codes
-        """Number of each row's own combination, -1 where a part is missing."""
-
-    @staticmethod
-    def _joined(codes: np.ndarray, part: _Part, column: Values) -> np.ndarray:
-        new = part.encode(column)
-        return np.where((codes < 0) | (new < 0), -1, codes * part.size + new)
-
-    def encode(self, columns: Sequence[Values], rows: int) -> np.ndarray:
-        """Return the number of each row's combination, -1 where it is not among them; shape (rows,)."""
-        codes = np.zeros(rows, dtype="int64")
-        for part, distinct, column in zip(self._parts, self._combined, columns, strict=True):
-            codes = _find(distinct, self._joined(codes, part, column))
-        return codes
-
-
-class Timeline:
-    """Events sorted by group, then time, then table order, with one search key for group and time.
-
-    Parameters
-    ----------
-    groups : ndarray of int, shape (events,)
-        Negative: the event is left out.
-    times : ndarray of datetime64, shape (events,)
-        Missing: the event is left out.
-    """
-
-    def __init__(self, groups: np.ndarray, times: np.ndarray) -> None:
-        used = np.flatnonzero((groups >= 0) & ~np.isnat(times))
-        self._distinct, rank = np.unique(_plain(times[used]), return_inverse=True)
-        keys = groups[used] * (len(self._distinct) + 1) + rank + 1
-        order = np.argsort(keys, kind="stable")
-        self.order: np.ndarray = used[order]
-        """Rows of the events, in the order of the timeline."""
-        self._keys = keys[order]
-
-    def count(self, groups: np.ndarray, instants: np.ndarray, *, inclusive: bool = True) -> np.ndarray:
-        """Return how many events of the timeline lie before each (group, instant), lower groups included.
-
-        Parameters
-        ----------
-        groups : ndarray of int, shape (rows,)
-        instants : ndarray of datetime64, shape (rows,)
-            A missing one lies before all events of its group.
-        inclusive : bool
-            Whether an event at the instant itself counts.
-        """
-        rank = np.searchsorted(self._distinct, _plain(instants), "right" if inclusive else "left")
-        return np.searchsorted(self._keys, groups * (len(self._distinct) + 1) + rank, "right")
-
-    def places(self, events: int, rows: np.ndarray) -> np.ndarray:
-        """Return where ``rows`` of the events stand in the timeline, -1 for those left out; shape (rows,)."""
-        where = np.full(events + 1, -1)  # the last one is for rows that are no event
-        where[self.order] = np.arange(len(self.order))
-        return np.asarray(where[rows])
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.order.nbytes + self._keys.nbytes + self._distinct.nbytes)
+from .past import Past
+from .timeline import Keys, Timeline
+from .windows import window_counts, window_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +31,7 @@ class Join:
     rows : ndarray of int
         Lookup: row of each key. As-of: empty.
     taken : list of ndarray of float64, each of shape (rows of the other table,)
+        As-of: those of the timeline, in its order.
     """
 
     keys: Keys
@@ -171,7 +57,8 @@ def prepare(step: Lookup | AsOf, columns: Mapping[str, Values], position: int = 
     if isinstance(step, AsOf):
         times = np.asarray(columns[step.their_time])
         keys = Keys([columns[name] for name in step.match], len(times))
-        return Join(keys, np.empty(0, dtype="int64"), Timeline(keys.own, times), taken)
+        timeline = Timeline(keys.own, times)
+        return Join(keys, np.empty(0, dtype="int64"), timeline, [timeline.arranged(values) for values in taken])
     name = step.their_key or step.key
     column = columns[name]
     keys = Keys([column], len(column))
@@ -215,7 +102,7 @@ def as_of(
     groups = join.keys.encode([columns[name] for name in step.match], len(known_at))
     stop = join.timeline.count(groups, known_at)
     if step.tolerance is None:
-        start = join.timeline.count(groups, np.full(len(known_at), np.datetime64("NaT", "ns")))
+        start = join.timeline.first(groups)
     else:
         earliest = known_at - np.timedelta64(nanoseconds(step.tolerance), "ns")
         start = join.timeline.count(groups, earliest, inclusive=False)
@@ -225,7 +112,7 @@ def as_of(
     if itself is not None:
         stop = stop - ((stop > start) & (order[np.maximum(stop - 1, 0)] == itself))
     found = stop > start
-    return _take(join, order[np.where(found, stop - 1, 0)], found)
+    return _take(join, stop - 1, found)
 
 
 def _take(join: Join, rows: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
@@ -241,6 +128,7 @@ def trailing(
     known_at: np.ndarray,
     events: Mapping[str, Values],
     itself: np.ndarray | None = None,
+    past: Past | None = None,
 ) -> list[np.ndarray]:
     """Return a statistic of earlier rows over windows that end at ``known_at``; one array per window.
 
@@ -252,48 +140,30 @@ def trailing(
         The earlier rows, in table order: at least all whose ``at`` lies in a window.
     itself : ndarray of int, shape (rows,), optional
         Which event is the row itself, -1 for none: it is left out of its own window.
+    past : Past, optional
+        Of these rows and events.
     """
-    of, times = events[step.of], np.asarray(events[step.at])
-    keys = Keys([events[name] for name in step.match], len(times))
-    timeline = Timeline(np.where(missing(of), -1, keys.own), times)
-    groups = keys.encode([columns[name] for name in step.match], len(known_at))
-    values = np.ones(len(times)) if step.stat == "count" else numbers(of)
-    values = values[timeline.order]
-    stop = timeline.count(groups, known_at)
-    place = np.full(len(known_at), -1) if itself is None else timeline.places(len(times), itself)
+    past = past or Past(step.at, step.match, columns, known_at, events)
+    here = past.timeline.arranged(~missing(events[step.of]))
+    values = None if step.stat == "count" else np.where(here, past.timeline.arranged(numbers(events[step.of])), 0.0)
+    own = None if itself is None else past.places(itself)
     features = []
     for window in step.windows:
-        start = timeline.count(groups, known_at - np.timedelta64(nanoseconds(window), "ns"))
-        start = np.minimum(start, stop)  # a window that begins before 1677 would wrap around
-        inside = (place >= start) & (place < stop)
-        count = (stop - start - inside).astype("float64")
-        if step.stat == "count":
+        start, stop = past.start(nanoseconds(window)), past.stop
+        middle, inside = stop, np.empty(0, dtype="int64")
+        if own is not None:
+            # What lies on either side of the row itself: its own value must not even round the sum.
+            inside = np.flatnonzero((own >= start) & (own < stop))
+            middle = stop.copy()
+            middle[inside] = own[inside]
+        after = middle[inside] + 1, stop[inside]
+        count = window_counts(here, start, middle)
+        count[inside] += window_counts(here, *after)
+        if values is None:
             features.append(count)
             continue
-        # What lies on either side of the row itself: its own value must not even round the sum.
-        total = window_sums(values, start, np.where(inside, place, stop))
-        total[inside] += window_sums(values, place[inside] + 1, stop[inside])
-        if step.stat == "mean":
-            with np.errstate(invalid="ignore", divide="ignore"):
-                total = total / count
-        features.append(total)
+        total = window_sums(values, start, middle)
+        total[inside] += window_sums(values, *after)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            features.append(total if step.stat == "sum" else total / count)
     return features
-
-
-def window_sums(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Return the sum of ``values[start:stop]`` for every window; 0 for an empty one.
-
-    Each sum adds the elements of its window and nothing else (a difference of running sums would not:
-    one NaN or 1e300 spoils all later rows, and rounding depends on where the table was cut). Equal
-    windows are added once; sorting the rest keeps the gaps between them disjoint, so the cost is that
-    of the windows' elements.
-    """
-    width = len(values) + 1
-    windows, row = np.unique(start * width + stop, return_inverse=True)
-    bounds = np.empty(2 * len(windows), dtype="int64")
-    bounds[0::2], bounds[1::2] = np.divmod(windows, width)
-    if not len(windows):
-        return np.zeros(len(start))
-    with np.errstate(all="ignore"):
-        sums = np.add.reduceat(np.append(values, 0.0), bounds)[0::2]
-    return np.where(bounds[1::2] > bounds[0::2], sums, 0.0)[row]

@@ -80,13 +80,13 @@ def by_label(column: Coded, table: Sequence[float], absent: float) -> np.ndarray
 
 
 def numbers(column: Values) -> np.ndarray:
-    """Return a numeric column as float64."""
+    """Return a numeric column as float64; the column itself where it is."""
     if isinstance(column, Coded):
         raise TypeError("a column of categories is not numeric")
     xp = namespace(column)
     if not xp.isdtype(column.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"a column of {column.dtype} is not numeric")
-    return xp.astype(column, xp.float64)  # type: ignore[no-any-return]
+    return xp.astype(column, xp.float64, copy=False)  # type: ignore[no-any-return]
 
 
 def spread(width: float) -> float:

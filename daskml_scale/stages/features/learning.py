@@ -39,7 +39,7 @@ from . import aggregate, target_mean
 from .kernels import numbers, spread
 from .rowwise import Functions, rowwise
 from .sketches import Categories
-from .summary import DISTINCT, Summary, comoments, merge_comoments
+from .summary import DISTINCT, Moments, Summary, comoments, merge_comoments
 
 _STATELESS = (DateParts, Cyclical, Keep, Rename, Cast, Log, Clip, Interactions, Compute, Impute, Function)
 """Steps whose features can be computed during the fitting pass; ``Impute`` where it learns nothing."""
@@ -143,6 +143,7 @@ def scan_steps(
     """Return the statistics of one chunk's rows, those that may be learnt from: step position -> JSON value."""
     plan, found = lessons(steps), {}
     current: dict[str, Values] = dict(columns)
+    known: dict[str, tuple[Values, Moments]] = {}
     for position, step in enumerate(steps):
         if isinstance(step, TargetMean):
             assert target is not None
@@ -150,13 +151,14 @@ def scan_steps(
         elif isinstance(step, Aggregate):
             found[str(position)] = aggregate.scan(step, columns)
         elif position in plan.learn:
-            found[str(position)] = _scan(step, current)
+            found[str(position)] = _scan(step, current, known)
         elif position in plan.compute:
             current.update(zip(step.outputs(), rowwise(step, current, None, rows, functions), strict=True))
     return found
 
 
-def _scan(step: Step, columns: Mapping[str, Values]) -> Any:
+def _scan(step: Step, columns: Mapping[str, Values], known: dict[str, tuple[Values, Moments]]) -> Any:
+    """Return what a step learns from; ``known`` are the moments of columns that other steps asked for."""
     if isinstance(step, (Count, OneHot)):
         return {name: labels(columns[name]).to_json() for name in step.reads()}
     arrays = {name: numbers(columns[name]) for name in step.reads()}
@@ -164,7 +166,10 @@ def _scan(step: Step, columns: Mapping[str, Values]) -> Any:
         count, mean, products = comoments(np.stack(list(arrays.values()), axis=1))
         return [count, mean.tolist(), products.tolist()]
     asked = _asked(step)
-    return {name: Summary.of(array, asked).to_json() for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if name not in known or known[name][0] is not columns[name]:
+            known[name] = (columns[name], Moments.of(array))
+    return {name: Summary.of(array, asked, known[name][1]).to_json() for name, array in arrays.items()}
 
 
 def _asked(step: Step) -> tuple[str, ...]:

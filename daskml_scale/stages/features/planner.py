@@ -33,7 +33,7 @@ from .seen import Seen
 from .statistics import learn
 from .transformer import MemoryTable, RowTransformer, StoredTable, Table
 
-CODE = "features-3"
+CODE = "features-4"
 """Changes whenever a kernel's output changes for the same input."""
 
 

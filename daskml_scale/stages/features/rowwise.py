@@ -47,7 +47,7 @@ def rowwise(
     rows: int,
     functions: Functions = MappingProxyType({}),
 ) -> list[np.ndarray]:
-    """Return the features of one step, float64, each of shape (rows,).
+    """Return the features of one step, float64 or bool, each of shape (rows,).
 
     Parameters
     ----------
@@ -156,13 +156,14 @@ def _coded(column: Values) -> Coded:
 
 
 def one_hot(column: Coded, step: OneHot, levels: Sequence[str]) -> list[np.ndarray]:
-    """Return an indicator per level, and one for all other categories if the step has one."""
+    """Return an indicator per level, bool, and one for all other categories if the step has one."""
     xp, codes = namespace(column.codes), {label: code for code, label in enumerate(column.labels)}
     # A level that the column does not know gets a code that no row has.
-    found = [xp.astype(column.codes == codes.get(level, len(codes)), xp.float64) for level in levels]
+    found = [column.codes == codes.get(level, len(codes)) for level in levels]
     if step.unknown == "other":
         known = set(levels)
-        found.append(by_label(column, [float(label not in known) for label in column.labels], 0.0))
+        other = by_label(column, [float(label not in known) for label in column.labels], 0.0)
+        found.append(xp.astype(other, xp.bool))
     return found
 
 

@@ -41,12 +41,16 @@ class Moments:
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
         """Return the moments of values of shape (rows,)."""
-        present = values[np.isfinite(values)]
+        finite = np.isfinite(values)
+        whole = bool(finite.all())
+        missing = 0 if whole else int(np.count_nonzero(np.isnan(values)))
+        present = values if whole else values[finite]
         if not len(present):
-            return cls(missing=int(np.isnan(values).sum()))
+            return cls(missing=missing)
         mean = float(present.mean())
-        squares = float(np.square(present - mean).sum())
-        return cls(len(present), int(np.isnan(values).sum()), mean, squares, float(present.min()), float(present.max()))
+        apart = present - mean
+        squares = float(np.square(apart, out=apart).sum())
+        return cls(len(present), missing, mean, squares, float(present.min()), float(present.max()))
 
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both, this one's values first."""
@@ -155,19 +159,21 @@ class Summary:
     crowded: bool = False
 
     @classmethod
-    def of(cls, values: np.ndarray, asked: Iterable[str]) -> Summary:
+    def of(cls, values: np.ndarray, asked: Iterable[str], moments: Moments | None = None) -> Summary:
         """Summarize values of shape (rows,).
 
         Parameters
         ----------
         asked : of ``buckets``, ``values``
+        moments : Moments, optional
+            Of the values, where they are known.
         """
         asked = set(asked)
-        present = values[np.isfinite(values)]
+        present = values[np.isfinite(values)] if asked else values
         distinct = Histogram.of(present) if "values" in asked else None
         crowded = distinct is not None and len(distinct.keys) > DISTINCT
         return cls(
-            Moments.of(values),
+            moments or Moments.of(values),
             Histogram.of(bucket_of(present)) if "buckets" in asked else None,
             None if crowded else distinct,
             crowded,

@@ -36,12 +36,13 @@ from daskml_scale.spec.steps_learned import Aggregate, SklearnStep
 from . import aggregate, estimators, history, joins, kernels
 from .bounds import Bounds, Ranges
 from .learning import reads_rows
+from .look import Look, places, read_events, stacked
 from .program import Program, joined_columns
 from .rowwise import Functions, rowwise
 from .sources import MemoryTable as MemoryTable
 from .sources import StoredTable as StoredTable
 from .sources import Table as Table
-from .sources import coded, concatenate
+from .sources import coded
 from .statistics import Place, fold_numbers, instants, scan
 from .training import fit_model
 
@@ -135,11 +136,7 @@ class RowTransformer:
             made: dict[str, np.ndarray] = {}
             for position, found in enumerate(arrays):
                 made.update(zip(program.outputs(position), found, strict=True))
-            out = np.empty((stop - start, len(program.features)), dtype=dtype)
-            with np.errstate(over="ignore", invalid="ignore"):
-                for column, name in enumerate(program.features):
-                    out[:, column] = made[name]
-            results.append(out)
+            results.append(stacked([made[name] for name in program.features], stop - start, dtype))
         return results
 
     def columns_before(
@@ -149,7 +146,7 @@ class RowTransformer:
         look = self._look(start, stop, halo, also)
         columns: dict[str, Values] = dict(look.rows)
         for number, found in enumerate(self._arrays(look, cache, position)):
-            columns.update(zip(self.program.outputs(number), found, strict=True))
+            columns.update(zip(self.program.outputs(number), map(kernels.numbers, found), strict=True))
         return columns
 
     def folds(self, start: int, stop: int) -> np.ndarray:
@@ -159,14 +156,15 @@ class RowTransformer:
         columns = self.rows.read([] if folds.by is None else [folds.by], start, stop)
         return fold_numbers(folds, columns, stop - start, Place(start, self.total)).astype("int8")
 
-    def _look(self, start: int, stop: int, halo: Ranges, also: Sequence[str] = ()) -> _Look:
+    def _look(self, start: int, stop: int, halo: Ranges, also: Sequence[str] = ()) -> Look:
         rows = self.rows.read(tuple(dict.fromkeys((*self.program.row_columns, *also))), start, stop)
-        events = self._events(halo) if self.program.trailing else {}
-        return _Look(start, stop, halo, rows, instants(self.program.known_at, rows, stop - start), events)
+        names = self.program.event_columns
+        events = read_events(self.rows, names, halo, start, stop, rows) if self.program.trailing else {}
+        return Look(start, stop, halo, rows, instants(self.program.known_at, rows, stop - start), events)
 
     def _arrays(
         self,
-        look: _Look,
+        look: Look,
         cache: Cache,
         until: int,
         other: Program | None = None,
@@ -182,15 +180,18 @@ class RowTransformer:
                 arrays = known[position]
                 changed.difference_update(names)
             else:
-                columns = {**look.rows, **made} if reads_rows(step) else look.rows
+                columns: Mapping[str, Values] = look.rows
+                if reads_rows(step):
+                    earlier = {name: kernels.numbers(made[name]) for name in step.reads() if name in made}
+                    columns = {**columns, **earlier}
                 arrays = self._step(position, columns, look, cache)
                 changed.update(names)
             every.append(arrays)
             made.update(zip(names, arrays, strict=True))
         return every
 
-    def _step(self, position: int, columns: Mapping[str, Values], look: _Look, cache: Cache) -> list[np.ndarray]:
-        """Return the features of one step, float64, each of shape (rows,)."""
+    def _step(self, position: int, columns: Mapping[str, Values], look: Look, cache: Cache) -> list[np.ndarray]:
+        """Return the features of one step, float64 or bool, each of shape (rows,)."""
         step, learnt = self.program.steps[position], self.program.learnt.get(str(position))
         itself = self._itself(step, look)
         match step:
@@ -202,7 +203,7 @@ class RowTransformer:
             case AsOf():
                 return joins.as_of(step, self.join(position, cache), columns, look.known_at, itself)
             case Trailing():
-                return joins.trailing(step, columns, look.known_at, look.events, itself)
+                return joins.trailing(step, columns, look.known_at, look.events, itself, look.past(step))
             case HistoryStep():
                 return self._history(step, position, columns, look, itself)
             case Aggregate():
@@ -225,12 +226,13 @@ class RowTransformer:
         step: HistoryStep,
         position: int,
         columns: Mapping[str, Values],
-        look: _Look,
+        look: Look,
         itself: np.ndarray | None,
     ) -> list[np.ndarray]:
         hidden = step.of in self.program.withheld
         if position not in self.program.carried:
-            return history.history(step, columns, look.known_at, look.events, itself, hidden=hidden)
+            past = look.past(step)
+            return history.history(step, columns, look.known_at, look.events, itself, hidden=hidden, past=past)
         assert self.carrying is not None
         carried, edges = self.carrying.carried[position], self.carrying.edges
         before = self.carrying.before(step.at, look.start, look.stop)
@@ -253,7 +255,7 @@ class RowTransformer:
         key = ("join", getattr(table, "url", ""), table.version, step.model_dump_json())
         return cache.get(key, load, lambda join: join.nbytes)
 
-    def _itself(self, step: Step, look: _Look) -> np.ndarray | None:
+    def _itself(self, step: Step, look: Look) -> np.ndarray | None:
         """Return where each row is among those that a step looks at, -1 where it is not; ``None`` if it may count."""
         withheld = self.program.withheld
         if isinstance(step, HistoryStep) or (isinstance(step, EventStep) and step.of in withheld):
@@ -261,23 +263,6 @@ class RowTransformer:
         if isinstance(step, AsOf) and step.table in self.own and not set(withheld).isdisjoint(step.take):
             return np.arange(look.start, look.stop)
         return None
-
-    def _events(self, halo: Ranges) -> dict[str, Values]:
-        names = self.program.event_columns
-        pieces = [self.rows.read(names, start, stop) for start, stop in halo or ((0, 0),)]
-        return {name: concatenate([piece[name] for piece in pieces]) for name in names}
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """What the steps look at for rows [start, stop)."""
-
-    start: int
-    stop: int
-    halo: Ranges
-    rows: Mapping[str, Values]
-    known_at: np.ndarray
-    events: Mapping[str, Values]
 
 
 def _same_fit(one: Program, other: Program, position: int) -> bool:
@@ -287,15 +272,3 @@ def _same_fit(one: Program, other: Program, position: int) -> bool:
         mine, theirs = one.categories or {}, other.categories or {}
         return all(mine[name] == theirs[name] for name in step.of)
     return bool(one.learnt.get(str(position)) == other.learnt.get(str(position)))
-
-
-def places(ranges: Ranges, start: int, stop: int) -> np.ndarray:
-    """Return the places of rows [start, stop) in the joined ``ranges``, -1 where a row is in none; shape (rows,)."""
-    found = np.full(stop - start, -1)
-    before = 0
-    for first, last in ranges:
-        low, high = max(first, start), min(last, stop)
-        if low < high:
-            found[low - start : high - start] = np.arange(before + low - first, before + high - first)
-        before += last - first
-    return found
