@@ -113,7 +113,8 @@ def there(records: Mapping[str, Record], names: Collection[str]) -> dict[str, Re
 
 def _splits(work: Sorting, ids: Sequence[str], sizes: Sequence[int], each: int, common: Mapping[str, Any]) -> Plan:
     """Plan the splits, each of blocks of about one part's size."""
-    most, starts, held = -(-sum(sizes) // work.partitions), [], 0
+    most, held = -(-sum(sizes) // work.partitions), 0
+    starts: list[int] = []
     for number, nbytes in enumerate(sizes):
         if not starts or held + nbytes > most:
             starts.append(number)

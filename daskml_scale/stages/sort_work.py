@@ -126,7 +126,8 @@ def sample(work: Sorting, number: int) -> list[list[Any]]:
 
 def borders(samples: Sequence[Sequence[Sequence[Any]]], work: Sorting) -> tuple[np.ndarray, ...]:
     """Return the keys, and the place, of the first row of every part but the first, from the samples of all blocks."""
-    kinds = [*(_key(np.empty(0, work.dtypes[name]), work.reading.kinds[name]).dtype for name in work.by), "int64"]
+    empty = {name: np.empty(0, work.dtypes[name]) for name in work.by}
+    kinds = [*(key.dtype for key in work.keys(empty)), np.dtype("int64")]
     columns = [
         np.concatenate([np.asarray(one[place], dtype=kind) for one in samples]) for place, kind in enumerate(kinds)
     ]
