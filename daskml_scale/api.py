@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daskml_scale import events
 from daskml_scale.errors import PlanError, SpecError, UsageError
-from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow, sampled
+from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow
 from daskml_scale.storage import files
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from daskml_scale.runs.execute import Planned, RunSummary, StagePlanRow
-    from daskml_scale.runs.records import Registry
+    from daskml_scale.runs.planning import Planned, StagePlanRow
     from daskml_scale.runs.state import RunRecord
+    from daskml_scale.runs.summary import RunSummary
     from daskml_scale.runs.where import Definition
     from daskml_scale.runs.why import Account
     from daskml_scale.spec.load import Loaded
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 PRELOADS = ("daskml_scale.dashboard.preload",)
 """Scheduler modules of the clusters that we start; the backlog plugin is always there."""
+
+
+RESTARTED = 30.0
+"""Seconds for which a cluster that was started anew is taken for well."""
 
 
 def cluster(spec: Any = "local", **options: Any) -> Any:
@@ -176,6 +180,7 @@ def check(
     store: str | os.PathLike[str] | None = None,
     cluster: str | None = None,
     estimators: bool = True,
+    settings: Sequence[str] = (),
 ) -> Workflow:
     """Load a workflow and check all that can be checked before its data is read.
 
@@ -186,6 +191,8 @@ def check(
         Instead of the workflow's own, which are not looked at then.
     estimators : bool
         Also import the estimators and check their parameters (a second or two).
+    settings : sequence of str
+        Values beside the file: ``["stages.model.where=x > 3"]``.
 
     Raises
     ------
@@ -194,7 +201,7 @@ def check(
     """
     from daskml_scale.runs.check import checked
 
-    return checked(workflow, store=store, cluster=cluster, estimators=estimators).model
+    return checked(workflow, store=store, cluster=cluster, estimators=estimators, settings=settings).model
 
 
 def dry_run(
@@ -203,12 +210,13 @@ def dry_run(
     store: str | os.PathLike[str] | None = None,
     cluster: str | None = None,
     sample: float | None = None,
+    settings: Sequence[str] = (),
 ) -> list[StagePlanRow]:
     """Plan a workflow without writing anything: units, chunk grid, memory per task, what is reused and why.
 
     Parameters
     ----------
-    workflow, store, cluster, sample
+    workflow, store, cluster, sample, settings
         As in :func:`run`.
 
     Returns
@@ -216,24 +224,25 @@ def dry_run(
     list of StagePlanRow
         In the order in which the stages would run.
     """
-    from daskml_scale.runs import execute
+    from daskml_scale.runs import planning
     from daskml_scale.runs.check import checked
+    from daskml_scale.runs.enter import sampled_in
 
-    loaded = checked(workflow, store=store, cluster=cluster)
-    model = _sampled(loaded.model, sample, store)
+    loaded = checked(workflow, store=store, cluster=cluster, settings=settings)
+    model = sampled_in(loaded.model, sample, store)
     with _placed(loaded):
-        return execute.plan(model, os.fspath(store or model.store), base=Path.cwd(), modules=_beside(workflow))
+        return planning.plan(model, os.fspath(store or model.store), base=Path.cwd(), modules=_beside(workflow))
 
 
 def planned(workflow: str | Path, *, store: str | os.PathLike[str] | None = None) -> Iterator[Planned]:
     """Plan a workflow as :func:`dry_run` does, with the plan and the ledger of each stage (``scaling simulate``)."""
-    from daskml_scale.runs import execute
+    from daskml_scale.runs import planning
     from daskml_scale.runs.check import checked
 
     loaded = checked(workflow, store=store)
     with _placed(loaded):
         url = os.fspath(store or loaded.model.store)
-        yield from execute.planned(loaded.model, url, base=Path.cwd(), modules=_beside(workflow))
+        yield from planning.planned(loaded.model, url, base=Path.cwd(), modules=_beside(workflow))
 
 
 def why(run: RunRecord, unit: str) -> list[Account]:
@@ -255,16 +264,18 @@ def why(run: RunRecord, unit: str) -> list[Account]:
     UsageError
         When none has.
     """
-    from daskml_scale.runs import execute
+    from daskml_scale.runs import planning
     from daskml_scale.runs.check import checked
+    from daskml_scale.runs.enter import Options, sampled_in
     from daskml_scale.runs.why import accounts
 
     base = Path(run.cwd)
     source = base / run.source if (base / run.source).exists() else Path(run.source)
-    loaded = checked(source, store=run.store, cluster=run.cluster)
+    options = Options.of(run)
+    loaded = checked(source, store=run.store, cluster=run.cluster, settings=options.settings)
     with _placed(loaded):
-        model = _sampled(loaded.model, sample_of(run), run.store)
-        return accounts(execute.planned(model, run.store, base=base, modules=_beside(source)), unit)
+        model = sampled_in(loaded.model, options.sample, run.store)
+        return accounts(planning.planned(model, run.store, base=base, modules=_beside(source)), unit)
 
 
 def run(
@@ -274,8 +285,11 @@ def run(
     cluster: Any | None = None,
     client: Any | None = None,
     sample: float | None = None,
+    settings: Sequence[str] = (),
     sink: events.Sink = events.ignore,
     run_id: str = "",
+    text: str = "",
+    again: str = "",
 ) -> RunSummary:
     """Run a workflow to its end, or what is left of it; blocks.
 
@@ -293,9 +307,15 @@ def run(
         Use this client; a cluster object will do.
     sample : float, optional
         Share of the sources that is read, for an experiment; it needs a store of its own.
+    settings : sequence of str
+        Values beside the file, such as ``["stages.model.where=x > 3"]``; not for a loaded workflow.
     sink : callable, optional
         Receives the events.
     run_id : str, optional
+    text : str
+        What the file said when the run was entered, instead of what it says now.
+    again : str
+        A stage that is done again with all that needs it, whatever is valid of them.
 
     Returns
     -------
@@ -308,13 +328,15 @@ def run(
     """
     from daskml_scale.runs import execute
     from daskml_scale.runs.check import NO_CLUSTER, checked
+    from daskml_scale.runs.enter import sampled_in
     from daskml_scale.runs.where import check_reach, resolve
 
     with ExitStack() as stack:
         client, asked = resolve(client, cluster, stack)
         looked_up = asked if asked is None or isinstance(asked, str) else NO_CLUSTER
-        loaded = checked(workflow, store=store, cluster=looked_up if client is None else NO_CLUSTER)
-        found = _sampled(loaded.model, sample, store)
+        looked_up = looked_up if client is None else NO_CLUSTER
+        loaded = checked(workflow, store=store, cluster=looked_up, settings=settings, text=text)
+        found = sampled_in(loaded.model, sample, store)
         url = files.normal(store or found.store)
         source: Callable[[], Any] | None = None
         publish = _Publishing(sink, stack)
@@ -331,32 +353,9 @@ def run(
             source = _LazyClient(wanted, stack, publish, run_id)
         with _placed(loaded):
             return execute.execute(
-                found, url, base=Path.cwd(), modules=_beside(workflow), client=source, sink=publish, run=run_id
-            )
-
-
-def _sampled(workflow: Workflow, share: float | None, store: str | os.PathLike[str] | None) -> Workflow:
-    """Return the workflow with its ``ingest`` stages reading only a share of their sources.
-
-    Raises
-    ------
-    UsageError
-        When it would replace the whole tables in the workflow's own store.
-    """
-    if share is None:
-        return workflow
-    if store is None:
-        raise UsageError(
-            f"a sample of {share} would replace the whole tables in {workflow.store}; name another store: "
-            f"--store {workflow.store}-sample"
-        )
-    return sampled(workflow, share)
-
-
-def sample_of(run: RunRecord) -> float | None:
-    """Return the share of the sources that a run reads, as its command says."""
-    words = list(run.command)
-    return float(words[words.index("--sample") + 1]) if "--sample" in words else None
+                found, url, base=Path.cwd(), modules=_beside(workflow), client=source, sink=publish, run=run_id,
+                again=again,
+            )  # fmt: skip
 
 
 @contextmanager
@@ -381,70 +380,49 @@ def submit(
     store: str | os.PathLike[str] | None = None,
     cluster: str | None = None,
     sample: float | None = None,
+    settings: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    priority: int = 0,
+    key: str | None = None,
 ) -> RunRecord:
     """Start a run in a process of its own that outlives this one, and return its entry in the registry.
 
-    ``daskml-scale status ID`` shows how far it is.
+    It waits its turn when its cluster has as many runs as its definition allows. ``daskml-scale status ID``
+    shows how far it is.
 
     Parameters
     ----------
     workflow : str or Path
         A name or a path.
     store, cluster : str, optional
-    sample : float, optional
+    sample, settings
         As in :func:`run`.
+    labels : mapping of str to str, optional
+        For ``list`` and ``cost``.
+    priority : int
+        The larger goes first.
+    key : str, optional
+        Idempotency: the same key returns the same run, whatever became of it.
 
     Raises
     ------
     SpecError
         When the workflow or the cluster is wrong; nothing was started or written.
+    ConflictError
+        When the key belongs to a run of something else.
     """
-    from daskml_scale.runs.lease import spawn
+    from daskml_scale.runs import enter
     from daskml_scale.runs.records import Registry
 
     for name, value in (("workflow", workflow), ("cluster", cluster)):
         if value is not None and not isinstance(value, (str, os.PathLike)):
             kind = type(value).__name__
             raise UsageError(f"{name} is a {kind}; submit starts a process that reads files: give a name or a path")
-    registry = Registry()
-    named = os.fspath(cluster) if cluster else None
-    entered = register(registry, "submit", os.fspath(workflow), store, named, sample=sample, detached=True)
-    spawn(registry, entered)
-    return entered
-
-
-def register(
-    registry: Registry,
-    verb: str,
-    workflow: str,
-    store: str | os.PathLike[str] | None,
-    cluster: str | None,
-    *,
-    sample: float | None = None,
-    detached: bool = False,
-) -> RunRecord:
-    """Check what can be checked, then enter a run into the registry as queued (``run`` and ``submit`` of the CLI)."""
-    from daskml_scale.spec.find import find_workflow
-    from daskml_scale.storage.lock import holder, in_use
-
-    # Importing estimators is left to the detached process.
-    spec = _sampled(check(workflow, store=store, cluster=cluster, estimators=not detached), sample, store)
-    url = files.normal(store or spec.store)
-    if detached and files.is_memory(url):
-        raise UsageError(f"{url} would end with the detached process; choose a local path with --store")
-    if detached and (owner := holder(url)):
-        raise in_use(url, owner)
-    options = (("--store", store), ("--cluster", cluster), ("--sample", None if sample is None else str(sample)))
-    return registry.create(
-        workflow=spec.name,
-        source=str(find_workflow(workflow).absolute()),
-        store=url,
-        cluster=cluster or spec.cluster,
-        command=[verb, workflow, *(word for name, value in options if value for word in (name, os.fspath(value)))],
-        cwd=os.getcwd(),
-        now=time.time(),
-        detached=detached,
-    )
+    asked = enter.Asked(
+        os.fspath(workflow), None if store is None else os.fspath(store), os.fspath(cluster) if cluster else None,
+        enter.Options(sample, tuple(settings)), dict(labels or {}), priority, key,
+    )  # fmt: skip
+    return enter.submitted(Registry(), asked)
 
 
 class _Publishing:
@@ -487,25 +465,44 @@ class _LazyClient:
         self.definition, self.publish, self.run_id = definition, publish, run_id
         self.client: Any | None = None
         self.started = stack.enter_context(ExitStack())
+        self.by, self.since = 0, 0.0
+        """The thread that started it anew, and when."""
+        self.lock = threading.RLock()
+        """Stages at work beside each other want one cluster."""
 
     def __call__(self) -> Any:
+        with self.lock:
+            return self._client()
+
+    def _client(self) -> Any:
         if self.client is None:
+            asked = time.monotonic()
             started = self.started.enter_context(cluster(self.definition, sink=self.publish))
             self.client = self.started.enter_context(started.get_client())
             page = (started.dashboard_link or "").removesuffix("status")
             link = f"{page}workflow" + (f"?run={self.run_id}" if self.run_id else "") if page else ""
             given = self.definition
             name = given if isinstance(given, str) else given["name"] if isinstance(given, Mapping) else given.name
-            self.publish(events.ClusterStarted(time=time.time(), run=self.run_id, cluster=name, dashboard=link))
+            waited = time.monotonic() - asked
+            self.publish(
+                events.ClusterStarted(time=time.time(), run=self.run_id, cluster=name, dashboard=link, seconds=waited)
+            )
             self.publish.to(self.client)
         return self.client
 
     def restart(self) -> Any:
         """Close what is left of the cluster, whose scheduler is gone, and start it anew."""
-        self.client = None
-        self.publish.to(None)
-        self.started.close()
-        return self()
+        with self.lock:
+            if (
+                self.client is not None
+                and time.monotonic() - self.since < RESTARTED
+                and self.client.status == "running"
+            ):
+                return self.client  # another stage has just done it
+            self.client = None
+            self.publish.to(None)
+            self.started.close()
+            return self()
 
 
 def last_run() -> StageRow | None:

@@ -1,18 +1,84 @@
-"""The verbs ``wait``, ``logs`` and ``cancel``: what may be done with a run of another process."""
+"""The verbs about runs of other processes: ``status``, ``list``, ``wait``, ``logs`` and ``cancel``."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from daskml_scale.cli_end import print_result, put, say
+from daskml_scale.cli_options import options, run_argument
 from daskml_scale.errors import Exit
+
+if TYPE_CHECKING:
+    from daskml_scale.runs.records import Registry
+
+
+@click.command("status")
+@run_argument(required=False)
+@click.option("--why", "unit", metavar="UNIT", help="Say why this unit ran, and whether it would run again.")
+@options("json")
+def status_verb(run: str | None, unit: str | None, as_json: bool) -> int:
+    """Show how far a run is.
+
+    The newest one, or the one whose id begins with RUN. UNIT is a key as ledger show lists them, or
+    STAGE:KEY.
+
+    \b
+    Examples:
+      daskml-scale status
+      daskml-scale status --why predictions:rows/00000003
+    """
+    from daskml_scale.runs import show
+    from daskml_scale.runs.records import Registry
+
+    now = time.time()
+    found = Registry().get(run, now=now)
+    if unit is not None:
+        from daskml_scale import api
+        from daskml_scale.runs.why import drawn
+
+        told = api.why(found, unit)
+        print_result([one.to_dict() for one in told], as_json, lambda: drawn(told))
+        return Exit.OK
+    if found.state == "lost":
+        from daskml_scale.runs.recount import recounted
+
+        found = recounted(found)
+    print_result(found.to_dict(), as_json, lambda: show.status(found, now, os.getcwd()))
+    return Exit.OK
+
+
+@click.command("list")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many, newest first."
+)
+@options("label", "json")
+@click.option("--owner", metavar="NAME", help="Only runs of this user.")
+def list_verb(limit: int, labels: tuple[str, ...], owner: str | None, as_json: bool) -> int:
+    """List the runs in the registry, newest first.
+
+    \b
+    Examples:
+      daskml-scale list
+      daskml-scale list --label team=weather --limit 100 --json
+    """
+    from daskml_scale.runs import show
+    from daskml_scale.runs.records import Registry
+    from daskml_scale.runs.words import labelled
+
+    now = time.time()
+    runs = Registry().list(now=now, limit=limit, labels=labelled(labels), owner=owner)
+    print_result([run.to_dict() for run in runs], as_json, lambda: show.runs(runs, now, os.getcwd()))
+    return Exit.OK
 
 
 @click.command("wait")
-@click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@run_argument(required=False)
+@options("json")
 def wait_verb(run: str | None, as_json: bool) -> int:
     """Wait until a run has ended, and exit as it did.
 
@@ -23,29 +89,54 @@ def wait_verb(run: str | None, as_json: bool) -> int:
     Example:
       id=$(daskml-scale submit flights) && daskml-scale wait $id
     """
-    from daskml_scale.runs import control, show
     from daskml_scale.runs.records import Registry
 
     registry = Registry()
-    found = registry.get(run, now=time.time())
+    return awaited(registry, registry.get(run, now=time.time()).id, as_json)
+
+
+def awaited(registry: Registry, run: str, as_json: bool, *, quiet: bool = False) -> int:
+    """Wait until a run has ended, tell how, and return its exit code."""
+    from daskml_scale.runs import control, show
+
     try:
-        found = control.finished(registry, found.id)
+        found = control.finished(registry, run)
     except KeyboardInterrupt:
-        say(f"run {found.id} goes on; see: daskml-scale status {found.id}")
+        say(f"run {run} goes on; see: daskml-scale status {run}")
         return Exit.INTERRUPTED
     line = f"run {found.id} is {found.state}" + (f": {found.message}" if found.message else "")
-    print_result(found.to_dict(), as_json, lambda: show.text(line))
+    if quiet:
+        say(line)
+    else:
+        print_result(found.to_dict(), as_json, lambda: show.text(line))
     return control.exit_code(found)
 
 
+def followed(registry: Registry, run: str, tell: Callable[[str], None]) -> bool:
+    """Tell the lines of a run's log until it has ended; False when Ctrl-C ended that."""
+    from daskml_scale.runs import control
+
+    try:
+        for line in control.lines(registry, registry.get(run, now=time.time()), follow=True):
+            tell(line)
+    except KeyboardInterrupt:
+        say(f"run {run} goes on; see: daskml-scale status {run}")
+        return False
+    return True
+
+
 @click.command("cancel")
-@click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@run_argument()
+@options("json")
 def cancel_verb(run: str, as_json: bool) -> int:
     """Stop a run that waits or runs; what it committed stays.
 
     It closes its cluster; after half a minute it is ended. The same command goes on from there, as does:
     daskml-scale resume RUN.
+
+    \b
+    Example:
+      daskml-scale cancel flights-20260829-04d2
     """
     from daskml_scale.runs import control, show
     from daskml_scale.runs.records import Registry
@@ -56,17 +147,30 @@ def cancel_verb(run: str, as_json: bool) -> int:
 
 
 @click.command("logs")
-@click.argument("run", required=False)
+@run_argument(required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
-def logs_verb(run: str | None, follow: bool) -> int:
-    """Print what a submitted run wrote, or the events of another as JSON lines.
+@click.option("--unit", metavar="UNIT", help="What is kept of this unit, with the traceback if it failed.")
+def logs_verb(run: str | None, follow: bool, unit: str | None) -> int:
+    """Print what a submitted run and the workers on its machine wrote, or the events of another as JSON lines.
 
-    The newest run, or the one whose id begins with RUN.
+    The newest run, or the one whose id begins with RUN. UNIT is a key as ledger show lists them, or STAGE:KEY.
+
+    \b
+    Examples:
+      daskml-scale logs -f
+      daskml-scale logs --unit predictions:rows/00000003
+      daskml-scale logs flights-20260829-04d2 | grep warning
     """
     from daskml_scale.runs import control
     from daskml_scale.runs.records import Registry
 
     registry = Registry()
+    if unit is not None:
+        from daskml_scale.runs.ledgers import said_by
+
+        for line in said_by(registry.get(run, now=time.time()).store, unit):
+            put(line)
+        return Exit.OK
     try:
         for line in control.lines(registry, registry.get(run, now=time.time()), follow=follow):
             put(line)

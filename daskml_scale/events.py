@@ -47,6 +47,8 @@ class ClusterStarted(Event):
     cluster: str
     dashboard: str
     """Link to this run's page; empty without a dashboard."""
+    seconds: float = 0.0
+    """From asking for it to its being there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ class StageFinished(Event):
     kind: ClassVar[str] = "stage_finished"
     stage: str
     state: str
-    """ok | failed | interrupted"""
+    """ok | failed | interrupted | skipped"""
     seconds: float
     """Wall seconds of the whole stage."""
     units: int

@@ -48,6 +48,7 @@ def dispatch(
     weight: float | None = None,
     reconnect: Callable[[], Any] | None = None,
     tell: Callable[[str], None] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Generator[Outcomes, None, None]:
     """Run units and yield groups of outcomes in completion order.
 
@@ -79,6 +80,8 @@ def dispatch(
         Gives a new client when the scheduler is gone for good.
     tell : callable, optional
         Receives one line for everything unusual: what happened and why.
+    check : callable, optional
+        Called between units, and twice a second on a cluster: what it raises ends the dispatch.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def dispatch(
     if total is None and isinstance(units, Sized):
         total = len(units)
     if client is None:
-        yield from _in_process(kernel, shared, units, name, dict(retry or {}))
+        yield from _in_process(kernel, shared, units, name, dict(retry or {}), check or _nothing)
         return
     flight = Flight(
         kernel,
@@ -102,11 +105,16 @@ def dispatch(
         weight=own_weight() if weight is None else weight,
         reconnect=reconnect,
         tell=tell,
+        check=check or _nothing,
     )
     try:
         yield from flight.groups()
     finally:
         flight.close()
+
+
+def _nothing() -> None:
+    """Find nothing that speaks against going on."""
 
 
 def own_weight() -> float:
@@ -126,7 +134,12 @@ def own_weight() -> float:
 
 
 def _in_process(
-    kernel: Kernel, shared: Any, units: Iterable[Unit | None], name: str, retry: Mapping[str, int]
+    kernel: Kernel,
+    shared: Any,
+    units: Iterable[Unit | None],
+    name: str,
+    retry: Mapping[str, int],
+    check: Callable[[], None],
 ) -> Iterator[Outcomes]:
     context = WorkerContext(shared=shared, threads=len(os.sched_getaffinity(0)))
     group, flushed, slab = Outcomes(), time.monotonic(), 1
@@ -134,6 +147,7 @@ def _in_process(
     source = iter(units)
     exhausted, broken = False, None
     while again or not exhausted:
+        check()
         attempt = again[0][1] if again else 1
         batch: list[Unit] = []
         while again and again[0][1] == attempt and len(batch) < slab:

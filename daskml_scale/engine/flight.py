@@ -113,6 +113,7 @@ class Flight:
         weight: float,
         reconnect: Callable[[], Any] | None,
         tell: Callable[[str], None] | None,
+        check: Callable[[], None],
     ) -> None:
         import cloudpickle
 
@@ -121,7 +122,7 @@ class Flight:
         self.payload_only = isinstance(kernel, OnPayload)
         self.ahead, self.name, self.resources, self.batching = ahead, name, resources, batching
         self.retry, self.weight, self.reconnect = retry, weight, reconnect
-        self.tell = tell or (lambda message: None)
+        self.tell, self.check = tell or (lambda message: None), check
         self.tasks: dict[str, Task] = {}
         self.again: deque[Batch] = deque()
         self.suspects: deque[Batch] = deque()
@@ -149,6 +150,7 @@ class Flight:
         self._report(force=True)
         self._fill(pushed=True)
         while group or self._unfinished():
+            self.check()
             for task, result in self._collect(self._wait(bool(group), flushed)):
                 part = self._settled(task, result)
                 self.finished.append(task.future)

@@ -36,3 +36,12 @@ def order(workflow: Workflow) -> tuple[str, ...]:
             if not needs[user]:
                 heapq.heappush(ready, (place[user], user))
     return tuple(ordered)
+
+
+def users(workflow: Workflow, stage: str) -> tuple[str, ...]:
+    """Return the stages that need a stage, directly or through others, in the order in which they run."""
+    needs, found = edges(workflow), {stage}
+    for name in order(workflow):
+        if found.intersection(needs[name]):
+            found.add(name)
+    return tuple(name for name in order(workflow) if name in found and name != stage)

@@ -14,21 +14,25 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from daskml_scale.errors import Exit, InterruptedRunError
+from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
 from daskml_scale.events import Event, Sink
 
+from . import on_end, provenance
 from .event_log import EventLog, path_of
 from .lease import Lease
 from .live import Silent
+from .queue import wait_turn
 from .records import Registry
 from .state import RunRecord
 from .words import command
 
 if TYPE_CHECKING:
-    from .execute import RunSummary
+    from .summary import RunSummary
 
 
-def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary], shown: Silent) -> RunSummary:
+def attend(
+    registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary], shown: Silent, *, wait: bool = False
+) -> RunSummary:
     """Do the work of a queued run here and return its summary.
 
     Parameters
@@ -37,6 +41,8 @@ def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary
         Takes the sink of events; blocks until the run ends.
     shown : Silent
         The view that shows the progress.
+    wait : bool
+        Whether it waits its turn, as submitted runs do, or starts at once.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary
     ConflictError
         If another process has, or takes, the run.
     """
-    run = registry.start(run, host=os.uname().nodename, pid=os.getpid(), now=time.time())
+    run = _started(registry, run, shown, wait)
     lease = Lease(registry, run)
     log = EventLog(path_of(registry.path.parent, run.id), shown.note)
 
@@ -64,7 +70,39 @@ def attend(registry: Registry, run: RunRecord, work: Callable[[Sink], RunSummary
     finally:
         if lease.trouble:
             shown.note(f"the end of this run is not recorded: {lease.trouble}")
+        _call(registry, run, shown)
     return summary
+
+
+def _call(registry: Registry, run: RunRecord, shown: Silent) -> None:
+    """Call the workflow's command for the end, unless another process has the run."""
+    home = registry.path.parent
+    words = provenance.read(home, run.id).get("resolved", {}).get("on_end", [])
+    if words:
+        with suppress(DaskMLError):
+            found = registry.get(run.id, now=time.time())
+            if found.epoch == run.epoch:
+                on_end.call(words, found, shown.note)
+
+
+def _started(registry: Registry, run: RunRecord, shown: Silent, wait: bool) -> RunRecord:
+    """Take a run: at once, or when it is its turn."""
+    host, pid = os.uname().nodename, os.getpid()
+    if not wait:
+        return registry.start(run, host=host, pid=pid, now=time.time())
+
+    def leave() -> None:
+        registry.finish(
+            run.id, run.epoch, now=time.time(), state="interrupted", exit_code=Exit.INTERRUPTED,
+            message="stopped before its turn",
+        )  # fmt: skip
+
+    try:
+        with stoppable(shown, leave):
+            return wait_turn(registry, run, shown.note, host=host, pid=pid)
+    except KeyboardInterrupt:
+        leave()
+        raise InterruptedRunError(f"Stopped before its turn: run {run.id}") from None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Every problem is one ``SpecError`` with file, line, key path, value found and th
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from daskml_scale.errors import PlanError, SpecError, UsageError
@@ -27,16 +28,22 @@ def checked(
     store: str | os.PathLike[str] | None = None,
     cluster: str | None = None,
     estimators: bool = True,
+    settings: Sequence[str] = (),
+    text: str = "",
 ) -> Loaded[Workflow]:
     """Return a workflow that was checked, with its lines; parameters and errors as in ``dms.check``.
 
     A store or cluster given here replaces the workflow's own, which is not looked at then; ``cluster`` is
-    a name or a path, ``none`` where something else than a definition says where the work is done.
+    a name or a path, ``none`` where something else than a definition says where the work is done. ``settings``
+    are values beside the file, ``text`` is what the file said when the run was submitted.
     """
     if isinstance(workflow, Workflow):
+        if settings:
+            raise UsageError("settings are values beside a file; change a Workflow with model_copy")
         loaded = check_workflow(workflow)
     elif isinstance(workflow, (str, os.PathLike)):
-        loaded = read_workflow(find_workflow(os.fspath(workflow)))
+        path = find_workflow(os.fspath(workflow))
+        loaded = read_workflow(f"{text}\n" if text else path, name=str(path), settings=settings)
     else:
         raise UsageError(f"a workflow is a name, a path or a Workflow, not a {type(workflow).__name__}")
     _check_place(loaded, store, cluster)

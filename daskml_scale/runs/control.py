@@ -75,7 +75,9 @@ def log_of(registry: Registry, run: RunRecord) -> Path:
 def lines(
     registry: Registry, run: RunRecord, *, follow: bool = False, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
-    """Yield the lines of a run's log; with ``follow`` until the run has ended."""
+    """Yield the lines of a run's log; with ``follow`` until the run has ended. A queued run's log begins later."""
+    while follow and run.log and not Path(run.log).exists() and registry.get(run.id, now=time.time()).live:
+        sleep(LOOK_SECONDS)
     with log_of(registry, run).open(errors="replace") as log:
         held = ""
         while True:

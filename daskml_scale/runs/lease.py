@@ -30,6 +30,7 @@ from daskml_scale.errors import (
 )
 from daskml_scale.events import Event
 
+from .costs import Cost, charged
 from .records import Registry
 from .state import RunRecord, stage_records
 
@@ -114,6 +115,7 @@ class Lease:
         """Why the last heartbeat could not be written; empty when it was."""
         self._registry, self._every, self._clock = registry, every, clock
         self._progress = Progress()
+        self._costs: Mapping[str, Cost] = {}
         self._written: Progress | None = None
         self._taken = False
         self._end: tuple[str, int, str, Mapping[str, Any]] | None = None
@@ -131,6 +133,7 @@ class Lease:
         if self._taken:
             raise self._conflict()
         self._progress = fold(self._progress, event)
+        self._costs = charged(self._costs, event)
 
     def ended(self, state: str, exit_code: int, summary: Mapping[str, Any]) -> None:
         """Note the result; it is written when the block is left."""
@@ -142,7 +145,8 @@ class Lease:
         stages = stage_records(progress, now) if progress is not self._written else None
         note = progress.warnings[-1].message if progress.warnings else ""
         try:
-            held = self._registry.beat(self.run.id, self.run.epoch, now=now, stages=stages, message=note)
+            costs = list(self._costs.values()) if stages is not None else ()
+            held = self._registry.beat(self.run.id, self.run.epoch, now=now, stages=stages, message=note, costs=costs)
         except StoreError as error:
             self.trouble = str(error)
             return
@@ -191,7 +195,7 @@ class Lease:
         try:
             self._taken = not self._registry.finish(
                 self.run.id, self.run.epoch, now=now, state=state, exit_code=code, message=message,
-                summary=dict(summary), stages=stage_records(self._progress, now),
+                summary=dict(summary), stages=stage_records(self._progress, now), costs=list(self._costs.values()),
             )  # fmt: skip
         except StoreError as problem:
             self.trouble = str(problem)

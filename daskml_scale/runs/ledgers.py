@@ -273,3 +273,33 @@ def verdicts(found: Iterable[Verdict]) -> RenderableType:
     )  # fmt: skip
     table = columns(("stage", "unit", "object", "is"), rows)
     return Group(table, Text(), Text(f"{looked} compared, {plural(bad, 'unit')} not as the ledger says. {end}"))
+
+
+def said_by(store: str, unit: str) -> list[str]:
+    """Return what is kept of a unit: one line per record, and the traceback of one that failed.
+
+    Parameters
+    ----------
+    unit : str
+        Its key, or ``STAGE:KEY``.
+
+    Raises
+    ------
+    UsageError
+        When no ledger of the store has it.
+    """
+    stage, _, key = unit.rpartition(":")
+    lines: list[str] = []
+    for name, url in chosen(store, stage or None).items():
+        records = Ledger(url).records()
+        if key in records:
+            found = records[key]
+            where = f" on {found.worker}" if found.worker else ""
+            lines.append(
+                f"{name}:{key}: {found.status}, attempt {found.attempt}, {took(found.seconds)}{where}, "
+                f"because: {found.why or 'not noted'}"
+            )
+            lines += found.error.splitlines()
+    if not lines:
+        raise UsageError(f"no ledger in {store} has a unit {unit!r}; see: daskml-scale ledger show {store}")
+    return lines

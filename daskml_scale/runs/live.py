@@ -123,6 +123,8 @@ def line(progress: Progress, event: Event, *, due: bool) -> str | None:
         return f"{stage.name}: {plural(event.units, 'unit')} to run, {stage.reused:,} reused"
     if isinstance(event, UnitsCommitted) and due:
         return _pace(stage, event.time)
+    if isinstance(event, StageFinished) and event.state == "skipped":
+        return f"{stage.name}: skipped: {event.message}"
     return _end(stage) if isinstance(event, StageFinished) else None
 
 

@@ -12,57 +12,29 @@ lease, or from a process that this machine has no more. All times are passed in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from daskml_scale.errors import ConflictError, StoreError, UsageError
+from daskml_scale.errors import CancelledRunError, ConflictError, UsageError
 
+from .costs import Cost
 from .process import gone
-from .state import LIVE, RunRecord, StageRecord, home, run_id, state_at
+from .queue import Turn, before, next_to_start
+from .rows import HOLD, NONE_YET, fenced, not_one, noted, record, row_of, running
+from .schema import COSTS, EVENTS, RUNS, STAGES, explained, immediate, opened
+from .state import LIVE, RunRecord, StageRecord, home, run_id
 
-SCHEMA_VERSION = 1
-HOLD = 15.0
-"""Seconds that a heartbeat keeps a run alive."""
+QUEUE_HOLD = 60.0
+"""Seconds that a look at its turn keeps a waiting run alive."""
 START_GRACE = 60.0
 """Seconds that a queued run waits for its process to start before it counts as lost."""
-BUSY_SECONDS = 10.0
-"""How long a write waits for another process's write."""
 
-_NONE_YET = "there are no runs yet; start one with: daskml-scale run WORKFLOW"
-_metadata = sa.MetaData()
-
-
-def _columns(kind: type[sa.types.TypeEngine[Any]], names: str, *, null: bool = False) -> list[sa.Column[Any]]:
-    return [sa.Column(name, kind, nullable=null) for name in names.split()]
-
-
-_runs = sa.Table(
-    "runs",
-    _metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    *_columns(sa.Text, "workflow source store cluster command cwd state host message log summary"),
-    *_columns(sa.Integer, "epoch pid"),
-    *_columns(sa.Integer, "exit_code", null=True),
-    *_columns(sa.Float, "lease_until created"),
-    *_columns(sa.Float, "started finished", null=True),
-)
-_stages = sa.Table(
-    "stages",
-    _metadata,
-    sa.Column("run", sa.Text, sa.ForeignKey("runs.id"), primary_key=True),
-    sa.Column("name", sa.Text, primary_key=True),
-    *_columns(sa.Text, "kind state"),
-    *_columns(sa.Integer, "position units done reused failed rows"),
-    *_columns(sa.Float, "seconds rate"),
-    *_columns(sa.Float, "eta", null=True),
-)
+_TURN = ("id", "state", "queue", "store", "priority", "most", "created", "lease_until")
 
 
 class Registry:
@@ -94,23 +66,83 @@ class Registry:
         cwd: str,
         now: float,
         detached: bool = False,
+        owner: str = "",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        queue: str = "",
+        most: int = 0,
+        priority: int = 0,
+        key: str | None = None,
     ) -> RunRecord:
-        """Insert a queued run under a new id. ``detached`` gives it a log file under ``home``."""
+        """Insert a queued run under a new id; return the run that has ``key``, if there is one already.
+
+        ``detached`` gives it a log file under ``home``.
+        """
         for attempt in range(1000):
             name = run_id(workflow, now, attempt)
             log = str(self.path.parent / "runs" / name / "log.txt") if detached else ""
-            record = RunRecord(
+            made = RunRecord(
                 id=name, workflow=workflow, source=source, store=store, cluster=cluster, command=tuple(command),
                 cwd=cwd, state="queued", epoch=0, lease_until=now + START_GRACE, host="", pid=0, created=now,
-                started=None, finished=None, exit_code=None, message="", log=log, summary={},
+                started=None, finished=None, exit_code=None, message="", log=log, summary={}, owner=owner,
+                labels=dict(labels or {}), options=dict(options or {}), queue=queue or cluster, most=most,
+                priority=priority, key=key,
             )  # fmt: skip
             try:
                 with self._write() as connection:
-                    connection.execute(_runs.insert().values(**_row(record)))
+                    connection.execute(RUNS.insert().values(**row_of(made)))
+                    noted(connection, name, 0, now, "queued")
             except sa.exc.IntegrityError:
+                if key is not None and (taken := self.keyed(key, now=now)) is not None:
+                    return taken
                 continue
-            return record
+            return made
         raise ConflictError(f"{self.path}: a thousand runs of {workflow} began in the same second")
+
+    def keyed(self, key: str, *, now: float) -> RunRecord | None:
+        """Return the run that was submitted under an idempotency key."""
+        if self._absent():
+            return None
+        with self._read() as connection:
+            row = connection.execute(RUNS.select().where(RUNS.c.key == key)).mappings().one_or_none()
+        return None if row is None else record(row, (), now)
+
+    def requeue(self, run: RunRecord, *, now: float) -> bool:
+        """Let a queued run that never got a process wait for one again; False when that is not so any more."""
+        waits = (RUNS.c.id == run.id, RUNS.c.epoch == run.epoch, RUNS.c.state == "queued")
+        with self._write() as connection:
+            change = RUNS.update().where(*waits).values(lease_until=now + START_GRACE, pid=0, host="")
+            return connection.execute(change).rowcount == 1
+
+    def take_turn(self, run: RunRecord, *, host: str, pid: int, now: float) -> RunRecord | int:
+        """Start a queued run if it is its turn; else keep it waiting and return how many runs are before it.
+
+        Raises
+        ------
+        ConflictError
+            When it is queued no more: somebody cancelled it, or another process took it.
+        """
+        with self._read() as connection:  # many wait: who has nothing to write takes no lock
+            turns, mine = _turns(connection, run, now)
+        fresh = mine is not None and mine["pid"] == pid and mine["lease_until"] > now + QUEUE_HOLD / 2
+        if fresh and run.id not in next_to_start(turns, now):
+            return before(turns, run.id)
+        with self._write() as connection:
+            turns, mine = _turns(connection, run, now)
+            if mine is not None:
+                ahead = before(turns, run.id)
+                said = f"waits for its turn: {ahead} before it on {run.queue}" if ahead else "waits for its store"
+                values: dict[str, Any] = {"lease_until": now + QUEUE_HOLD, "host": host, "pid": pid, "message": said}
+                chosen = run.id in next_to_start(turns, now)
+                if chosen:
+                    values = running(run, host, pid, now)
+                    noted(connection, run.id, values["epoch"], now, "running", f"process {pid} on {host}")
+                connection.execute(RUNS.update().where(RUNS.c.id == run.id).values(**values))
+                return replace(run, **values) if chosen else ahead
+        found = self.get(run.id, now=now)
+        if found.state == "cancelled":
+            raise CancelledRunError(f"run {run.id} was cancelled before its turn")
+        raise ConflictError(f"run {run.id} cannot be started: it is {found.state} (epoch {found.epoch})")
 
     def start(self, run: RunRecord, *, host: str, pid: int, now: float) -> RunRecord:
         """Take a queued or lost run: the next epoch, running, leased.
@@ -120,25 +152,33 @@ class Registry:
         ConflictError
             If another process took it first, or it already ended.
         """
-        values: dict[str, Any] = {
-            "state": "running", "epoch": run.epoch + 1, "lease_until": now + HOLD, "host": host, "pid": pid,
-            "started": now, "finished": None, "exit_code": None, "message": "",
-        }  # fmt: skip
-        over = sa.true() if gone(run.host, run.pid, run.started) else _runs.c.lease_until < now
-        free = sa.or_(_runs.c.state == "queued", sa.and_(_runs.c.state == "running", over))
+        values = running(run, host, pid, now)
+        over = sa.true() if gone(run.host, run.pid, run.started) else RUNS.c.lease_until < now
+        free = sa.or_(RUNS.c.state == "queued", sa.and_(RUNS.c.state == "running", over))
         with self._write() as connection:
-            change = _runs.update().where(_runs.c.id == run.id, _runs.c.epoch == run.epoch, free).values(**values)
+            change = RUNS.update().where(RUNS.c.id == run.id, RUNS.c.epoch == run.epoch, free).values(**values)
             taken = connection.execute(change).rowcount == 1
+            if taken:
+                noted(connection, run.id, values["epoch"], now, "running", f"process {pid} on {host}")
         if not taken:
             found = self.get(run.id, now=now)
             raise ConflictError(f"run {run.id} cannot be started: it is {found.state} (epoch {found.epoch})")
         return replace(run, **values)
 
     def beat(
-        self, run: str, epoch: int, *, now: float, stages: Sequence[StageRecord] | None = None, message: str = ""
+        self,
+        run: str,
+        epoch: int,
+        *,
+        now: float,
+        stages: Sequence[StageRecord] | None = None,
+        message: str = "",
+        costs: Sequence[Cost] = (),
     ) -> bool:
-        """Extend the lease, and replace the stages if given, in one transaction; False when fenced off."""
-        return self._fenced(run, epoch, {"lease_until": now + HOLD, "message": message}, stages)
+        """Extend the lease, and replace stages and costs if given, in one transaction; False when fenced off."""
+        with self._write() as connection:
+            values = {"lease_until": now + HOLD, "message": message}
+            return fenced(connection, run, epoch, values, stages, costs)
 
     def finish(
         self,
@@ -151,13 +191,18 @@ class Registry:
         message: str = "",
         summary: dict[str, Any] | None = None,
         stages: Sequence[StageRecord] | None = None,
+        costs: Sequence[Cost] = (),
     ) -> bool:
         """Write the end of a run; False when fenced off."""
         values = {
             "state": state, "exit_code": exit_code, "message": message, "finished": now, "lease_until": now,
             "summary": json.dumps(summary or {}),
         }  # fmt: skip
-        return self._fenced(run, epoch, values, stages)
+        with self._write() as connection:
+            done = fenced(connection, run, epoch, values, stages, costs)
+            if done:
+                noted(connection, run, epoch, now, state, message)
+        return done
 
     def get(self, ref: str | None = None, *, now: float) -> RunRecord:
         """Return a run with its stages, by id or by a prefix that only it has; the newest without one.
@@ -168,30 +213,70 @@ class Registry:
             If there is none, or more than one.
         """
         if self._absent():
-            raise UsageError(_NONE_YET)
-        query = sa.select(_runs).order_by(_runs.c.created.desc(), _runs.c.id.desc())
+            raise UsageError(NONE_YET)
+        query = sa.select(RUNS).order_by(RUNS.c.created.desc(), RUNS.c.id.desc())
         if ref:
-            query = query.where(_runs.c.id.startswith(ref, autoescape=True))
+            query = query.where(RUNS.c.id.startswith(ref, autoescape=True))
         with self._read() as connection:
             rows = connection.execute(query.limit(6)).mappings().all()
             exact = [row for row in rows if row["id"] == ref] or (rows if ref else rows[:1])
             if len(exact) == 1:
                 found = exact[0]
-                listed = _stages.select().where(_stages.c.run == found["id"]).order_by(_stages.c.position)
-                return _record(found, connection.execute(listed).mappings().all(), now)
-            known = connection.execute(sa.select(_runs.c.id)).scalars().all()
-        raise UsageError(_not_one(ref, [row["id"] for row in exact], known))
+                listed = STAGES.select().where(STAGES.c.run == found["id"]).order_by(STAGES.c.position)
+                return record(found, connection.execute(listed).mappings().all(), now)
+            known = connection.execute(sa.select(RUNS.c.id)).scalars().all()
+        raise UsageError(not_one(ref, [row["id"] for row in exact], known))
 
-    def list(self, *, now: float, limit: int | None = None) -> list[RunRecord]:
-        """Return the newest runs first, each with its stages."""
+    def list(
+        self, *, now: float, limit: int | None = None, labels: Mapping[str, str] | None = None, owner: str | None = None
+    ) -> list[RunRecord]:
+        """Return the newest runs first, each with its stages; only those with these labels, of this owner."""
         if self._absent():
             return []
-        query = _runs.select().order_by(_runs.c.created.desc(), _runs.c.id.desc()).limit(limit)
+        query = RUNS.select().order_by(RUNS.c.created.desc(), RUNS.c.id.desc()).limit(limit)
+        for name, value in (labels or {}).items():
+            query = query.where(sa.func.json_extract(RUNS.c.labels, f'$."{name}"') == value)
+        if owner is not None:
+            query = query.where(RUNS.c.owner == owner)
         with self._read() as connection:
             rows = connection.execute(query).mappings().all()
-            wanted = _stages.select().where(_stages.c.run.in_([row["id"] for row in rows]))
-            stages = connection.execute(wanted.order_by(_stages.c.position)).mappings().all()
-        return [_record(row, [stage for stage in stages if stage["run"] == row["id"]], now) for row in rows]
+            wanted = STAGES.select().order_by(STAGES.c.position)
+            if limit is not None:
+                wanted = wanted.where(STAGES.c.run.in_([row["id"] for row in rows]))
+            of: dict[str, list[sa.RowMapping]] = {}
+            for stage in connection.execute(wanted).mappings():
+                of.setdefault(stage["run"], []).append(stage)
+        return [record(row, of.get(row["id"], ()), now) for row in rows]
+
+    def alive(self, *, now: float) -> Sequence[RunRecord]:
+        """Return the runs that are queued or running, without their stages; lost ones say so."""
+        if self._absent():
+            return []
+        with self._read() as connection:
+            rows = connection.execute(RUNS.select().where(RUNS.c.state.in_(LIVE))).mappings().all()
+        return [record(row, (), now) for row in rows]
+
+    def costs(self) -> Sequence[Cost]:
+        """Return what the stages of all runs cost, and their start-ups."""
+        if self._absent():
+            return []
+        with self._read() as connection:
+            return [Cost(**row) for row in connection.execute(COSTS.select()).mappings()]
+
+    def events(self, run: str) -> Sequence[dict[str, Any]]:
+        """Return what happened to a run, oldest first: time, epoch, state, message."""
+        if self._absent():
+            return []
+        query = sa.select(EVENTS.c.time, EVENTS.c.epoch, EVENTS.c.state, EVENTS.c.message).where(EVENTS.c.run == run)
+        with self._read() as connection:
+            return [dict(row) for row in connection.execute(query.order_by(EVENTS.c.seq)).mappings()]
+
+    def remove(self, runs: Sequence[str]) -> int:
+        """Forget runs that have ended or are lost; return how many there were. The caller knows that none is alive."""
+        with self._write() as connection:
+            for table in (STAGES, COSTS, EVENTS):
+                connection.execute(table.delete().where(table.c.run.in_(runs)))
+            return connection.execute(RUNS.delete().where(RUNS.c.id.in_(runs))).rowcount
 
     def close(self) -> None:
         """Close the file's connections; the next use opens them again."""
@@ -199,125 +284,36 @@ class Registry:
             self._engine.dispose()
             self._engine = None
 
-    def _fenced(self, run: str, epoch: int, values: dict[str, Any], stages: Sequence[StageRecord] | None) -> bool:
-        with self._write() as connection:
-            # The fenced update comes first: it takes the write lock and decides whether the rest may happen.
-            mine = (_runs.c.id == run, _runs.c.epoch == epoch, _runs.c.state.in_(LIVE))
-            if connection.execute(_runs.update().where(*mine).values(**values)).rowcount != 1:
-                return False
-            if stages is not None:
-                connection.execute(_stages.delete().where(_stages.c.run == run))
-                if stages:
-                    rows = [{"run": run, "position": n, **asdict(stage)} for n, stage in enumerate(stages)]
-                    connection.execute(_stages.insert(), rows)
-            return True
-
     def _absent(self) -> bool:
-        with _explained(self.path):
+        with explained(self.path):
             return not self.path.exists()
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with _explained(self.path), self._opened().begin() as connection:
+        """Give a connection in a transaction that holds the write lock from its start."""
+        with explained(self.path), self._opened().connect() as connection:
+            immediate(connection)
             yield connection
+            connection.commit()
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
-        with _explained(self.path), self._opened().connect() as connection:
+        with explained(self.path), self._opened().connect() as connection:
             yield connection
 
     def _opened(self) -> sa.Engine:
         if self._engine is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            engine = sa.create_engine(
-                sa.URL.create("sqlite", database=str(self.path)), connect_args={"timeout": BUSY_SECONDS}
-            )
-            sa.event.listen(engine, "connect", _durable)
-            with engine.begin() as connection:
-                self._ensure_schema(connection)
-            self._engine = engine
+            self._engine = opened(self.path)
         return self._engine
 
-    def _ensure_schema(self, connection: sa.Connection) -> None:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path}: the run registry has version {version}, this daskml-scale reads up to {SCHEMA_VERSION}; "
-                "upgrade daskml-scale, or set DASKML_SCALE_HOME to another directory"
-            )
-        if version < SCHEMA_VERSION:
-            for table in _metadata.sorted_tables:
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-
-def _durable(connection: DBAPIConnection, _: object) -> None:
-    """Set the pragmas of a new connection: readers never wait for the writer, a commit survives power loss."""
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.cursor().execute(f"PRAGMA {pragma}")
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system report into one message with a remedy."""
-    try:
-        yield
-    except sa.exc.IntegrityError:
-        raise
-    except sa.exc.DBAPIError as error:
-        raise StoreError(_explanation(path, error)) from error
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(
-            f"{path}: the run registry cannot be used ({error.strerror or error}); "
-            "set DASKML_SCALE_HOME to a directory that you may write"
-        ) from error
-
-
-def _explanation(path: Path, error: sa.exc.DBAPIError) -> str:
-    found = str(error.orig)
-    remedies = {
-        ("SQLITE_NOTADB", "SQLITE_CORRUPT"): f"move it away (mv '{path}' '{path}.damaged'); "
-        "it holds the history of runs only, results and what a run can reuse lie in the stores",
-        ("SQLITE_FULL",): "free some space, or set DASKML_SCALE_HOME to a directory on another disk",
-        ("SQLITE_BUSY", "SQLITE_LOCKED"): f"another process has been writing it for {BUSY_SECONDS:.0f} s; try again",
-        (
-            "SQLITE_CANTOPEN",
-            "SQLITE_READONLY",
-            "SQLITE_PERM",
-        ): "set DASKML_SCALE_HOME to a directory that you may write",
-        ("SQLITE_IOERR",): "check the disk, or set DASKML_SCALE_HOME to a directory on another one",
-    }
-    code = getattr(error.orig, "sqlite_errorname", "")
-    remedy = next(
-        (text for codes, text in remedies.items() if code.startswith(codes)), "set DASKML_SCALE_HOME elsewhere"
-    )
-    return f"{path}: the run registry cannot be used ({found}); {remedy}"
-
-
-def _not_one(ref: str | None, matches: Sequence[str], known: Sequence[str]) -> str:
-    if not known:
-        return _NONE_YET
-    if matches:
-        return f"{ref!r} is the beginning of more than one run: {', '.join(matches)}; write more of the id"
-    near = get_close_matches(ref or "", known, n=1)
-    return f"no run {ref!r}; " + (f"did you mean {near[0]}?" if near else "see: daskml-scale list")
-
-
-def _row(record: RunRecord) -> dict[str, Any]:
-    values = asdict(record)
-    del values["stages"]
-    return {**values, "command": json.dumps(record.command), "summary": json.dumps(record.summary)}
-
-
-def _record(row: sa.RowMapping, stages: Sequence[sa.RowMapping], now: float) -> RunRecord:
-    values: dict[str, Any] = dict(row)
-    values["state"] = state_at(values["state"], values["lease_until"], now)
-    if values["state"] == "running" and gone(values["host"], values["pid"], values["started"]):
-        values["state"] = "lost"
-    values["command"] = tuple(json.loads(values["command"]))
-    values["summary"] = json.loads(values["summary"])
-    hidden = ("run", "position")
-    listed = tuple(StageRecord(**{key: stage[key] for key in stage if key not in hidden}) for stage in stages)
-    return RunRecord(**values, stages=listed)
+def _turns(connection: sa.Connection, run: RunRecord, now: float) -> tuple[list[Turn], sa.RowMapping | None]:
+    """Return the turns of all living runs, and the row of one if it still waits."""
+    rows = connection.execute(RUNS.select().where(RUNS.c.state.in_(LIVE))).mappings().all()
+    there = [row for row in rows if row["id"] == run.id or not gone(row["host"], row["pid"], row["started"])]
+    turns = [Turn(**{name: row[name] for name in _TURN}) for row in there]
+    # A clock that was set must not cost a run its own turn.
+    turns = [replace(turn, lease_until=now + QUEUE_HOLD) if turn.id == run.id else turn for turn in turns]
+    mine = next((row for row in there if row["id"] == run.id), None)
+    waits = mine is not None and (mine["state"], mine["epoch"]) == ("queued", run.epoch)
+    return turns, mine if waits else None

@@ -24,8 +24,8 @@ from daskml_scale.stages.durations import remembered
 from daskml_scale.storage.ledger import Ledger
 
 from .event_log import read
-from .execute import Planned
 from .ledgers import found_in
+from .planning import Planned
 from .state import RunRecord
 
 MOST_TASKS = 40_000

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from .costs import Bill
 from .state import RunRecord, StageRecord
 from .words import clock, command, near, plural, size, speed, took
 
@@ -28,8 +29,8 @@ COLOURS = {
     "succeeded": "green", "ok": "green", "running": "cyan", "queued": "cyan", "partial": "yellow",
     "interrupted": "yellow", "failed": "red", "lost": "red",
 }  # fmt: skip
-MARKS = {"ok": "✓", "running": "▸", "failed": "✗", "interrupted": "–", "waiting": "·"}
-ASCII_MARKS = {"ok": "+", "running": ">", "failed": "x", "interrupted": "-", "waiting": "."}
+MARKS = {"ok": "✓", "running": "▸", "failed": "✗", "interrupted": "–", "waiting": "·", "skipped": "–"}
+ASCII_MARKS = {"ok": "+", "running": ">", "failed": "x", "interrupted": "-", "waiting": ".", "skipped": "-"}
 
 
 def console(stream: IO[str]) -> Console:
@@ -162,6 +163,7 @@ def summary(run: Mapping[str, Any], here: str = "") -> RenderableType:
     parts.append(Text(_sentence(run, stages)))
     if spent := cost(run.get("cost") or {}):
         parts.append(Text(spent))
+    parts += [Text(f"skipped: {name}: {why}") for name, why in (run.get("skipped") or {}).items()]
     warnings = [(row["name"], text) for row in stages for text in row.get("warnings", ())]
     parts += [Text(f"warning: {name}: {text.removeprefix(name + ': ')}", "yellow") for name, text in warnings]
     parts.append(Text(f"Results: {near(run['store'], here)} (these numbers: summary.json there)"))
@@ -176,6 +178,26 @@ def cost(found: Mapping[str, float]) -> str:
     each = found.get("per_thousand_predictions")
     said += [f"{each:.2g} per 1,000 predictions"] if each else []
     return f"Workers: {', '.join(said)}." if said else ""
+
+
+def bills(found: Sequence[Bill], by: str) -> RenderableType:
+    """Return the table of what groups of runs cost."""
+    if not found:
+        return Text("No runs yet.")
+    header = (by, "runs", "work", "idle", "start-up", "saved", "money")
+    rows = [
+        (
+            bill.group,
+            f"{bill.runs:,}",
+            took(bill.worker_seconds),
+            f"{bill.idle_share:.0%}",
+            took(bill.startup_seconds),
+            took(bill.saved_seconds),
+            f"{bill.money:.4g}" if bill.money else "-",
+        )
+        for bill in found
+    ]
+    return columns(header, rows, header[1:])
 
 
 def _new_rows(row: Mapping[str, Any]) -> str:
@@ -234,6 +256,7 @@ def status(run: RunRecord, now: float, here: str = "") -> RenderableType:
     """
     title = Text.assemble((run.id, "bold"), "  ", state_text(run.state), f"  {_since(run, now)}")
     facts = [("workflow", near(run.source, here)), ("store", near(run.store, here)), ("cluster", run.cluster)]
+    facts += [("labels", ", ".join(f"{key}={value}" for key, value in run.labels.items()))] if run.labels else []
     facts += [("process", f"{run.pid} on {run.host}")] if run.pid and run.state in ("running", "lost") else []
     facts += [("log", run.log)] if run.log else []
     facts += [("message", run.message)] if run.message else []

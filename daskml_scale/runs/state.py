@@ -1,12 +1,12 @@
 """One run and its stages as frozen records; ids, states and where they are kept. No database, no clock.
 
-A run is *queued*, then *running*, then *succeeded*, *partial* (done, with quarantined rows), *failed* or
-*interrupted*. ``lost`` is computed, never stored: a live run whose lease expired, or whose process is gone.
+A run is *queued*, then *running*, then *succeeded*, *partial* (done, with quarantined rows), *failed*,
+*interrupted* or *cancelled*. ``lost`` is computed, never stored: a live run without a lease, or whose process is gone.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,8 @@ from daskml_scale.storage.home import home as home
 
 LIVE = ("queued", "running")
 """States in which a process is, or will be, at work."""
+LONGEST_LEASE = 300.0
+"""Seconds; no lease is given for longer than a part of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class StageRecord:
     Attributes
     ----------
     state : str
-        waiting | running | ok | failed | interrupted
+        waiting | running | ok | failed | interrupted | skipped
     units : int
         Units known so far, reused ones included.
     done : int
@@ -61,13 +63,21 @@ class RunRecord:
     command : tuple of str
         Words after ``daskml-scale`` that continue this run from ``cwd``.
     state : str
-        queued | running | succeeded | partial | failed | interrupted | lost
+        queued | running | succeeded | partial | failed | interrupted | cancelled | lost
     epoch : int
         How often the run was started; fences writes.
     log : str
         File with the output of a submitted run; empty for one in the foreground.
     summary : mapping
         What a finished run returned.
+    owner : str
+        Who started it.
+    options : mapping
+        What else it was started with: ``settings``, ``sample``, ``again``.
+    queue, most, priority : str, int, int
+        Of its turn, see `queue.Turn`.
+    key : str, optional
+        Under which it was submitted: the same key means the same run.
     """
 
     id: str
@@ -90,6 +100,13 @@ class RunRecord:
     log: str
     summary: dict[str, Any]
     stages: tuple[StageRecord, ...] = ()
+    owner: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    queue: str = ""
+    most: int = 0
+    priority: int = 0
+    key: str | None = None
 
     @property
     def live(self) -> bool:
@@ -116,8 +133,11 @@ def run_id(workflow: str, now: float, attempt: int = 0) -> str:
 
 
 def state_at(state: str, lease_until: float, now: float) -> str:
-    """Return the state to show: a live run whose lease expired is ``lost``."""
-    return "lost" if state in LIVE and lease_until < now else state
+    """Return the state to show: a live run without a lease is ``lost``.
+
+    A lease expired, or ends later than any that is given: the clock was set back, and who is alive renews it soon.
+    """
+    return "lost" if state in LIVE and not now <= lease_until <= now + LONGEST_LEASE else state
 
 
 def stage_records(progress: Progress, now: float) -> tuple[StageRecord, ...]:

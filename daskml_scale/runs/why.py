@@ -13,7 +13,7 @@ from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import OK, Record
 from daskml_scale.plan.units import Plan
 
-from .execute import Planned
+from .planning import Planned
 from .show import pairs, state_text
 from .words import took
 

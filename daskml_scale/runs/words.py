@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from daskml_scale.errors import UsageError
 
 PROGRAM = "daskml-scale"
 _DAY = 86400.0
@@ -67,3 +69,21 @@ def first_comment(source: str) -> str:
     """Return the first comment of a YAML text: what its author says it is."""
     found = (line.partition("#") for line in source.splitlines() if line.startswith("#") or " #" in line)
     return next((comment.strip(" #") for _, _, comment in found if comment.strip(" #")), "")
+
+
+def labelled(texts: Sequence[str]) -> dict[str, str]:
+    """Return labels from ``NAME=VALUE`` texts.
+
+    Raises
+    ------
+    UsageError
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--label {text}: write NAME=VALUE, such as --label team=weather")
+        if name in found:
+            raise UsageError(f"--label {text}: {name} is given twice, first as {found[name]!r}")
+        found[name] = value
+    return found

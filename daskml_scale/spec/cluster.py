@@ -90,6 +90,10 @@ class Dashboard(Spec):
     listen: Annotated[str, BeforeValidator(_check_listen)] = "127.0.0.1:8787"
 
 
+Runs = Annotated[int, Field(gt=0)]
+"""How many submitted runs may use a cluster at a time; the others wait their turn."""
+
+
 def _check_backend(text: Any) -> Any:
     if text not in BACKENDS:
         raise ValueError(f"unknown backend {text!r}; known: {', '.join(BACKENDS)}")
@@ -97,13 +101,20 @@ def _check_backend(text: Any) -> Any:
 
 
 class OwnSpec(Spec):
-    """What the files of all backends have whose workers are ours to start."""
+    """What the files of all backends have whose workers are ours to start.
+
+    Attributes
+    ----------
+    runs : int
+        Submitted runs at a time, each with workers of its own; 1 by default. The others wait their turn.
+    """
 
     version: Version
     name: Word
     backend: str
     classes: Mapping[str, WorkerClass]
     scaling: Scaling | None = None
+    runs: Runs | None = None
     dashboard: Dashboard = Field(default_factory=Dashboard)
 
 
@@ -149,6 +160,8 @@ class ExistingSpec(Spec):
         Of a ``cluster``: how many; with ``scaling`` between which limits.
     startup : str
         First guess of the time from request to ready; measured afterwards.
+    runs : int
+        Submitted runs that use it at a time; 1 by default. The others wait their turn.
     """
 
     version: Version
@@ -161,6 +174,7 @@ class ExistingSpec(Spec):
     workers: Workers | None = None
     startup: Duration = "10s"
     scaling: Scaling | None = None
+    runs: Runs | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> ExistingSpec:

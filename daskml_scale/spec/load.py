@@ -9,9 +9,9 @@ source is opened (``spec.find.check_sources`` does that).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,10 +21,12 @@ from .base import Spec
 from .cluster import ClusterSpec, ExistingSpec
 from .explain import Problem, explain
 from .hosts import Definition, SshSpec
+from .matrix import Copy, spread
 from .recipe_checks import workflow_problems
 from .references import reference_problems
+from .settings import applied
 from .workflow import IngestSpec, Workflow
-from .yaml_text import dotted, line_of, read_text, read_yaml, show
+from .yaml_text import Lines, dotted, given_at, line_of, read_text, read_yaml, show
 
 M = TypeVar("M", bound=Spec)
 
@@ -44,6 +46,8 @@ class Loaded(Generic[M]):
     model: M
     lines: Mapping[str, int]
     file: str | None = None
+    data: Any = field(default=None, repr=False, compare=False)
+    """What the model was made of."""
 
     def error(self, path: str | Sequence[str | int], message: str) -> SpecError:
         """Return an error at a key path: keys and list positions, or their dotted text."""
@@ -83,8 +87,8 @@ class Loaded(Generic[M]):
                 yield key, text
 
 
-def load(model: type[M], text: str, file: str | None = None) -> Loaded[M]:
-    """Validate one YAML text against a model.
+def load(model: type[M], text: str, file: str | None = None, settings: Sequence[str] = ()) -> Loaded[M]:
+    """Validate one YAML text, with what was set beside it, against a model.
 
     Raises
     ------
@@ -94,25 +98,31 @@ def load(model: type[M], text: str, file: str | None = None) -> Loaded[M]:
     data, lines = read_yaml(text, file)
     if not isinstance(data, dict):
         raise SpecError(f"expected 'key: value' lines at the top, found {show(data)}", file=file, line=lines[""])
+    applied(data, lines, settings)
     if model is Workflow and "classes" in data and "stages" not in data:
         raise SpecError("this is a cluster file; a workflow has stages:", file=file, line=lines["classes"])
     if model is ClusterSpec and "stages" in data and "classes" not in data:
         raise SpecError("this is a workflow file; a cluster has classes:", file=file, line=lines["stages"])
     try:
-        return Loaded(model.model_validate(data), lines, file)
+        return Loaded(model.model_validate(data), lines, file, data)
     except ValidationError as error:
         problems = explain(error, model, data)
     raise first_error(problems, lines, file)
 
 
-def read_workflow(path_or_text: str | Path, *, name: str | None = None) -> Loaded[Workflow]:
-    """Read and check a workflow; see :func:`load_workflow`. The result knows its lines."""
-    return _sound(load(Workflow, *_text_and_file(path_or_text, name)))
+def read_workflow(
+    path_or_text: str | Path, *, name: str | None = None, settings: Sequence[str] = ()
+) -> Loaded[Workflow]:
+    """Read and check a workflow; see :func:`load_workflow`. The result knows its lines.
+
+    ``settings`` are values beside the file, see ``spec.settings``.
+    """
+    return _spread(_sound(load(Workflow, *_text_and_file(path_or_text, name), settings)))
 
 
 def check_workflow(workflow: Workflow) -> Loaded[Workflow]:
     """Check a workflow that was made in Python as :func:`read_workflow` does; it has no lines."""
-    return _sound(Loaded(workflow, {}))
+    return _spread(_sound(Loaded(workflow, {})))
 
 
 def _sound(loaded: Loaded[Workflow]) -> Loaded[Workflow]:
@@ -120,6 +130,41 @@ def _sound(loaded: Loaded[Workflow]) -> Loaded[Workflow]:
     if problems:
         raise first_error(problems, loaded.lines, loaded.file)
     return loaded
+
+
+def _spread(loaded: Loaded[Workflow]) -> Loaded[Workflow]:
+    """Return the workflow with a stage for every combination of a ``matrix:``, and the lines of each."""
+    if not any(stage.matrix for stage in loaded.model.stages.values()):
+        return loaded
+    try:
+        read = loaded.data or loaded.model.model_dump(mode="json", exclude_unset=True)
+        data, copies = spread(read, loaded.model)
+    except SpecError as error:
+        raise loaded.error(error.path or "", error.message) from None
+    lines = _lines_of(loaded.lines, copies)
+    try:
+        return _sound(Loaded(Workflow.model_validate(data), lines, loaded.file, data))
+    except ValidationError as error:
+        problems = explain(error, Workflow, data)
+    raise first_error(problems, lines, loaded.file)
+
+
+def _lines_of(known: Mapping[str, int], copies: Mapping[str, Copy]) -> Lines:
+    """Return the lines of the stages that copies are of, for the copies; values of a matrix have those of its keys."""
+    lines = Lines(known)
+    lines.given.update(known.given if isinstance(known, Lines) else {})
+    for name, made in copies.items():
+        old, new = dotted(("stages", made.origin)), dotted(("stages", name))
+        lines.update({new + at[len(old) :]: line for at, line in lines.items() if _below(at, old)})
+        lines.given.update({new + at[len(old) :]: text for at, text in lines.given.items() if _below(at, old)})
+        for path, key in made.values.items():
+            if (line := line_of(known, dotted(("stages", made.origin, "matrix", key)))) is not None:
+                lines[f"{new}.{path}"] = line
+    return lines
+
+
+def _below(path: str, parent: str) -> bool:
+    return path == parent or path.startswith((f"{parent}.", f"{parent}["))
 
 
 def load_workflow(path_or_text: str | Path, *, name: str | None = None) -> Workflow:
@@ -174,6 +219,8 @@ def first_error(problems: Iterable[Problem], lines: Mapping[str, int], file: str
 
 
 def _error(problem: Problem, lines: Mapping[str, int], file: str | None) -> SpecError:
+    if given := given_at(lines, problem.path):
+        return SpecError(problem.message, file=given, path=problem.path)
     return SpecError(problem.message, file=file, line=line_of(lines, problem.path), path=problem.path or None)
 
 

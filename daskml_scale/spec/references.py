@@ -11,7 +11,7 @@ from itertools import islice
 
 from daskml_scale.errors import SpecError
 
-from .explain import Problem, nearest
+from .explain import Problem, nearest, unknown
 from .space import Choice
 from .workflow import EvaluateSpec, FeaturesSpec, Grid, SearchSpec, StageSpec, TrainSpec, Workflow
 
@@ -96,6 +96,7 @@ def _stage_problems(name: str, stage: StageSpec, stages: Mapping[str, StageSpec]
             yield Problem(path, f"there is no stage {wanted!r}{guess or ';'} {choice}")
         else:
             yield Problem(path, f"{wanted!r} is of kind {_kind(stages[wanted])}, which does not fit; {choice}")
+    yield from _when_problems(name, stage, stages)
     features = stages.get(getattr(stage, "input", ""))
     learns = isinstance(stage, (SearchSpec, TrainSpec, EvaluateSpec))
     if learns and isinstance(features, FeaturesSpec) and features.target is None:
@@ -110,6 +111,20 @@ def _stage_problems(name: str, stage: StageSpec, stages: Mapping[str, StageSpec]
                     f"a grid needs a list of values, not {values.kind}; list them, or use sampler: {{random: ...}}"
                 )
                 yield Problem(f"stages.{name}.space.{parameter}", message)
+
+
+def _when_problems(name: str, stage: StageSpec, stages: Mapping[str, StageSpec]) -> Iterator[Problem]:
+    if stage.when is None or stage.when.of == name or stage.when.of not in stages:
+        return
+    judged = stages[stage.when.of]
+    if not isinstance(judged, EvaluateSpec):
+        fitting = [other for other, spec in stages.items() if isinstance(spec, EvaluateSpec)]
+        message = f"{stage.when.of!r} is of kind {_kind(judged)} and has no metrics; evaluate stages: "
+        yield Problem(f"stages.{name}.when.of", message + (", ".join(fitting) or "none"))
+        return
+    known = [metric for metric in judged.metrics if metric != "calibration"]  # which is no number
+    if stage.when.metric not in known:
+        yield Problem(f"stages.{name}.when.metric", unknown("metric", stage.when.metric, known))
 
 
 def _kind(stage: StageSpec) -> str:

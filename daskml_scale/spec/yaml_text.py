@@ -42,6 +42,20 @@ KeyPath = tuple[str | int, ...]
 """Keys and list positions from the top, in YAML's own terms."""
 
 
+class Lines(dict[str, int]):
+    """Dotted key path -> 1-based line of the key, or of the list item. The top is ``""``.
+
+    Attributes
+    ----------
+    given : dict of dotted key path to text
+        What was set beside the file, as the user wrote it.
+    """
+
+    def __init__(self, lines: Mapping[str, int]) -> None:
+        super().__init__(lines)
+        self.given: dict[str, str] = {}
+
+
 class Document(NamedTuple):
     """What a text says, and where.
 
@@ -49,12 +63,11 @@ class Document(NamedTuple):
     ----------
     data : object
         Dicts, lists, str, int, float, bool, None.
-    lines : mapping of dotted key path to 1-based line
-        The line of the key, or of the list item. The top is ``""``.
+    lines : Lines
     """
 
     data: Any
-    lines: Mapping[str, int]
+    lines: Lines
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -73,8 +86,20 @@ def dotted(path: Sequence[str | int]) -> str:
 def line_of(lines: Mapping[str, int], path: str) -> int | None:
     """Return the line of a dotted path, or of its nearest parent that the text holds."""
     while path not in lines and path:
-        path = _PARENT.sub("", path) if _PARENT.search(path) else ""
+        path = _parent(path)
     return lines.get(path)
+
+
+def given_at(lines: Mapping[str, int], path: str) -> str | None:
+    """Return what was set beside the file at a dotted path or above it, as the user wrote it."""
+    given = lines.given if isinstance(lines, Lines) else {}
+    while path not in given and path:
+        path = _parent(path)
+    return given.get(path)
+
+
+def _parent(path: str) -> str:
+    return _PARENT.sub("", path) if _PARENT.search(path) else ""
 
 
 def show(value: Any) -> str:
@@ -142,7 +167,7 @@ def read_yaml(text: str, file: str | None = None) -> Document:
         raise SpecError(message, file=file, line=at) from None
     if node is None:
         raise SpecError("the file is empty", file=file)
-    lines = {"": node.start_mark.line + 1}
+    lines = Lines({"": node.start_mark.line + 1})
     return Document(_build(node, (), lines, file), lines)
 
 

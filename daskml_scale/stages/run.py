@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,13 +167,18 @@ def run_stage(
 
 
 def accounted(
-    stage: Stage, *, client: Any | None = None, sink: events.Sink = events.ignore, run: str = ""
+    stage: Stage,
+    *,
+    client: Any | None = None,
+    sink: events.Sink = events.ignore,
+    run: str = "",
+    check: Callable[[], None] | None = None,
 ) -> tuple[StageResult, StageRow]:
-    """Run a stage as :func:`run_stage` does; return its result and its accounting."""
+    """Run a stage as :func:`run_stage` does; return its result and its accounting. What ``check`` raises stops it."""
     if client is not None and not callable(client) and not hasattr(client, "submit"):
         raise UsageError(f"client is a {type(client).__name__}; give a distributed Client (cluster.get_client())")
     sink(events.StageStarted(time=time.time(), run=run, stage=stage.name, stage_kind=stage.kind))
-    loop = _Loop(stage, client, sink, run)
+    loop = _Loop(stage, client, sink, run, check)
     try:
         result = loop.to_the_end()
     except BaseException as error:
@@ -188,8 +193,10 @@ def accounted(
 class _Loop:
     """One run of one stage."""
 
-    def __init__(self, stage: Stage, client: Any | None, sink: events.Sink, run: str) -> None:
-        self.stage, self.client, self.sink, self.run = stage, client, sink, run
+    def __init__(
+        self, stage: Stage, client: Any | None, sink: events.Sink, run: str, check: Callable[[], None] | None = None
+    ) -> None:
+        self.stage, self.client, self.sink, self.run, self.check = stage, client, sink, run, check
         self.ledger = Ledger(stage.ledger)
         self.out = stores.dataset_of(stage.ledger)
         self.known = _known_ids(stage.ledger)
@@ -291,7 +298,7 @@ class _Loop:
         kernel = one.kernel(self.stage.kernel)
         groups = dispatch(
             kernel, plan.shared, plan.units, name=self.stage.name, client=self.client,
-            reconnect=getattr(self.starter, "restart", None), tell=self._tell,
+            reconnect=getattr(self.starter, "restart", None), tell=self._tell, check=self.check,
             seconds_per_weight=self.durations.estimate(plan.parts),
             retry=getattr(self.stage, "retry", None),  # only kinds that call the user's code have one
             resources=getattr(self.stage, "resources", None),

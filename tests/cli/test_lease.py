@@ -10,7 +10,8 @@ import pytest
 from daskml_scale.errors import ConflictError, InterruptedRunError, SpecError, UnitsFailedError
 from daskml_scale.events import RunStarted, StagePlanned, StageStarted, UnitsCommitted, Warned
 from daskml_scale.runs.lease import Lease, ending, failure
-from daskml_scale.runs.records import HOLD, Registry
+from daskml_scale.runs.records import Registry
+from daskml_scale.runs.rows import HOLD
 from daskml_scale.runs.state import RunRecord
 
 NOW = 1e9

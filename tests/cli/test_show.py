@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from daskml_scale.runs import show
-from daskml_scale.runs.execute import StagePlanRow
+from daskml_scale.runs.planning import StagePlanRow
 from daskml_scale.runs.state import RunRecord, StageRecord
 from daskml_scale.runs.words import clock, command, first_comment, near, plural, size, speed, took
 

@@ -18,8 +18,8 @@ import pytest
 from .conftest import PROGRAM, write_workflow
 
 VERBS = [
-    "run", "resume", "submit", "status", "list", "wait", "logs", "cancel",
-    "validate", "workflows", "clusters", "version",
+    "run", "submit", "resume", "rerun", "status", "list", "wait", "logs", "cancel", "report", "cost", "provenance",
+    "gc", "validate", "workflows", "clusters", "version",
 ]  # fmt: skip
 
 
@@ -44,7 +44,8 @@ def test_help_lists_the_verbs_and_examples_and_not_the_runner(command):
 def test_every_verb_has_help_and_json_where_it_prints_data(command, verb):
     code, out, _ = command(verb, "--help")
     assert code == 0
-    assert ("--json" in out) is (verb != "logs")  # which are lines already
+    assert ("--json" in out) is (verb not in ("logs", "provenance"))  # lines, and always JSON
+    assert "Example" in out or verb == "clusters"  # whose verbs have them
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from daskml_scale.errors import ConflictError, Exit, StoreError, UsageError
 from daskml_scale.runs.process import gone
-from daskml_scale.runs.records import HOLD, SCHEMA_VERSION, START_GRACE, Registry
+from daskml_scale.runs.records import START_GRACE, Registry
+from daskml_scale.runs.rows import HOLD
+from daskml_scale.runs.schema import SCHEMA_VERSION
 from daskml_scale.runs.state import RunRecord, StageRecord, home, run_id, state_at
 
 NOW = 1_795_334_400.0
@@ -312,7 +314,8 @@ def test_an_unreadable_directory_is_reported(open_path):
 WRITER = """
 import os, sys
 from pathlib import Path
-from daskml_scale.runs.records import Registry, StageRecord
+from daskml_scale.runs.records import Registry
+from daskml_scale.runs.state import StageRecord
 registry = Registry(Path(sys.argv[1]))
 for step in range(40):
     now = 1e9 + step
