@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daskml_scale.errors import UsageError
+from daskml_scale.html import save_figure
 
 WIDTH, HEIGHT = 720, 260
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
@@ -65,19 +66,10 @@ def _tops(plot: Any) -> list[float]:
 
 def _write(path: Path, page: Any) -> None:
     try:
-        if path.suffix == ".html":
-            from bokeh.embed import file_html
-            from bokeh.resources import INLINE
-
-            path.write_text(file_html(page, INLINE, "scaling"), encoding="utf-8")
-            return
-        from bokeh.io import export_png
-
-        export_png(page, filename=path)
+        save_figure(path, page, "scaling")
     except OSError as error:
         raise UsageError(f"--plot {path}: it cannot be written ({error.strerror or error})") from error
-    except Exception as error:
+    except RuntimeError as error:
         raise UsageError(
-            f"--plot {path}: a PNG is drawn by a browser through selenium, and that failed ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); write .html instead"
+            f"--plot {path}: a PNG is drawn by a browser through selenium ({error}); write .html"
         ) from error

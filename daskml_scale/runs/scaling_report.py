@@ -86,7 +86,10 @@ def decisions(log: Path) -> list[Scaled]:
 def explained(found: Sequence[Scaled], started: float) -> RenderableType:
     """Return decisions as a table, times since the start of the run."""
     if not found:
-        return Text("No scaling decisions: the run started no cluster, or its cluster has no scaling section.")
+        return Text(
+            "No scaling decisions: the run started no cluster, its cluster has no `scaling:` section, or the number of "
+            "its workers never had to change."
+        )
     header = ("after", "class", "have", "starting", "need", "backlog", "rule", "why")
     rows = [
         (

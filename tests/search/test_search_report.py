@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def test_plots_are_figures_and_pages(asha: Any, drawn: Any, tmp_path: Path) -> N
         drawn.plot_rungs()
     with pytest.raises(UsageError, match=r"\.html or \.png"):
         asha.plot_history(to=tmp_path / "x.svg")
+
+
+def test_a_plot_is_a_picture_where_there_is_a_browser(drawn: Any, tmp_path: Path) -> None:
+    pytest.importorskip("selenium")
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        with pytest.raises(UsageError, match=r"a browser|selenium"):
+            drawn.plot_history(to=tmp_path / "x.png")
+        return
+    drawn.plot_history(to=tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_notebook_shows_the_trials_with_all_text_escaped() -> None:

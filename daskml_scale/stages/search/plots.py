@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskml_scale.errors import UsageError
+from daskml_scale.html import save_figure
 
 from .report import cv_results, importance, score_name
 
@@ -81,20 +82,10 @@ def _kept(figure: Any, to: str | os.PathLike[str] | None) -> Any:
     if to is None:
         return figure
     path = Path(to)
-    if path.suffix == ".html":
-        from bokeh.embed import file_html
-        from bokeh.resources import INLINE
-
-        path.write_text(file_html(figure, INLINE, figure.title.text), encoding="utf-8")
-    elif path.suffix == ".png":
-        from bokeh.io.export import export_png
-
-        try:
-            export_png(figure, filename=path)
-        except (ImportError, RuntimeError) as error:
-            raise UsageError(
-                f"to={path}: a PNG needs selenium and a browser ({error}); install them, or give a .html name"
-            ) from None
-    else:
+    if path.suffix not in (".html", ".png"):
         raise UsageError(f"to={path}: give a name that ends in .html or .png")
+    try:
+        save_figure(path, figure, figure.title.text)
+    except RuntimeError as error:
+        raise UsageError(f"to={path}: a PNG is drawn by a browser through selenium ({error}); write .html") from None
     return figure
