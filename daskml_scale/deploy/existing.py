@@ -141,6 +141,8 @@ def start(spec: ExistingSpec, *, sink: events.Sink = events.ignore, adapt: bool 
         raise ClusterError(
             f"cluster {spec.name}: {spec.cluster} did not start: {type(first).__name__}: {first}"
         ) from error
+    if not hasattr(cluster, "get_client"):
+        raise SpecError(f"{spec.cluster} returned a {type(cluster).__name__}, which has no get_client", path="cluster")
     try:
         _size(cluster, spec, sink, adapt)
     except BaseException:
@@ -150,7 +152,7 @@ def start(spec: ExistingSpec, *, sink: events.Sink = events.ignore, adapt: bool 
 
 
 def load_class(spec: ExistingSpec) -> Any:
-    """Return the class that a definition names.
+    """Return the class, or the function that makes a cluster, that a definition names.
 
     Raises
     ------
@@ -166,7 +168,8 @@ def load_class(spec: ExistingSpec) -> Any:
         ) from error
     except AttributeError:
         raise SpecError(f"{module} has no {name}; correct the path", path="cluster") from None
-    if not (isinstance(found, type) and hasattr(found, "get_client")):
+    made_by_function = callable(found) and not isinstance(found, type)  # such as distributed:SSHCluster
+    if not made_by_function and not hasattr(found, "get_client"):
         raise SpecError(f"{spec.cluster} is no Dask cluster class: it has no get_client", path="cluster")
     return found
 

@@ -40,14 +40,14 @@ class Backend(Protocol):
     first: str
     second: str
 
-    def start(self, *, adapt: bool) -> Any:
-        """Return a new cluster with one worker of each class and room for two of the first.
+    def start(self, *, both: bool, adapt: bool = False) -> Any:
+        """Return a new cluster with one worker, and room for two, of the first class; ``both``: and one of the second.
 
         With ``adapt`` it follows its backlog within seconds.
         """
 
     def start_in_loop(self) -> Any:
-        """Return the same for ``async with``, without adapting."""
+        """Return one with the first class, for ``async with``."""
 
     def broken(self) -> tuple[Any, str]:
         """Return a definition that does not start, and a pattern of the cause that its error names."""
@@ -71,7 +71,7 @@ class ClusterContract:
     @pytest.fixture(scope="class")
     def cluster(self, backend: Backend) -> Iterator[Any]:
         """One worker of each class."""
-        with backend.start(adapt=False) as found:
+        with backend.start(both=True) as found:
             yield found
 
     @pytest.fixture
@@ -171,7 +171,7 @@ class ClusterContract:
         assert cluster.dashboard_link in html
 
     def test_it_follows_its_backlog(self, backend: Backend) -> None:
-        with backend.start(adapt=True) as cluster, cluster.get_client() as client:
+        with backend.start(both=False, adapt=True) as cluster, cluster.get_client() as client:
             futures = client.map(dawdle, range(200), pure=False)
             eventually(lambda: len(names(cluster, backend.first)) == 2)
             assert sum(client.gather(futures)) == sum(range(200))
@@ -180,7 +180,7 @@ class ClusterContract:
 
     def test_closing_leaves_nothing_and_waits_for_no_task(self, backend: Backend) -> None:
         before = set(backend.leftovers())
-        cluster = backend.start(adapt=False)
+        cluster = backend.start(both=False)
         client = cluster.get_client()
         endless = client.submit(time.sleep, 1000)
         eventually(lambda: any(client.processing().values()))

@@ -39,14 +39,15 @@ class Local:
         self.folder = folder
         self.before = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
 
-    def definition(self, adapt: bool) -> dict[str, Any]:
+    def definition(self, both: bool = False) -> dict[str, Any]:
         return {
-            "version": 1, "name": "contract", "backend": "local", "classes": {"cpu": CLASS, "other": OTHER},
-            "scaling": QUICK, "dashboard": {"listen": "127.0.0.1:0"},
+            "version": 1, "name": "contract", "backend": "local", "scaling": QUICK,
+            "classes": {"cpu": CLASS, "other": OTHER} if both else {"cpu": CLASS},
+            "dashboard": {"listen": "127.0.0.1:0"},
         }  # fmt: skip
 
-    def start(self, *, adapt: bool) -> Any:
-        found = deploy.cluster(self.definition(adapt))
+    def start(self, *, both: bool, adapt: bool = False) -> Any:
+        found = deploy.cluster(self.definition(both))
         if not adapt:
             found._adaptive.stop()
         return found
@@ -55,10 +56,10 @@ class Local:
         from daskml_scale.deploy.local import ScaledLocalCluster
         from daskml_scale.spec.cluster import ClusterSpec
 
-        return ScaledLocalCluster(ClusterSpec.model_validate(self.definition(False)), asynchronous=True)
+        return ScaledLocalCluster(ClusterSpec.model_validate(self.definition()), asynchronous=True)
 
     def broken(self) -> tuple[Any, str]:
-        return {**self.definition(False), "classes": {"cpu": {**CLASS, "memory": "900TiB"}}}, "900TiB"
+        return {**self.definition(), "classes": {"cpu": {**CLASS, "memory": "900TiB"}}}, "900TiB"
 
     def leftovers(self) -> list[str]:
         return [*processes(self.before), *map(str, self.folder.iterdir())]
@@ -77,20 +78,20 @@ class Ssh(Local):
         super().__init__(folder)
         self.farm = farm
 
-    def definition(self, adapt: bool) -> dict[str, Any]:
+    def definition(self, both: bool = False) -> dict[str, Any]:
         first = {**CLASS, "hosts": [{"host": "127.0.0.2", "slots": 1}, {"host": "127.0.0.3", "slots": 2}]}
         second = {**OTHER, "hosts": [{"host": "127.0.0.3"}]}
-        made = self.farm.definition({"cpu": first, "other": second})
+        made = self.farm.definition({"cpu": first, "other": second} if both else {"cpu": first})
         return dict(made)
 
     def start_in_loop(self) -> Any:
         from daskml_scale.deploy.ssh import ScaledSSHCluster
         from daskml_scale.spec.hosts import SshSpec
 
-        return ScaledSSHCluster(SshSpec.model_validate(self.definition(False)), asynchronous=True)
+        return ScaledSSHCluster(SshSpec.model_validate(self.definition()), asynchronous=True)
 
     def broken(self) -> tuple[Any, str]:
-        made = self.definition(False)
+        made = self.definition()
         return {**made, "ssh": {**made["ssh"], "python": "/no/such/python"}}, "no/such/python.*(not found|No such file)"
 
     def leftovers(self) -> list[str]:
@@ -115,7 +116,7 @@ class Foreign(Local):
 
     first, second = "", ""
 
-    def definition(self, adapt: bool) -> dict[str, Any]:
+    def definition(self, both: bool = False, adapt: bool = False) -> dict[str, Any]:
         options = {
             "processes": True, "threads_per_worker": 1, "n_workers": 0, "host": "127.0.0.1",
             "memory_limit": "512MiB", "dashboard_address": "127.0.0.1:0", "local_directory": str(self.folder),
@@ -126,16 +127,16 @@ class Foreign(Local):
         }  # fmt: skip
         return {**made, "scaling": QUICK} if adapt else made
 
-    def start(self, *, adapt: bool) -> Any:
-        return deploy.cluster(self.definition(adapt))
+    def start(self, *, both: bool, adapt: bool = False) -> Any:
+        return deploy.cluster(self.definition(adapt=adapt))
 
     def start_in_loop(self) -> Any:
         from distributed import LocalCluster
 
-        return LocalCluster(**{**self.definition(False)["options"], "n_workers": 1}, asynchronous=True)
+        return LocalCluster(**{**self.definition()["options"], "n_workers": 1}, asynchronous=True)
 
     def broken(self) -> tuple[Any, str]:
-        made = self.definition(False)
+        made = self.definition()
         return {**made, "options": {**made["options"], "protocol": "pigeon"}}, "LocalCluster did not start: .*pigeon"
 
     def leftovers(self) -> list[str]:

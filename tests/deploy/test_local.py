@@ -1,8 +1,7 @@
-"""A local cluster from start to close, with real processes."""
+"""A local cluster from start to close, with real processes; what every cluster does is in test_contract."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -16,12 +15,11 @@ import dask
 import psutil
 import pytest
 from deploy_helpers import SPEC, alive, eventually, pids_of
-from distributed import Client, KilledWorker, wait
+from distributed import Client, KilledWorker
 
 from daskml_scale import deploy
 from daskml_scale.deploy.local import ScaledLocalCluster
 from daskml_scale.errors import ClusterError, SpecError
-from daskml_scale.spec.cluster import ClusterSpec
 
 
 def children() -> list[int]:
@@ -71,13 +69,6 @@ def test_workers_import_what_the_driver_imports(client: Client):
     assert [entry for entry in path if entry in sys.path] == sys.path  # and the worker's own folder
 
 
-def test_plain_dask_code_runs(client: Client):
-    import dask.array as da
-
-    mean = da.random.random((2000, 2000), chunks=(500, 500)).mean().compute()
-    assert 0.49 < mean < 0.51
-
-
 def test_tasks_may_start_processes_of_their_own(client: Client):
     def square_in_a_process() -> list[int]:
         import multiprocessing
@@ -86,14 +77,6 @@ def test_tasks_may_start_processes_of_their_own(client: Client):
             return pool.map(abs, [-3])
 
     assert client.submit(square_in_a_process).result() == [3]
-
-
-def test_a_killed_worker_is_replaced_under_a_new_name(cluster: ScaledLocalCluster, client: Client):
-    (name,) = cluster.workers
-    os.kill(pids_of(cluster)[name], signal.SIGKILL)
-    eventually(lambda: cluster.observed and name not in cluster.observed)
-    assert name not in cluster.worker_spec
-    assert client.submit(sum, [1, 2]).result() == 3
 
 
 def test_replacements_that_cannot_start_are_tried_again(
@@ -126,27 +109,6 @@ def test_a_worker_above_its_memory_is_ended_and_replaced(cluster: ScaledLocalClu
     with pytest.raises(KilledWorker):
         client.submit(greedy, pure=False).result(timeout=60)
     eventually(lambda: cluster.observed and name not in cluster.observed)
-
-
-def test_scaling_down_loses_no_result(cluster: ScaledLocalCluster, client: Client, executions: Path):
-    def work(number: int) -> bytes:
-        import uuid
-
-        (executions / f"{number}-{uuid.uuid4().hex}").touch()
-        return bytes([number]) * 100_000
-
-    cluster.scale(2)
-    client.wait_for_workers(2, timeout=60)
-    futures = client.map(work, range(20), pure=False)
-    scattered = client.scatter(list(range(10)), hash=False)
-    wait(futures)
-    processes = list(pids_of(cluster).values())
-    assert len({worker for holders in client.who_has(futures).values() for worker in holders}) == 2
-    cluster.scale(1)
-    eventually(lambda: len(cluster.observed) == 1 and len(alive(processes)) == 2)
-    assert [result[0] for result in client.gather(futures)] == list(range(20))
-    assert client.gather(scattered) == list(range(10))
-    assert len(list(executions.iterdir())) == 20
 
 
 def test_it_is_possible_to_scale_by_cores_and_memory(cluster: ScaledLocalCluster, client: Client):
@@ -182,20 +144,6 @@ def test_closing_leaves_no_process_no_socket_no_file_and_waits_for_no_task(tmp_p
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
     cluster.close()  # once more is fine
-
-
-def test_it_works_inside_an_event_loop():
-    async def main() -> tuple[int, list[int]]:
-        spec = ClusterSpec.model_validate(SPEC)
-        async with (
-            ScaledLocalCluster(spec, asynchronous=True) as cluster,
-            Client(cluster, asynchronous=True) as client,
-        ):
-            return await client.submit(sum, [1, 2]), list(pids_of(cluster).values())
-
-    total, started = asyncio.run(main())
-    assert total == 3
-    assert alive(started) == []
 
 
 def test_a_lost_scheduler_closes_the_cluster():

@@ -217,6 +217,27 @@ def test_what_is_left_out_is_the_first_host_and_the_options_of_all():
     assert spec.options_of(second)["port"] == 22
 
 
+def test_dasks_own_ssh_cluster_is_an_existing_one(hosts: Farm):
+    options = {
+        "hosts": ["127.0.0.2", "127.0.0.3"],
+        "connect_options": [
+            {"port": hosts.ports[host], "username": "anybody", "client_keys": [str(hosts.identity)],
+             "known_hosts": str(hosts.known_hosts)}
+            for host in ("127.0.0.2", "127.0.0.3")
+        ],
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+        "worker_options": {"nthreads": 1},
+        "remote_python": sys.executable,
+    }  # fmt: skip
+    spec = {
+        "version": 1, "name": "theirs", "backend": "existing", "cluster": "distributed:SSHCluster", "options": options,
+        "workers": {"max": 1},
+    }  # fmt: skip
+    with deploy.cluster(spec) as cluster, cluster.get_client() as client:
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+    eventually(lambda: not any("dask" in " ".join(process.cmdline()) for process in hosts.processes()))
+
+
 DRIVER = """
 import json, sys, time
 from daskml_scale import deploy
