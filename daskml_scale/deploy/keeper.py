@@ -44,7 +44,7 @@ LONGEST = 1 << 26
 
 def main() -> None:
     """Be the relay; start the keeper first when there is none."""
-    incoming = sys.stdin.buffer
+    incoming: Any = sys.stdin.buffer
     order = json.loads(incoming.readline())
     directory = os.path.join(tempfile.gettempdir(), f"daskml-{os.getuid()}-{order['cluster']}")
     connection = _connect(directory)

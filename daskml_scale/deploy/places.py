@@ -90,6 +90,6 @@ def _tidy(parent: Path) -> None:
 def _held(path: Path) -> bool:
     try:
         pid, since = json.loads((path / _OWNER).read_text())
-        return abs(psutil.Process(pid).create_time() - since) < 1
+        return bool(abs(psutil.Process(pid).create_time() - since) < 1)
     except (OSError, ValueError, psutil.Error):
         return False

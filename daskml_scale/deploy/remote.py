@@ -52,7 +52,7 @@ class RemoteProcess(Supervised):
     @property
     def begun(self) -> bool:
         """Whether there is, or soon will be, a process to end."""
-        return self.status != Status.created
+        return bool(self.status != Status.created)
 
     def order(self, hello: Mapping[str, Any]) -> dict[str, Any]:
         """Return the message that starts it; the certificates in it go through an encrypted connection only."""

@@ -56,7 +56,7 @@ class Supervised(ProcessInterface):  # type: ignore[misc]
     @property
     def begun(self) -> bool:
         """Whether there is a process to end."""
-        return self.status != Status.created
+        return bool(self.status != Status.created)
 
     def _on_answer(self, line: bytes) -> None:
         with contextlib.suppress(ValueError):

@@ -21,7 +21,7 @@ from .state import RunRecord, StageRecord
 from .words import clock, command, near, plural, size, speed, took
 
 if TYPE_CHECKING:
-    from daskml_scale.deploy.check import Finding
+    from daskml_scale.deploy.findings import Finding
 
 WIDE = 1000
 """Columns where there is no terminal: nothing is cut that a program may read."""

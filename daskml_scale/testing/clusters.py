@@ -157,8 +157,8 @@ class ClusterContract:
         self, cluster: Any, client: Any, backend: Backend
     ) -> None:
         (name,) = names(cluster, backend.first)
-        pid = client.run(os.getpid, workers=[addresses(client)[name]])
-        os.kill(*pid.values(), signal.SIGKILL)
+        (pid,) = client.run(os.getpid, workers=[addresses(client)[name]]).values()
+        os.kill(pid, signal.SIGKILL)
         eventually(lambda: len(names(cluster, backend.first)) == 1 and name not in names(cluster, backend.first))
         assert client.submit(sum, [1, 2], pure=False).result(timeout=PATIENCE) == 3
 
