@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from daskml_scale import deploy
-from daskml_scale.testing.clusters import ClusterContract
+from daskml_scale.testing.clusters import PATIENCE, ClusterContract, eventually
 
 CLASS: dict[str, Any] = {"workers": {"min": 1, "max": 2}, "memory": "512MiB"}
 OTHER: dict[str, Any] = {"workers": {"min": 1, "max": 1}, "memory": "512MiB", "resources": {"OTHER": 1}}
@@ -151,6 +152,13 @@ class TestForeign(ClusterContract):
 
     def test_scaling_up_and_down_loses_no_result_and_computes_none_again(self) -> None:
         pytest.skip("Dask's own scale() computes again what a worker held (distributed#4069); ours is tested above")
+
+    def test_a_killed_worker_is_replaced_under_a_name_of_its_own(self, cluster: Any, client: Any) -> None:
+        """Its nanny starts it again, under the same name."""
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: [found for found in client.run(os.getpid, on_error="ignore").values() if found != pid])
+        assert client.submit(sum, [1, 2], pure=False).result(timeout=PATIENCE) == 3
 
     def test_what_nobody_can_take_stays_where_it_is(self) -> None:
         pytest.skip("Dask's own scale() closes it all the same (distributed#1951); ours is tested above")
