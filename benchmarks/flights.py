@@ -56,9 +56,8 @@ def prepare(folder: Path, rows: int) -> Flights:
     from daskml_scale.spec.workflow import FeaturesSpec, IngestSpec
 
     source = data()
-    flights = pd.read_csv(source / "flights.csv.zip", nrows=rows)
     if rows < ROWS:
-        flights.to_csv(folder / "flights.csv", index=False)
+        pd.read_csv(source / "flights.csv.zip", nrows=rows).to_csv(folder / "flights.csv", index=False)
     stages = check(WORKFLOW, estimators=False).stages
     ingest, features = stages["flights"], stages["features"]
     if not isinstance(ingest, IngestSpec) or not isinstance(features, FeaturesSpec):
@@ -71,8 +70,16 @@ def prepare(folder: Path, rows: int) -> Flights:
     dms.ingest(str(source / "weather.csv"), tables["weather"], dim="obs", sort_by=["time_hour"])
     dms.ingest(str(source / "planes.csv"), tables["planes"], dim="plane")
     recipe = {"steps": features.steps, "known_at": features.known_at, "target": features.target}
-    frames = (_sorted(flights), _weather(source), pd.read_csv(source / "planes.csv"))
-    return Flights(url, tables, recipe, str(features.fit_where), frames)
+    return Flights(url, tables, recipe, str(features.fit_where), frames(rows))
+
+
+def frames(rows: int = ROWS) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the first ``rows`` flights, the weather and the planes as DataFrames, parsed and sorted as our tables."""
+    import pandas as pd
+
+    source = data()
+    flights = pd.read_csv(source / "flights.csv.zip", nrows=rows)
+    return _sorted(flights), _weather(source), pd.read_csv(source / "planes.csv")
 
 
 def data() -> Path:

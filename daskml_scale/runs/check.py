@@ -86,9 +86,9 @@ def _check_estimators(loaded: Loaded[Workflow]) -> None:
     for name, spec in loaded.model.stages.items():
         try:
             if isinstance(spec, SearchSpec):
-                from daskml_scale.stages.search import stage as search_stage
+                from daskml_scale.stages.search.stage_check import check as check_search
 
-                search_stage.check(spec)
+                check_search(spec)
             if isinstance(spec, (SearchSpec, TrainSpec)) and spec.estimator is not None:
                 _check_values(build_estimator(spec.estimator, {}, 0), next(iter(spec.estimator)))
         except SpecError as error:

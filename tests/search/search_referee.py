@@ -20,7 +20,6 @@ HALVING = "sklearn.model_selection.tests.test_successive_halving"
 ON_A_CLUSTER = {
     "test_search_cv_verbose_3": "the lines are printed on the workers",
     "test_multi_metric_search_forwards_metadata": "it looks into objects that changed on the workers",
-    "test_search_callbacks": "callbacks are refused on a cluster",
 }
 HALVING_ON_A_CLUSTER = {
     "test_cv_results": "its scorer draws from one generator, and every worker has its own copy",

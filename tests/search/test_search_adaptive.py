@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 
 from daskml_scale.errors import SpecError, UsageError
 from daskml_scale.search import AshaSearchCV, HyperbandSearchCV
-from daskml_scale.stages.search import data
+from daskml_scale.stages.search import data, states
 from daskml_scale.stages.search.fidelity import Fidelity, fidelity, rows_of
-from daskml_scale.stages.search.trials import States
+from daskml_scale.stages.search.states import States
 
 SPACE = {"alpha": loguniform(1e-5, 1)}
 
@@ -170,17 +170,14 @@ def test_a_yaml_space_is_drawn_and_a_wrong_one_names_the_parameter(tmp_path: Any
 
 
 def test_models_of_paused_trials_go_to_files_above_a_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    from daskml_scale.stages.search import trials
-
-    monkeypatch.setattr(trials, "MEMORY_BYTES", 10)
-    for states in (States(None), States(str(tmp_path))):
-        states.put("a", b"12345678")
-        states.put("b", b"12345678")
-        assert (states.get("a"), states.get("b"), states.get("c")) == (b"12345678", b"12345678", None)
-        states.drop("a")
-        states.drop("b")
-        assert states.get("a") is states.get("b") is None
-        states.close()
+    monkeypatch.setattr(states, "MEMORY_BYTES", 10)
+    for kept in (States(None), States(str(tmp_path))):
+        one, two = kept.put("a", b"12345678"), kept.put("b", b"23456789")
+        assert (kept.get("a", one), kept.get("b", two), kept.get("c", one)) == (b"12345678", b"23456789", None)
+        kept.drop("a")
+        kept.drop("b")
+        assert kept.get("a", one) is kept.get("b", two) is None
+        kept.close()
 
 
 def test_a_search_is_cloned_pickled_and_tuned_as_any_estimator(client: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from sklearn import model_selection
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import Ridge
 
-from daskml_scale.stages.search._compat import Call, Scored, fit_with, gather
+from daskml_scale.stages.search import _compat
+from daskml_scale.stages.search._compat import Call, Scored, fit_params, fit_with, gather, metrics
 
 
 def recorded(search: Any, X: Any, y: Any, **params: Any) -> tuple[list[list[Call]], Any]:
@@ -90,3 +93,15 @@ def test_a_lost_fit_has_the_keys_and_kinds_of_one_that_failed() -> None:
             k: repr(v) for k, v in failed.items() if k not in times
         }
         assert set(lost) == set(failed)
+
+
+def test_fit_parameters_and_metrics_of_a_search_are_found() -> None:
+    search = model_selection.GridSearchCV(Ridge(), {}, scoring=["r2", "neg_max_error"], refit=False)
+    assert metrics(search) == ["neg_max_error", "r2"]
+    assert fit_params(search, {"sample_weight": 3}) == {"sample_weight": 3}
+
+
+def test_no_other_module_touches_private_parts() -> None:
+    folder = Path(_compat.__file__).parent
+    private = re.compile(r"from sklearn[\w.]*\._\w+ import|from sklearn[\w.]* import [^#\n]*\b_|\._(get_\w+|scorers)\b")
+    assert {path.name for path in folder.glob("*.py") if private.search(path.read_text())} == {"_compat.py"}

@@ -171,14 +171,33 @@ def test_it_is_of_the_kind_of_its_estimator() -> None:
 
 
 @pytest.mark.skipif(sklearn.__version__ < "1.9", reason="scikit-learn has callbacks from 1.9 on")
-def test_callbacks_are_refused_on_a_cluster_and_work_without_one(client: Any) -> None:
+@pytest.mark.parametrize("where", ["here", "cluster", "out"])
+def test_callbacks_follow_the_fits(where: str, client: Any, tmp_path: Path) -> None:
+    from sklearn.callback.tests._utils import RecordingCallback
+
+    def told(kind: Any, **more: Any) -> Any:
+        callback = RecordingCallback()
+        search = kind(LogisticRegression(max_iter=300), {"C": [1.0, 2.0]}, cv=2, **more)
+        search.set_callbacks(callback).fit(X, Y)
+        return sorted((each["name"], each["context"].task_name, each["context"].task_id) for each in callback.record)
+
+    more = {"here": {}, "cluster": {"client": client}, "out": {"out": tmp_path / "out"}}[where]
+    theirs = told(model_selection.GridSearchCV)
+    assert ("on_fit_task_end", "candidate-split-evaluation", 3) in theirs
+    assert told(GridSearchCV, **more) == theirs
+
+
+@pytest.mark.skipif(sklearn.__version__ < "1.9", reason="scikit-learn has callbacks from 1.9 on")
+def test_callbacks_are_refused_where_workers_are_on_other_machines(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
     from sklearn.callback import ScoringMonitor
 
-    search = GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2)
-    monitor = ScoringMonitor(scoring="accuracy")
-    search.set_callbacks(monitor).fit(X, Y)
-    with pytest.raises(UsageError, match="set_callbacks"):
-        search.set_params(client=client).fit(X, Y)
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)  # as if 127.0.0.1 were somebody else
+    search = GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2, client=client)
+    with pytest.raises(UsageError, match=r"not of other machines; call set_callbacks\(\)"):
+        search.set_callbacks(ScoringMonitor(scoring="accuracy")).fit(X, Y)
 
 
 def test_wrong_parameters_are_refused_as_in_scikit_learn(client: Any) -> None:

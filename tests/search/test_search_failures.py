@@ -21,7 +21,7 @@ from sklearn.model_selection import HalvingGridSearchCV as TheirHalving
 
 from daskml_scale.errors import PlanError, UsageError
 from daskml_scale.search import AshaSearchCV, GridSearchCV, HalvingGridSearchCV, OptunaSearchCV
-from daskml_scale.stages.search import data
+from daskml_scale.stages.search import beyond, data
 from daskml_scale.stages.search.limits import TrialTimeoutError, limited
 
 
@@ -37,7 +37,7 @@ class Sleepy(Ridge):  # type: ignore[misc]
 @pytest.mark.parametrize("on_cluster", [False, True])
 def test_a_fit_that_takes_too_long_is_a_failed_fit(on_cluster: bool, client: Any) -> None:
     more = {"client": client} if on_cluster else {}
-    search = GridSearchCV(Sleepy(), {"alpha": [1, 2]}, cv=2, trial_timeout=0.3, error_score=-5.0, **more)
+    search = GridSearchCV(Sleepy(), {"alpha": [1, 2]}, cv=2, trial_timeout=1.5, error_score=-5.0, **more)
     with pytest.warns(FitFailedWarning, match="TrialTimeoutError: the fit took longer"):
         search.fit(XR, YR)
     assert search.best_params_ == {"alpha": 1}
@@ -64,11 +64,11 @@ def test_a_limit_that_is_not_reached_leaves_no_trace() -> None:
 def test_a_spent_time_budget_gives_what_is_there() -> None:
     class Slow(Ridge):  # type: ignore[misc]
         def fit(self, X: Any, y: Any) -> Any:
-            time.sleep(0.2)
+            time.sleep(0.05)
             return super().fit(X, y)
 
-    search = GridSearchCV(Slow(), {"alpha": np.arange(1, 101)}, cv=2, time_budget=1.2)
-    with pytest.warns(UserWarning, match=r"time_budget=1.2 s is spent; \d+ of 100 candidates"):
+    search = GridSearchCV(Slow(), {"alpha": np.arange(1, 101)}, cv=2, time_budget=2.0)
+    with pytest.warns(UserWarning, match=r"time_budget=2 s is spent; \d+ of 100 candidates"):
         search.fit(XR, YR)
     scores = search.cv_results_["mean_test_score"]
     assert 1 <= np.isfinite(scores).sum() < 100
@@ -78,7 +78,7 @@ def test_a_spent_time_budget_gives_what_is_there() -> None:
         halving = HalvingGridSearchCV(
             Slow(), {"alpha": np.arange(1, 31)}, cv=2, time_budget=2.0, random_state=0, min_resources=20
         ).fit(XR, YR)
-        asha = AshaSearchCV(Slow(), {"alpha": np.arange(1, 101)}, cv=2, n_trials=100, time_budget=1.2, random_state=0)
+        asha = AshaSearchCV(Slow(), {"alpha": np.arange(1, 101)}, cv=2, n_trials=100, time_budget=2.0, random_state=0)
         assert np.isfinite(asha.fit(XR, YR).best_score_)
     assert halving.n_iterations_ >= 1
     assert len(asha.cv_results_["params"]) < 100
@@ -166,6 +166,7 @@ def test_data_that_no_worker_can_hold_is_refused_with_both_sizes(
     kind: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "PLACED_BYTES", 0)
-    monkeypatch.setattr(data, "ROOM", 1e-9)
+    monkeypatch.setattr(beyond, "ROOM", 1e-9)
+    monkeypatch.setattr(beyond, "ROOM_OF_SPLITS", 2e-9)
     with pytest.raises(PlanError, match=r"X and y take .* GiB and a worker has .*write X to Zarr"):
         kind(Ridge(), {"alpha": [1.0]}, cv=2, client=client).fit(XR, YR)

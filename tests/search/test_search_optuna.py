@@ -147,3 +147,16 @@ def test_a_failed_trial_is_told_as_one() -> None:
         search = OptunaSearchCV(Ridge(), space, n_trials=6, cv=2, random_state=0).fit(XR, YR)
     assert {trial.state.name for trial in search.study_.trials} == {"COMPLETE", "FAIL"}
     assert search.best_params_ == {"alpha": 1.0}
+
+
+def test_few_trials_are_asked_for_ahead_however_quick_they_are(client: Any) -> None:
+    running: list[int] = []
+
+    class Watching(optuna.samplers.RandomSampler):
+        def before_trial(self, study: Any, trial: Any) -> None:
+            states = [each.state for each in study.get_trials(deepcopy=False)]
+            running.append(states.count(optuna.trial.TrialState.RUNNING))
+
+    searched(LogisticRegression(), {"C": loguniform(0.1, 10)}, n_trials=40, sampler=Watching(seed=0), client=client)
+    assert len(running) == 40
+    assert max(running) <= 4  # two segments per slot, two slots, and the trial itself

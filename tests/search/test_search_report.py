@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
+import pty
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
+from PIL import Image
 from scipy.stats import loguniform
 from search_cases import XR, YR, X, Y
 from sklearn.linear_model import Ridge, SGDClassifier
@@ -62,20 +69,15 @@ def test_plots_are_figures_and_pages(asha: Any, drawn: Any, tmp_path: Path) -> N
             figure = getattr(search, f"plot_{name}")(to=path)
             assert figure.renderers
             assert "<html" in path.read_text()[:200].lower()
+            getattr(search, f"plot_{name}")(to=tmp_path / f"{name}.png")
+            picture = np.asarray(Image.open(tmp_path / f"{name}.png"))
+            assert picture.shape == (2 * figure.height, 2 * figure.width, 3)
+            inside = picture[100:-140, 200:-60].reshape(-1, 3)  # beside grey: what the figure's glyphs are painted with
+            assert (np.ptp(inside.astype(int), axis=1) > 50).sum() > 200
     with pytest.raises(UsageError, match="has no rungs"):
         drawn.plot_rungs()
     with pytest.raises(UsageError, match=r"\.html or \.png"):
         asha.plot_history(to=tmp_path / "x.svg")
-
-
-def test_a_plot_is_a_picture_where_there_is_a_browser(drawn: Any, tmp_path: Path) -> None:
-    pytest.importorskip("selenium")
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        with pytest.raises(UsageError, match=r"a browser|selenium"):
-            drawn.plot_history(to=tmp_path / "x.png")
-        return
-    drawn.plot_history(to=tmp_path / "x.png")
-    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_notebook_shows_the_trials_with_all_text_escaped() -> None:
@@ -90,7 +92,7 @@ def test_a_notebook_shows_the_trials_with_all_text_escaped() -> None:
 def test_the_live_table_shows_the_furthest_and_best_trials_first() -> None:
     from rich.console import Console
 
-    live = Live("Search")
+    live = Live("Search", draw=lambda: None)
     live.rung(0, 0, 1, 0.9, {"alpha": 0.123456})
     live.rung(1, 1, 3, 0.5, {"alpha": 1})
     live.rung(2, 1, 3, float("nan"), {"kind": "x"})
@@ -100,4 +102,39 @@ def test_the_live_table_shows_the_furthest_and_best_trials_first() -> None:
     assert ["alpha=1 " in lines[0], "kind=x" in lines[1], "alpha=0.1235" in lines[2]] == [True] * 3
     with shown("Search", wanted=True) as plain:  # no terminal here
         plain.fits(1, 2)
-    assert plain.screen is None
+    assert plain.draw is None
+
+
+FOLLOWED = """
+import numpy as np, warnings
+from sklearn.datasets import make_classification
+from sklearn.linear_model import SGDClassifier
+from daskml_scale.search import AshaSearchCV
+X, y = make_classification(80, 5, random_state=0)
+search = AshaSearchCV(SGDClassifier(random_state=0), {"alpha": [1e-4, 1e-3, 1e-2]}, n_trials=3, max_resources=3, cv=2,
+                      verbose=1, random_state=0).fit(X, y)
+"""
+
+
+def test_a_terminal_follows_the_trials() -> None:
+    ours, theirs = pty.openpty()
+    code = [sys.executable, "-c", FOLLOWED]
+    process = subprocess.Popen(code, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "99"})
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # at its end
+        while part := os.read(ours, 4096):
+            seen += part
+    os.close(ours)
+    assert process.wait(60) == 0, seen
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert "AshaSearchCV: 4 done" in text
+    assert "alpha=0.0001" in text
+
+
+def test_a_notebook_follows_the_trials() -> None:
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FOLLOWED)])
+    NotebookClient(book, timeout=120, kernel_name="python3").execute()
+    (page,) = [output.data["text/html"] for output in book.cells[0].outputs if "text/html" in output.get("data", {})]
+    assert "AshaSearchCV: 4 done" in page
+    assert "alpha=0.0001" in page

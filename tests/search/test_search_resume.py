@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from search_cases import XR, YR, Odd, X, Y, assert_same_results, multimetric_lis
 from sklearn import model_selection
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 
-from daskml_scale.errors import UsageError
+from daskml_scale.errors import UntrustedError, UsageError
 from daskml_scale.search import AshaSearchCV, GridSearchCV, HalvingGridSearchCV, OptunaSearchCV, RandomizedSearchCV
 from daskml_scale.stages.search.log import identity
 from daskml_scale.storage.ledger import Ledger
@@ -125,7 +126,7 @@ def test_a_search_killed_by_kill_9_goes_on_and_ends_as_if_nothing_had_happened(k
     killed.wait()
     assert not (tmp_path / "killed" / "result.json").exists()
     records = Ledger(str(tmp_path / "killed" / "out" / "search.ledger")).records()
-    logged = len([key for key in records if not key.startswith("trial/")])
+    logged = len([key for key in records if key.startswith(("fit/", "rung/"))])
     before = len(work.noted(noted))
     assert start("killed").wait(timeout=120) == 0
     assert whole.wait(timeout=120) == 0
@@ -187,3 +188,46 @@ def test_an_estimator_is_known_by_its_code_and_parameters_not_by_its_address() -
     assert identity(Ridge(alpha=1.0)) == identity(Ridge(alpha=1.0))
     assert identity(Ridge(alpha=1.0)) != identity(Ridge(alpha=2.0))
     assert identity(["a", "b"]) != identity(["ab"])
+
+
+class Touches:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["model", "sampler"])
+def test_a_pickle_that_the_search_did_not_write_is_never_loaded(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def fitted(trials: int) -> Any:
+        more = {"n_trials": trials, "random_state": 0, "cv": 2, "out": out}
+        if kind == "sampler":
+            return OptunaSearchCV(Ridge(), {"alpha": loguniform(0.01, 10)}, **more).fit(XR, YR)
+        model = SGDClassifier(random_state=0)
+        return AshaSearchCV(model, {"alpha": loguniform(1e-4, 1)}, max_resources=9, min_resources=1, **more).fit(X, Y)
+
+    fitted(6)
+    pickles = list(out.rglob("search.sampler-*.pkl" if kind == "sampler" else "search.states/*.pkl"))
+    assert pickles
+    for path in pickles:
+        path.write_bytes(pickle.dumps(Touches(tmp_path / "ran")))
+    with pytest.warns(UserWarning, match="is not the file that the search wrote"):
+        fitted(18)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_that_another_user_wrote_is_refused_where_pickles_would_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"cv": 2, "out": tmp_path / "out"}
+    GridSearchCV(Ridge(), {"alpha": [1.0]}, **more).fit(XR, YR)
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    with pytest.raises(UntrustedError, match=rf"belongs to user {mine} and you are user {mine + 1}.*copy the folder"):
+        AshaSearchCV(Ridge(), {"alpha": [1.0]}, n_trials=1, **more).fit(XR, YR)
+    GridSearchCV(Ridge(), {"alpha": [1.0]}, **more).fit(XR, YR)  # its records are no pickles

@@ -19,7 +19,9 @@ from daskml_scale.spec.space import seed_from
 from daskml_scale.spec.workflow import SearchSpec
 from daskml_scale.stages.matrix import load_matrix, matrix_inputs
 from daskml_scale.stages.run import run_stage
-from daskml_scale.stages.search.stage import SearchStage, check, make_splits, settings
+from daskml_scale.stages.search.splits import make_splits
+from daskml_scale.stages.search.stage import SearchStage, settings
+from daskml_scale.stages.search.stage_check import check
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 

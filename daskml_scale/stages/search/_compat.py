@@ -11,7 +11,7 @@ import inspect
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, TypeAlias
@@ -24,11 +24,14 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # the t
 from sklearn.model_selection import _search_successive_halving as halving
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._validation import _fit_and_score, _score
+from sklearn.utils import _safe_indexing
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.parallel import _FuncWrapper
 from sklearn.utils.validation import _check_method_params
 
 from daskml_scale.errors import DaskMLError
+
+from .chunks import View, by_chunk, in_blocks, numbers_of
 
 Scored: TypeAlias = dict[str, Any]
 """What ``_fit_and_score`` returns: test_scores, train_scores, n_test_samples, fit_time, score_time, fit_error."""
@@ -92,6 +95,8 @@ class Round:
         The other keywords of ``_fit_and_score``: scorer, fit and score parameters, error_score, verbose.
     config, filters :
         scikit-learn's configuration and the warning filters of the caller, which the fits see too.
+    caller, contexts :
+        The search and the context of each call, where scikit-learn callbacks follow the fits.
     """
 
     estimator: Any
@@ -102,6 +107,8 @@ class Round:
     options: dict[str, Any]
     config: dict[str, Any]
     filters: Sequence[Any]
+    caller: Any = None
+    contexts: Sequence[Any] = ()
 
     def fit_and_score(
         self, candidate: int, split: int, *, prepare: Callable[[Any], None] | None = None, note: Note | None = None
@@ -130,8 +137,12 @@ class Round:
             split_progress=(split, len(self.splits)),
             candidate_progress=(candidate, len(self.candidates)),
             **self.options,
+            **self._told(candidate * len(self.splits) + split),
         )
         return result
+
+    def _told(self, call: int) -> dict[str, Any]:
+        return {"caller": self.caller, "callback_ctx": self.contexts[call]} if self.contexts else {}
 
     def segment(
         self,
@@ -143,6 +154,7 @@ class Round:
         model: Any = None,
         prepare: Callable[[Any], None] | None = None,
         note: Note | None = None,
+        parts: Sequence[np.ndarray] | None = None,
     ) -> tuple[Scored, Any]:
         """Train a model further and score it; what its training raises counts as in `fit_and_score`.
 
@@ -153,9 +165,12 @@ class Round:
             Train on these instead of all rows of the split.
         model : object, optional
             Goes on from here; by default a clone of the estimator with ``params``.
+        parts : sequence of array of int, optional
+            Train on these rows of a stored X instead, given as a `chunks.View`; the rows to score on are one too.
         """
         call = _FuncWrapper(_segment).with_config_and_warning_filters(self.config, self.filters)
-        found: tuple[Scored, Any] = call(self, params, split, train, rows, model, prepare, note or (lambda rows: None))
+        noted = note or (lambda rows: None)
+        found: tuple[Scored, Any] = call(self, params, split, train, rows, model, prepare, noted, parts)
         return found
 
     def lost(self, split: int, reason: str) -> Scored:
@@ -206,9 +221,11 @@ def _segment(
     model: Any,
     prepare: Callable[[Any], None] | None,
     note: Note,
+    parts: Sequence[np.ndarray] | None,
 ) -> tuple[Scored, Any]:
     given, test = work.splits[split]
     rows = given if wanted is None else wanted
+    rows = rows if parts is None else np.concatenate(parts)
     options, X, y = work.options, work.X, work.y
     of_fit = _check_method_params(X, params=options["fit_params"] or {}, indices=rows)
     of_score = options["score_params"] or {}
@@ -216,8 +233,12 @@ def _segment(
         model = clone(work.estimator).set_params(**clone(params, safe=False))
     if prepare is not None:
         prepare(model)
-    X_train, y_train = _safe_split(model, X, y, rows)
-    X_test, y_test = _safe_split(model, X, y, test, rows)
+    if parts is None:
+        X_train, y_train = _safe_split(model, X, y, rows)
+        X_test, y_test = _safe_split(model, X, y, test, rows)
+    else:
+        X_train, X_test = View(X, parts), View(X, by_chunk(X, numbers_of(test)))
+        y_train, y_test = (None if y is None else _safe_indexing(y, of) for of in (rows, test))
     note(X_train)
     note(X_test)
     classes = np.unique(y) if is_classifier(model) and y is not None else None
@@ -233,7 +254,7 @@ def _segment(
 
     def score(X_of: Any, y_of: Any, indices: Any) -> Any:
         taken = _check_method_params(X, params=of_score, indices=indices)
-        return _score(model, X_of, y_of, scorer, taken, error_score)
+        return _score(model if parts is None else in_blocks(model), X_of, y_of, scorer, taken, error_score)
 
     found = {"fit_error": None, "fit_time": fitted - started, "test_scores": score(X_test, y_test, test)}
     found["score_time"] = time.time() - fitted
@@ -242,11 +263,18 @@ def _segment(
     return {**found, "n_test_samples": len(np.asarray(test))}, model
 
 
+def params_of(X: Any, params: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Return fit parameters of some rows: what has as many rows as X is cut."""
+    found: dict[str, Any] = _check_method_params(X, params=params, indices=rows)
+    return found
+
+
 def gather(calls: Sequence[Call]) -> Round:
     """Return the round that calls make up, candidate by candidate, each over the same splits."""
     _, (estimator, X, y), first = calls[0]
     n_splits: int = first["split_progress"][1]
     filters = getattr(warnings, "_get_filters", lambda: warnings.filters)()
+    told = has_callbacks(first.get("caller"))
     return Round(
         estimator=estimator,
         X=X,
@@ -256,12 +284,25 @@ def gather(calls: Sequence[Call]) -> Round:
         options={name: value for name, value in first.items() if name not in _OF_CALL},
         config=sklearn.get_config(),
         filters=list(filters),
+        caller=first["caller"] if told else None,
+        contexts=[keywords["callback_ctx"] for _, _, keywords in calls] if told else (),
     )
 
 
 def has_callbacks(search: Any) -> bool:
     """Return whether scikit-learn callbacks (1.9) are set on a search, or handed down by what it is part of."""
     return bool(getattr(search, "_skl_callbacks", None))
+
+
+def fit_params(search: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """Return those parameters of a search's ``fit`` that go to ``fit`` of its estimator."""
+    found: dict[str, Any] = search._get_routed_params_for_fit(params).estimator.fit
+    return found
+
+
+def metrics(search: Any) -> list[str]:
+    """Return the names of several metrics, sorted."""
+    return sorted(search._get_scorers()[0]._scorers)
 
 
 def constraints(search_class: type[Any], own: Iterable[str]) -> dict[str, Any]:

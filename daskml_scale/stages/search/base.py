@@ -13,13 +13,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sklearn.model_selection._search import BaseSearchCV
-
 from daskml_scale.engine.client import current_client
 from daskml_scale.errors import UsageError
 
 from . import plots, report
-from ._compat import fit_with, has_callbacks
+from ._compat import BaseSearchCV, fit_with, has_callbacks
+from .beyond import all_here
 from .fits import Runner
 from .live import shown
 from .log import FitLog, checked
@@ -103,7 +102,7 @@ class OnDask(BaseSearchCV):  # type: ignore[misc]
         Raises
         ------
         UsageError
-            When an argument of ours is wrong, or scikit-learn callbacks are set that cannot follow the fits.
+            When an argument of ours is wrong, or scikit-learn callbacks are set and workers are on other machines.
         ConflictError
             When another process writes to ``out``.
         Exception
@@ -112,12 +111,12 @@ class OnDask(BaseSearchCV):  # type: ignore[misc]
         self._check_own()
         X, y = taken(X, y)
         client = self.client if self.client is not None else _default_client()
-        if client is None and (has_callbacks(self) or not self._needs_us(X)) and not self._asks_for_more():
+        if client is None and not self._needs_us(X) and not self._asks_for_more():
             return super().fit(X, y, **params)
-        if has_callbacks(self):
+        if client is not None and has_callbacks(self) and not all_here(client):
             raise UsageError(
-                f"{type(self).__name__}: scikit-learn callbacks do not reach fits on a cluster or under out=; "
-                "call set_callbacks() without arguments, or fit without a client"
+                f"{type(self).__name__}: scikit-learn callbacks reach fits of other processes, but not of other "
+                "machines; call set_callbacks() without arguments, or fit without a client"
             )
         name = type(self).__name__
         log = None if self.out is None else FitLog(self.out, name)
@@ -146,6 +145,8 @@ class OnDask(BaseSearchCV):  # type: ignore[misc]
 
         if isinstance(X, StoredRows):
             return True
+        if has_callbacks(self):
+            return False
         if self.n_jobs not in (None, 1) or effective_n_jobs(self.n_jobs) != 1:
             return False
         try:

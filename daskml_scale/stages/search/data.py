@@ -12,13 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from daskml_scale.engine.client import workers
-from daskml_scale.errors import PlanError
-
 PLACED_BYTES = 1 << 20
 """Smaller data goes out with each round."""
-ROOM = 0.4
-"""Of the memory of a worker that the data of a search may take."""
 _MISSING = "DataMissingError"
 
 
@@ -69,26 +64,6 @@ def placed(client: Any, X: Any, y: Any, before: Placed | None) -> Placed | None:
     if before is not None and before.future.status == "finished" and before.future.client is client:
         return before
     return Placed(client.scatter([(X, y)], broadcast=True, hash=False)[0])
-
-
-def check_room(client: Any, X: Any, y: Any) -> None:
-    """Check that a worker can hold the data and the rows of a split beside it.
-
-    Raises
-    ------
-    PlanError
-        When it cannot: names both sizes and what to do.
-    """
-    size = arrays_bytes(X, y)
-    limit = 0 if size < PLACED_BYTES else min(
-        (worker["memory_limit"] for worker in workers(client).values() if worker["memory_limit"]), default=0
-    )  # fmt: skip
-    if limit and size > ROOM * limit:
-        raise PlanError(
-            f"X and y take {size / 2**30:,.2f} GiB and a worker has {limit / 2**30:,.2f} GiB, which must hold the rows "
-            "of a split as well; write X to Zarr and give the array of dms.open_dataset(url), or use workers with more "
-            "memory"
-        )
 
 
 def is_missing(error: str) -> bool:

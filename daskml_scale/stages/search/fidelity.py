@@ -3,6 +3,7 @@
 * ``partial_fit``: one unit of resource is one pass over the rows to train on; the model goes on.
 * a parameter such as ``n_estimators``: set to the new total; the model goes on where the estimator can
   (``warm_start`` of ensembles, continuation of XGBoost), else it is fitted anew.
+* ``chunks``: one unit of resource is one stored chunk of X; the model goes on to the next one.
 * ``n_samples``: fitted anew on more rows; those of a smaller rung are among those of a larger one.
 
 Nothing here decides who gets more, and nothing is scored.
@@ -18,7 +19,9 @@ import numpy as np
 
 from daskml_scale.errors import UsageError
 
-Kind = Literal["whole", "partial_fit", "warm_start", "xgboost", "parameter", "n_samples"]
+from . import chunks
+
+Kind = Literal["whole", "partial_fit", "warm_start", "xgboost", "parameter", "n_samples", "chunks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Fidelity:
     @property
     def goes_on(self) -> bool:
         """Whether a model is kept between rungs."""
-        return self.kind in ("partial_fit", "warm_start", "xgboost")
+        return self.kind in ("partial_fit", "chunks", "warm_start", "xgboost")
 
     def train(self, model: Any, X: Any, y: Any, start: int, stop: int, more: Mapping[str, Any], classes: Any) -> Any:
         """Train a model that has had ``start`` of the resource until it has had ``stop``; return it.
@@ -50,7 +53,7 @@ class Fidelity:
         Parameters
         ----------
         X, y : array-like
-            For ``n_samples`` the rows of this rung already.
+            For ``n_samples`` the rows of this rung already; for ``chunks`` a `chunks.View` of those from ``start``.
         more : mapping
             Fit parameters, of these rows.
         classes : ndarray or None
@@ -61,6 +64,8 @@ class Fidelity:
             for _ in range(start, stop):
                 model.partial_fit(X, y, **known, **more)
             return model
+        if self.kind == "chunks":
+            return chunks.train(model, X, y, more, classes)
         if self.kind == "xgboost":
             before = {"xgb_model": model.get_booster()} if start else {}
             return model.set_params(n_estimators=stop - start).fit(X, y, **before, **more)
@@ -81,7 +86,7 @@ def fidelity(estimator: Any, resource: str) -> Fidelity:
     Parameters
     ----------
     resource : str
-        ``auto``, ``n_samples``, ``partial_fit`` or the name of a parameter.
+        ``auto``, ``n_samples``, ``partial_fit``, ``chunks`` or the name of a parameter.
 
     Raises
     ------
@@ -101,14 +106,14 @@ def fidelity(estimator: Any, resource: str) -> Fidelity:
         return fidelity(estimator, "partial_fit" if hasattr(estimator, "partial_fit") else "n_samples")
     if resource == "n_samples":
         return Fidelity("n_samples")
-    if resource == "partial_fit":
+    if resource in ("partial_fit", "chunks"):
         if not hasattr(estimator, "partial_fit"):
-            raise UsageError(f"resource='partial_fit': {type(estimator).__name__} has no partial_fit; use 'n_samples'")
-        return Fidelity("partial_fit")
+            raise UsageError(f"resource={resource!r}: {type(estimator).__name__} has no partial_fit; use 'n_samples'")
+        return Fidelity("partial_fit" if resource == "partial_fit" else "chunks")
     if resource not in known:
         raise UsageError(
-            f"resource={resource!r} is no parameter of {type(estimator).__name__}; give 'n_samples', 'partial_fit' or "
-            "one of its parameters, such as 'n_estimators'"
+            f"resource={resource!r} is no parameter of {type(estimator).__name__}; give 'n_samples', 'partial_fit', "
+            "'chunks' or one of its parameters, such as 'n_estimators'"
         )
     if xgboost and resource == "n_estimators":
         return Fidelity("xgboost", resource)
@@ -127,7 +132,7 @@ def _growing(estimator: Any) -> str:
 
 
 def most(kind: Fidelity, estimator: Any, rows: int, wanted: int | str) -> int:
-    """Return the largest resource of a trial.
+    """Return the largest resource of a trial; ``rows`` are those to train on, or their chunks.
 
     Raises
     ------
@@ -138,7 +143,7 @@ def most(kind: Fidelity, estimator: Any, rows: int, wanted: int | str) -> int:
         return wanted if kind.kind != "n_samples" else min(wanted, rows)
     if wanted != "auto":
         raise UsageError(f"max_resources is {wanted!r}; give a positive whole number or 'auto'")
-    if kind.kind == "n_samples":
+    if kind.kind in ("n_samples", "chunks"):
         return rows
     given = estimator.get_params(deep=True).get(kind.parameter) if kind.parameter else None
     if kind.kind == "xgboost" and given is None:

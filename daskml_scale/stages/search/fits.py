@@ -8,9 +8,7 @@ counts as failed. This module knows nothing of ranking or refit: scikit-learn do
 
 from __future__ import annotations
 
-import pickle
 import time
-import traceback
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,150 +18,27 @@ from typing import Any, TypeAlias
 
 from daskml_scale.engine.client import slots
 from daskml_scale.engine.dispatch import dispatch
-from daskml_scale.engine.worker import WorkerContext, memory_limit
 from daskml_scale.errors import UnitsFailedError
 from daskml_scale.plan.prefixes import Group, grouped
 from daskml_scale.plan.units import Outcome, Unit
 
 from ._compat import LOST, Call, Round, Scored, gather
-from .data import Placed, arrays_bytes, check_room, is_missing, placed
-from .limits import TrialTimeoutError, limited
+from .beyond import Beyond
+from .data import Placed, arrays_bytes, is_missing, placed
 from .live import Live
 from .log import FitLog
-from .prefixes import KEPT, Sharing, bound, chain
+from .prefixes import chain
+from .work import Raised, Work, fit_group, forget
 
 IN_PROCESS_BYTES = 256 << 10
 """Fits of scikit-learn's own estimators on no more data than this may stay in this process ..."""
 START_SECONDS, USED = 0.8, 0.7
 """... when a cluster would take longer: until it has the data and the first results, and how busy it then is."""
 PROBE_SECONDS = 0.2
+WAITING = 3.0
+"""Times its computing that a fit may take until its waiting counts."""
 FitId: TypeAlias = tuple[int, int]
 """(candidate, split)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """An exception on its way from a worker to the caller.
-
-    Attributes
-    ----------
-    pickled : bytes
-        The exception; empty where it does not survive pickling.
-    text : str
-        Its remote traceback.
-    """
-
-    pickled: bytes
-    text: str
-
-    @classmethod
-    def of(cls, error: Exception) -> Raised:
-        import cloudpickle
-
-        text = "".join(traceback.format_exception(error))
-        try:
-            pickled = cloudpickle.dumps(error)
-            pickle.loads(pickled)  # many exception classes pickle and then fail to unpickle
-        except Exception:
-            pickled = b""
-        return cls(pickled, text)
-
-    def exception(self, worker: str) -> Exception:
-        """Return the exception to raise, with the remote traceback as a note."""
-        if not self.pickled:
-            return UnitsFailedError(f"a fit raised an exception that cannot be pickled:\n{self.text}")
-        error: Exception = pickle.loads(self.pickled)
-        error.add_note(f"Raised on worker {worker}:\n{self.text}")
-        return error
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What the fits of one round share on a worker.
-
-    Attributes
-    ----------
-    token : str
-        Of the search: what is kept under another one is forgotten.
-    data : Placed or None
-        Where X and y are, if they are not in ``round``.
-    depths : sequence of int
-        By candidate: leading pipeline steps that may be shared.
-    splits : sequence of str
-        Digest of each split.
-    timeout : float or None
-        Seconds that a fit and its scores may take.
-    """
-
-    round: Round
-    token: str
-    data: Placed | None
-    depths: Sequence[int]
-    splits: Sequence[str]
-    timeout: float | None
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        sent = self.round if self.data is None else replace(self.round, X=None, y=None)
-        return sent, self.token, self.data, self.depths, self.splits, self.timeout
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        for name, value in zip(self.__slots__, state, strict=True):
-            object.__setattr__(self, name, value)
-        if self.data is not None:
-            X, y = self.data.values()
-            object.__setattr__(self, "round", replace(self.round, X=X, y=y))
-
-    def fit(self, candidate: int, split: int) -> Scored:
-        """Make one fit, sharing what can be."""
-        try:
-            return self._fit(candidate, split)
-        except TrialTimeoutError as error:  # it came outside the fit proper
-            if self.round.options["error_score"] == "raise":
-                raise
-            return self.round.lost(split, f"TrialTimeoutError: {error}")
-
-    def _fit(self, candidate: int, split: int) -> Scored:
-        depth = self.depths[candidate]
-        with limited(self.timeout):
-            if not depth:
-                return self.round.fit_and_score(candidate, split)
-            sharing = Sharing(KEPT, (self.token, self.splits[split]), depth)
-            found = self.round.fit_and_score(
-                candidate, split, prepare=lambda pipeline: setattr(pipeline, "memory", sharing), note=sharing.note
-            )
-        found["fit_time"] += sharing.fitting
-        found["score_time"] += sharing.scoring
-        return found
-
-
-def fit_group(unit: Unit, worker: WorkerContext) -> list[Scored | Raised]:
-    """Make the fits of one group (the kernel); one that raises ends it."""
-    work: Work = worker.shared
-    split, candidates = unit.payload
-    if any(work.depths):
-        forget_others(work.token)
-    found: list[Scored | Raised] = []
-    for candidate in candidates:
-        try:
-            found.append(work.fit(candidate, split))
-        except Exception as error:
-            return [*found, Raised.of(error)]
-    return found
-
-
-_kept_for: list[str] = [""]
-
-
-def forget_others(token: str) -> None:
-    """Drop what is kept for another search than this one."""
-    if _kept_for[0] != token:
-        _kept_for[0] = token
-        KEPT.clear()
-        bound(memory_limit())
-
-
-def _forget() -> None:
-    forget_others("")
 
 
 @dataclass
@@ -198,6 +73,7 @@ class Runner:
     spent: bool = False
     data: Placed | None = None
     shared: bool = False
+    _beyond: Beyond | None = None
 
     def __call__(self, calls: Sequence[Call]) -> list[Scored]:
         """Run the calls of one round; return their results in order.
@@ -237,11 +113,13 @@ class Runner:
 
     def close(self) -> None:
         """Have the workers forget what was kept for this search."""
-        _forget()
+        forget()
         self.data = None
+        if self._beyond is not None:
+            self._beyond.close()
         if self.client is not None and self.shared and self.client.status == "running":
             # Not waited for: a worker may be busy with a fit that nobody wants any more.
-            self.client.loop.add_callback(self.client.run, _forget, on_error="ignore", asynchronous=True)
+            self.client.loop.add_callback(self.client.run, forget, on_error="ignore", asynchronous=True)
 
     def _tell_unfinished(self, work: Round, found: Mapping[FitId, Scored]) -> None:
         n_splits = len(work.splits)
@@ -267,12 +145,25 @@ class Runner:
                 fits = [fit for fit in fits if fit not in done]
                 if self.out_of_time or not fits:
                     return
-        if client is not None:
-            check_room(client, work.X, work.y)
+        work = self.within(work)
+        sent = replace(sent, round=work)
         if client is not None and self.rounds:
             self.data = placed(client, work.X, work.y, self.data)
             sent = replace(sent, data=self.data)
         yield from self._dispatched(sent, grouped(chains, fits, 1 if client is None else self._slots()))
+
+    def within(self, work: Round) -> Round:
+        """Return a round with its rows where the workers can take them.
+
+        Raises
+        ------
+        PlanError
+            When they can in no way.
+        """
+        if self.client is None:
+            return work
+        self._beyond = self._beyond or Beyond(self.client, None if self.log is None else self.log.url)
+        return replace(work, X=self._beyond.rows(work.X, work.y))
 
     def _slots(self) -> int:
         return max(1, slots(self.client, dict(self.resources or {})))
@@ -290,13 +181,16 @@ class Runner:
         """Make fits here for a moment, and all of them when they are that quick."""
         done: dict[FitId, Scored] = {}
         began = last = time.monotonic()
+        began_cpu = time.process_time()
         for number, (candidate, split) in enumerate(fits, 1):
             done[candidate, split] = sent.fit(candidate, split)
             now = time.monotonic()
             if now - last > PROBE_SECONDS:
                 yield done
                 done, last = {}, time.monotonic()
-                left = (now - began) / number * (len(fits) - number)
+                # Where others keep the machine busy, workers would wait as long: what a fit computes counts.
+                spent = min(now - began, max(time.process_time() - began_cpu, (now - began) / WAITING))
+                left = spent / number * (len(fits) - number)
                 if left > START_SECONDS + left / (USED * self._slots()):
                     return
         yield done

@@ -1,20 +1,24 @@
 """The trials of a running search as a table that follows it, in a terminal or a notebook; nothing anywhere else.
 
-Shown with ``verbose=1`` or more. It reads what the search tells it and decides nothing.
+Shown with ``verbose=1`` or more. It reads what the search tells it and decides nothing; drawn a few times a second
+at most, however many trials end.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from daskml_scale.html import table as html_table
+
 ROWS = 10
 """Best trials shown."""
 PER_SECOND = 4
+COLUMNS = ("trial", "rung", "resource", "score", "parameters")
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Live:
     done, total : int
         Fits of this round; the total is 0 where nobody knows it.
     best : dict of trial to (rung, resource, score, parameters)
+    draw : callable or None
+        Shows what is there now.
     """
 
     name: str
@@ -33,7 +39,8 @@ class Live:
     total: int = 0
     best: dict[int, tuple[int, int, float, str]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
-    screen: Any = None
+    draw: Callable[[], None] | None = None
+    drawn: float = 0.0
 
     def fits(self, done: int, total: int) -> None:
         """So many fits of a round are done."""
@@ -42,24 +49,41 @@ class Live:
 
     def rung(self, trial: int, rung: int, resource: int, score: float, params: Mapping[str, Any]) -> None:
         """A trial has the score of a rung."""
+        if self.draw is None:
+            return
         shown = ", ".join(f"{name}={_text(value)}" for name, value in params.items())
         self.best[trial] = rung, resource, score, shown
         self.done += 1
         self._show()
 
+    @property
+    def title(self) -> str:
+        """What is done, in a line."""
+        of = f" of {self.total:,}" if self.total else ""
+        return f"{self.name}: {self.done:,}{of} done, {time.monotonic() - self.began:,.0f} s"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the best trials as text, the furthest first."""
+        return [
+            (str(trial), str(rung), f"{resource:,}", f"{score:.5g}", params)
+            for trial, (rung, resource, score, params) in self._ranked()[:ROWS]
+        ]
+
     def table(self) -> Any:
-        """Return what is shown now."""
+        """Return what a terminal shows."""
         from rich.table import Table
 
-        of = f" of {self.total:,}" if self.total else ""
-        title = f"{self.name}: {self.done:,}{of} done, {time.monotonic() - self.began:,.0f} s"
-        found = Table(title=title, title_justify="left")
+        found = Table(title=self.title, title_justify="left")
         if self.best:
-            for column in ("trial", "rung", "resource", "score", "parameters"):
+            for column in COLUMNS:
                 found.add_column(column, justify="left" if column == "parameters" else "right")
-            for trial, (rung, resource, score, params) in self._ranked()[:ROWS]:
-                found.add_row(str(trial), str(rung), f"{resource:,}", f"{score:.5g}", params)
+        for row in self.rows():
+            found.add_row(*row)
         return found
+
+    def html(self) -> str:
+        """Return what a notebook shows."""
+        return html_table(list(COLUMNS) if self.best else [], self.rows(), title=self.title)
 
     def _ranked(self) -> list[tuple[int, tuple[int, int, float, str]]]:
         def place(entry: tuple[int, tuple[int, int, float, str]]) -> tuple[int, float]:
@@ -69,8 +93,10 @@ class Live:
         return sorted(self.best.items(), key=place)
 
     def _show(self) -> None:
-        if self.screen is not None:
-            self.screen.update(self.table())
+        now = time.monotonic()
+        if self.draw is not None and now - self.drawn >= 1 / PER_SECOND:
+            self.drawn = now
+            self.draw()
 
 
 def _text(value: Any) -> str:
@@ -85,13 +111,37 @@ def shown(name: str, wanted: bool) -> Iterator[Live]:
         yield live
         return
     from rich.console import Console
-    from rich.live import Live as Screen
 
     console = Console()
-    if not (console.is_terminal or console.is_jupyter):
+    if console.is_jupyter:
+        with _in_notebook(live):
+            yield live
+    elif console.is_terminal:
+        with _on_terminal(live, console):
+            yield live
+    else:
         yield live
-        return
-    with Screen(live.table(), console=console, refresh_per_second=PER_SECOND) as screen:
-        live.screen = screen
-        yield live
-        live.screen = None
+
+
+@contextmanager
+def _on_terminal(live: Live, console: Any) -> Iterator[None]:
+    from rich.live import Live as Screen
+
+    with Screen(live.table(), console=console, auto_refresh=False) as screen:
+        live.draw = lambda: screen.update(live.table(), refresh=True)
+        try:
+            yield
+        finally:
+            live.draw()
+
+
+@contextmanager
+def _in_notebook(live: Live) -> Iterator[None]:
+    from IPython.display import HTML, display
+
+    handle = display(HTML(live.html()), display_id=True)
+    live.draw = lambda: handle.update(HTML(live.html()))
+    try:
+        yield
+    finally:
+        live.draw()

@@ -28,11 +28,12 @@ from daskml_scale.storage.lock import hold
 from daskml_scale.storage.urls import is_icechunk
 
 from ._compat import LOST, Round, Scored
+from .states import check_owner, digest_of, whole
 from .stored import StoredRows
 
 FORMAT = "fit-1"
 _IRRELEVANT = ("verbose", "return_n_test_samples", "return_times", "return_parameters")
-_BESIDE = ("params", "split", "resource")
+_BESIDE = ("params", "split", "resource", "state")
 _SHOWN = 300
 """Characters of a parameter's value in a record, for people."""
 
@@ -57,7 +58,7 @@ class FitLog:
 
     def __init__(self, out: str | os.PathLike[str], owner: str) -> None:
         self.url = checked(out)
-        self.reused, self.search = 0, ""
+        self.reused, self.search, self._sampler = 0, "", ""
         self._stack = ExitStack()
         self._stack.enter_context(hold(self.url, owner))
         self.ledger = Ledger(files.join(self.url, "search.ledger"))
@@ -78,25 +79,55 @@ class FitLog:
 
     def add_segments(
         self,
-        done: Iterable[tuple[str, tuple[int, int], Scored, Mapping[str, Any], int]],
+        done: Iterable[tuple[str, tuple[int, int], Scored, Mapping[str, Any], int, str]],
         asked: Mapping[int, tuple[Mapping[str, Any], Any]],
+        sampler: bytes | None,
     ) -> None:
-        """Keep the results of segments, and the parameters of trials that reported for the first time.
+        """Keep the results of segments, the parameters of trials that reported for the first time, and the sampler.
 
         Parameters
         ----------
-        done : iterable of (key, (trial, split), result, parameters, resource)
+        done : iterable of (key, (trial, split), result, parameters, resource, digest of the model)
         asked : mapping of trial to (parameters, what the sampler wants to know again)
+        sampler : bytes or None
+            Its pickled state.
         """
         results = [
-            self._record(key, fit, {**result, "resource": resource}, params)
-            for key, fit, result, params, resource in done
+            self._record(key, fit, {**result, "resource": resource, "state": state}, params)
+            for key, fit, result, params, resource, state in done
             if not str(result["fit_error"]).startswith(LOST)
         ]
-        self.ledger.append([*(self._asked(trial, *told) for trial, told in asked.items()), *results])
+        before, kept = self._sampler, [] if sampler is None else self._keep_sampler(sampler)
+        self.ledger.append([*(self._asked(trial, *told) for trial, told in asked.items()), *kept, *results])
+        if kept and before:  # only now no record names it any more
+            files.remove(self._sampler_url(before))
+
+    def _keep_sampler(self, state: bytes) -> list[Record]:
+        found = digest_of(state)
+        if found == self._sampler:
+            return []
+        files.write_bytes(self._sampler_url(found), state)
+        self._sampler = found
+        return [Record(f"sampler/{self.search}", found, found, OK)]
+
+    def sampler(self) -> bytes | None:
+        """Return the sampler's state of an earlier run."""
+        record = self.records.get(f"sampler/{self.search}")
+        self._sampler = "" if record is None else record.digest
+        return None if record is None else whole(self._sampler_url(record.digest), record.digest)
+
+    def _sampler_url(self, digest: str) -> str:
+        return files.join(self.url, f"search.sampler-{self.search[:16]}-{digest[:16]}.pkl")
 
     def asked(self, search: str) -> None:
-        """Say which search the trials belong to."""
+        """Say which search the trials belong to: from here on, pickles of earlier runs may be loaded.
+
+        Raises
+        ------
+        UntrustedError
+            When another user wrote them.
+        """
+        check_owner(self.url)
         self.search = search
 
     def params_of(self, trial: int) -> dict[str, Any] | None:
@@ -147,6 +178,11 @@ class FitLog:
             return None
         self.reused += 1
         return {name: value for name, value in record.result.items() if name not in _BESIDE}
+
+    def state_of(self, key: str) -> str:
+        """Return the digest of the model that a segment of an earlier run left; empty for none."""
+        record = self.records.get(key)
+        return "" if record is None else str(record.result.get("state", ""))
 
     def add(self, done: Iterable[tuple[str, tuple[int, int], Scored, Mapping[str, Any]]]) -> None:
         """Keep results durably, in one segment.

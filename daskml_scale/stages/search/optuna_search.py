@@ -7,114 +7,31 @@ rungs of an asynchronous halving and Optuna learns that it was pruned.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.model_selection._search import BaseSearchCV
 
 from daskml_scale.errors import UsageError
 from daskml_scale.plan.asha import Ladder, Mode, one_ladder
-from daskml_scale.storage import files
 
 from . import _compat
-from ._compat import Round
-from .adaptive import Adaptive, check_halving, checked_number, resources_of
+from ._compat import BaseSearchCV, Round
+from .adaptive_base import Adaptive
+from .asked import Asked, Constraints
 from .base import OWN, OWN_PARAMETERS
 from .fidelity import Fidelity
 from .log import FitLog
+from .resources import check_halving, checked_number, resources_of
 from .spaces import Suggested, read
-from .trials import Coordinator, Sampler, Trial, mean_scores
+from .trial import Sampler, Trial, mean_scores
+from .trials import Coordinator
 
 _MORE = (
     "param_distributions", "n_trials", "sampler", "study", "constraints", "pruning", "resource", "min_resources",
     "max_resources", "factor", "random_state",
 )  # fmt: skip
-Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
-
-
-class Asked:
-    """The trials of one search in an Optuna study."""
-
-    def __init__(
-        self,
-        study: Any,
-        space: Suggested,
-        trials: int,
-        constraints: Constraints | None,
-        judged: str,
-        names: Sequence[str],
-    ) -> None:
-        from optuna.study import StudyDirection
-
-        self.study, self.space, self.trials, self.constraints = study, space, trials, constraints
-        self.judged, self.names = judged, list(names)
-        self.signs = [-1.0 if way == StudyDirection.MINIMIZE else 1.0 for way in study.directions]
-        self.feasible: dict[int, bool] = {}
-        self.raw: dict[int, Any] = {}
-        self._of: dict[int, Any] = {}
-        self._params: dict[int, dict[str, Any]] = {}
-        self._told: set[int] = set()
-        self._log: FitLog | None = None
-
-    def resume(self, log: FitLog, search: str) -> None:
-        """Take up what an earlier run under the same ``out`` left."""
-        log.asked(search)
-        self._log = log
-        kept = files.read_bytes(self._url(log))
-        if kept is not None:
-            self.study.sampler = pickle.loads(kept)
-
-    def ask(self, trial: int) -> dict[str, Any] | None:
-        if trial >= self.trials:
-            return None
-        known = None if self._log is None else self._log.raw_of(trial)
-        if known is not None:
-            self.study.enqueue_trial(known)
-        asked = self.study.ask()
-        params = self.space.suggest(asked)
-        self._of[trial], self._params[trial], self.raw[trial] = asked, params, dict(asked.params)
-        return dict(params)
-
-    def report(self, trial: int, resource: int, scores: Any) -> None:
-        if len(self.signs) == 1:
-            value = float(scores if not isinstance(scores, Mapping) else scores[self.judged])
-            if not np.isnan(value):
-                self._of[trial].report(self.signs[0] * value, resource)
-
-    def end(self, trial: int, resource: int, scores: Any, stopped: bool) -> None:
-        from optuna.trial import TrialState
-
-        if trial in self._told:
-            return
-        self._told.add(trial)
-        asked = self._of[trial]
-        self.feasible[trial] = True
-        if self.constraints is not None:
-            values = self.constraints({"params": self._params[trial], "scores": scores, "resource": resource})
-            self.feasible[trial] = all(value <= 0 for value in values.values())
-            for name, value in values.items():
-                asked.set_constraint(name, float(value))
-        found = [scores[name] for name in self.names] if isinstance(scores, Mapping) else [scores]
-        if len(self.signs) == 1 and isinstance(scores, Mapping):
-            found = [scores[self.judged]]
-        if any(np.isnan(found)):
-            self.study.tell(asked, state=TrialState.FAIL)
-        elif stopped and len(self.signs) == 1:
-            self.study.tell(asked, state=TrialState.PRUNED)
-        else:
-            self.study.tell(asked, [sign * value for sign, value in zip(self.signs, found, strict=True)])
-
-    def keep(self, log: FitLog) -> None:
-        """Keep the state of the sampler, so that it goes on and does not suggest the same again."""
-        with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError):  # then it starts anew
-            files.write_bytes(self._url(log), pickle.dumps(self.study.sampler))
-
-    def _url(self, log: FitLog) -> str:
-        return files.join(log.url, f"search.sampler-{log.search[:16]}.pkl")
 
 
 class OptunaSearchCV(Adaptive):
@@ -252,7 +169,7 @@ class OptunaSearchCV(Adaptive):
         return self.refit if isinstance(self.refit, str) else self._names()[0]
 
     def _names(self) -> list[str]:
-        return sorted(self._get_scorers()[0]._scorers) if self._several else [""]
+        return _compat.metrics(self) if self._several else [""]
 
     def _sampler(self, work: Round, log: FitLog | None, ladders: Sequence[Ladder]) -> Sampler:
         import optuna

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from daskml_scale.plan.asha import rungs
 from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, OptunaTrials, Random
 from daskml_scale.spec.space import Distribution, draw_trials, grid, seed_from
@@ -112,3 +114,31 @@ def _sampler(kind: str, seed: int) -> Any:
     if kind == "qmc":
         return samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
     return samplers.RandomSampler(seed=seed)
+
+
+def unit_key(trial: int, split: int) -> str:
+    """Return the key of one unit."""
+    return f"trial/{trial:04d}/split/{split}"
+
+
+def key_of(trial: int, rung: int, split: int, rungs: bool) -> str:
+    """Return the key of a unit of a search with or without rungs."""
+    return f"trial/{trial:04d}/rung/{rung}/split/{split}" if rungs else unit_key(trial, split)
+
+
+def step_key(step: Step, split: int) -> str:
+    """Return the key of one unit of a step."""
+    return key_of(step.trial, step.rung, split, step.resource is not None)
+
+
+def summarize(number: int, params: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one trial: the mean of its scores, or none where a split has none."""
+    scores = [result["score"] for result in results]
+    errors = [str(result["error"]) for result in results if result["score"] is None]
+    trial = {
+        "trial": number,
+        "params": dict(params),
+        "score": None if errors else float(np.mean(scores)),
+        "scores": scores,
+    }
+    return {**trial, "error": errors[0]} if errors else trial

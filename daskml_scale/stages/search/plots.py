@@ -11,6 +11,7 @@ import numpy as np
 from daskml_scale.errors import UsageError
 from daskml_scale.html import save_figure
 
+from .picture import save
 from .report import cv_results, importance, score_name
 
 COLOR, BEST = "#4477aa", "#cc6677"
@@ -82,10 +83,10 @@ def _kept(figure: Any, to: str | os.PathLike[str] | None) -> Any:
     if to is None:
         return figure
     path = Path(to)
-    if path.suffix not in (".html", ".png"):
-        raise UsageError(f"to={path}: give a name that ends in .html or .png")
-    try:
+    if path.suffix == ".html":
         save_figure(path, figure, figure.title.text)
-    except RuntimeError as error:
-        raise UsageError(f"to={path}: a PNG is drawn by a browser through selenium ({error}); write .html") from None
+    elif path.suffix == ".png":
+        save(figure, path)  # needs no browser
+    else:
+        raise UsageError(f"to={path}: give a name that ends in .html or .png")
     return figure

@@ -14,10 +14,11 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.plan.units import Unit
 
 from ._compat import Scored
+from .chunks import chunk_rows, some
 from .fidelity import Fidelity, rows_of
-from .fits import Raised, Work, forget_others
 from .limits import TrialTimeoutError, limited
 from .prefixes import KEPT, Sharing, chain, separated
+from .work import Raised, Work, forget_others
 
 MOST_STATE_BYTES = 256 << 20
 """A larger model is not kept; its trial starts again when it is promoted."""
@@ -101,7 +102,10 @@ def _run(work: Work, fidelity: Fidelity, segment: Segment) -> Run:
         def train(model: Any, X: Any, y: Any, of_fit: Any, classes: Any) -> Any:
             return fidelity.train(model, X, y, start, segment.stop, of_fit, classes)
 
-        scored, model = round.segment(segment.params, split, train, rows=rows, model=model, **more)
+        parts = None
+        if fidelity.kind == "chunks":
+            parts = some(chunk_rows(round.X, round.splits[split][0], split), start, segment.stop)
+        scored, model = round.segment(segment.params, split, train, rows=rows, model=model, parts=parts, **more)
         state = _pickled(separated(model)) if model is not None and segment.keep and fidelity.goes_on else None
     if sharing is not None:
         scored["fit_time"] += sharing.fitting

@@ -20,14 +20,11 @@ from daskml_scale.errors import PlanError, SpecError, StoreError, UnitsFailedErr
 from daskml_scale.plan.records import OK, Record, digest, fingerprint, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit
 from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, Refit, TimeSplit
-from daskml_scale.spec.space import Distribution, grid, seed_from
-from daskml_scale.spec.workflow import SearchSpec
+from daskml_scale.spec.space import Distribution, seed_from
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
 from daskml_scale.stages.estimator import (
     build_estimator,
-    check_parameters,
     code_identity,
-    did_you_mean,
     inner_threads,
 )
 from daskml_scale.stages.features.stage import fold_features
@@ -46,8 +43,9 @@ from daskml_scale.storage import stores
 from daskml_scale.storage.tables import kind_of
 
 from .fidelity import rows_of
-from .passes import Step, steps
+from .passes import Step, key_of, step_key, steps, summarize
 from .splits import AnySplit, Split, column_of, count_splits, fold_numbers, make_splits
+from .stage_check import check
 
 CODE = "search-1"
 _REMEDY = (
@@ -270,21 +268,6 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s'[: number != 1]}"
 
 
-def unit_key(trial: int, split: int) -> str:
-    """Return the key of one unit."""
-    return f"trial/{trial:04d}/split/{split}"
-
-
-def key_of(trial: int, rung: int, split: int, rungs: bool) -> str:
-    """Return the key of a unit of a search with or without rungs."""
-    return f"trial/{trial:04d}/rung/{rung}/split/{split}" if rungs else unit_key(trial, split)
-
-
-def step_key(step: Step, split: int) -> str:
-    """Return the key of one unit of a step."""
-    return key_of(step.trial, step.rung, split, step.resource is not None)
-
-
 def settings(stage: SearchStage) -> list[dict[str, Any]]:
     """Return the settings to try, by trial number (where they are known before anything ran)."""
     found, _ = stage._steps({}, None, "")
@@ -303,57 +286,3 @@ def _folds_of(stage: SearchStage) -> int:
         return 1  # not written yet: a dry run
     folds = fold_numbers(matrix, split.predefined.of)
     return len(np.unique(folds[folds >= 0]))
-
-
-def _grid(space: Mapping[str, Distribution]) -> list[dict[str, Any]]:
-    try:
-        return grid(space)
-    except ValueError as error:
-        raise SpecError(str(error), path="space") from None
-
-
-def check(spec: SearchSpec | SearchStage) -> None:
-    """Check all that can be known without data: estimator, its parameters, the space's names, the scoring.
-
-    Raises
-    ------
-    SpecError
-        Naming the key path, the value and the nearest known name.
-    """
-    from sklearn.metrics import get_scorer_names
-
-    if isinstance(spec.sampler, Grid):
-        _grid(spec.space)
-    ((path, _),) = spec.estimator.items()
-    try:
-        estimator = build_estimator(spec.estimator, {}, 0)
-    except SpecError as error:
-        raise error.at(path="estimator") from None
-    for name in spec.space:
-        try:
-            check_parameters(path, estimator, [name])
-        except SpecError as error:
-            raise error.at(path=f"space.{name}") from None
-    stopping = spec.early_stopping
-    if stopping is not None and stopping.resource != "n_samples":
-        try:
-            check_parameters(path, estimator, [stopping.resource])
-        except SpecError as error:
-            raise error.at(path="early_stopping.resource") from None
-    scorers = get_scorer_names()
-    if spec.scoring not in scorers:
-        nearest = did_you_mean(spec.scoring, scorers)
-        raise SpecError(f"unknown scoring {spec.scoring!r}{nearest}; known: {', '.join(scorers)}", path="scoring")
-
-
-def summarize(number: int, params: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one trial: the mean of its scores, or none where a split has none."""
-    scores = [result["score"] for result in results]
-    errors = [str(result["error"]) for result in results if result["score"] is None]
-    trial = {
-        "trial": number,
-        "params": dict(params),
-        "score": None if errors else float(np.mean(scores)),
-        "scores": scores,
-    }
-    return {**trial, "error": errors[0]} if errors else trial

@@ -13,6 +13,7 @@ import numpy as np
 from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import digest
 
+_PACKED = {"scale_factor", "add_offset"}
 LAZY_BYTES = 2 << 30
 """Of a Dask array that is computed for a search."""
 
@@ -30,27 +31,39 @@ class StoredRows:
 
     def __init__(self, url: str, name: str, shape: tuple[int, ...], dtype: Any) -> None:
         self.url, self.name, self.shape, self.dtype = url, name, tuple(shape), np.dtype(dtype)
-        self.ndim, self.nbytes = len(self.shape), 0
+        self.ndim, self.nbytes, self._step = len(self.shape), 0, 0
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        from daskml_scale.storage import stores
-
         rows = key[0] if isinstance(key, tuple) else key
-        array = stores.open_group(self.url, "r")[self.name]
+        array = self._open()
         if isinstance(rows, slice):
             return np.asarray(array[rows])
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        step = int((getattr(array, "shards", None) or array.chunks)[0])
-        for number in np.unique(rows // step):  # each stored object once
-            wanted = np.flatnonzero(rows // step == number)
-            block = np.asarray(array[int(number) * step : (int(number) + 1) * step])
-            found[wanted] = block[rows[wanted] - int(number) * step]
+        order = np.argsort(rows, kind="stable")
+        for wanted in np.split(order, _changes(rows[order] // self.step)):  # each stored object once
+            if len(wanted):
+                start = int(rows[wanted[0]]) // self.step * self.step
+                block = np.asarray(array[start : start + self.step])
+                found[wanted] = block[rows[wanted] - start]
         return found
+
+    @property
+    def step(self) -> int:
+        """Rows of one stored object (shard, else chunk)."""
+        if not self._step:
+            array = self._open()
+            self._step = int((getattr(array, "shards", None) or array.chunks)[0])
+        return self._step
+
+    def _open(self) -> Any:
+        from daskml_scale.storage import stores
+
+        return stores.open_group(self.url, "r")[self.name]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -87,7 +100,7 @@ def _taken(values: Any, what: str, stored: bool) -> Any:
         from daskml_scale.storage import stores
 
         url = stores.source_of(values.reset_coords(drop=True).to_dataset())
-        if url is not None:
+        if url is not None and _stored_as_shown(values):
             return StoredRows(url, str(values.name), values.shape, values.dtype)
     size = getattr(values, "nbytes", None)
     if size is not None and size == size and size > LAZY_BYTES and not isinstance(values, np.ndarray):
@@ -98,3 +111,17 @@ def _taken(values: Any, what: str, stored: bool) -> Any:
     if module == "xarray":
         return values.values
     return values.compute()
+
+
+def _stored_as_shown(values: Any) -> bool:
+    """Return whether what is stored are the values themselves: not packed, and missing where it is NaN."""
+    of = values.encoding
+    fill = of.get("_FillValue", of.get("missing_value"))
+    missing = fill is None or (values.dtype.kind == "f" and bool(np.isnan(fill)))
+    return missing and np.dtype(of.get("dtype", values.dtype)) == values.dtype and not of.keys() & _PACKED
+
+
+def _changes(numbers: np.ndarray) -> np.ndarray:
+    """Return the places where sorted numbers change."""
+    found: np.ndarray = np.flatnonzero(np.diff(numbers)) + 1
+    return found

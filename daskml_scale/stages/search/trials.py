@@ -7,13 +7,11 @@ may go on is kept until its trial does. Who suggests parameters is a `Sampler`.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,103 +23,19 @@ from daskml_scale.plan.units import Outcome, Unit
 from daskml_scale.storage import files
 
 from ._compat import LOST, Round, Scored
-from .data import check_room, is_missing, placed
+from .data import is_missing, placed
 from .fidelity import Fidelity
-from .fits import Raised, Runner, Work
+from .fits import Runner
 from .log import FitLog
 from .segments import AdaptiveWork, Run, Segment, run_segment
+from .states import States
+from .trial import Sampler, Trial, mean_scores
+from .work import Raised, Work
 
 AHEAD = 2
 """Segments in flight per slot ..."""
 AHEAD_SECONDS = 0.3
-"""... or as many as take so long, when they are quick."""
-MEMORY_BYTES = 256 << 20
-"""Models kept in the memory of this process before they go to files."""
-
-
-class Sampler(Protocol):
-    """Who suggests the parameters of trials.
-
-    Attributes
-    ----------
-    raw : mapping of trial to anything picklable
-        What the sampler wants to know again after a crash, beside the parameters.
-    """
-
-    raw: dict[int, Any]
-
-    def ask(self, trial: int) -> dict[str, Any] | None:
-        """Return the parameters of a new trial; None when there are no more."""
-        ...
-
-    def report(self, trial: int, resource: int, scores: Any) -> None:
-        """Learn the mean scores of a trial after so much of its resource."""
-        ...
-
-    def end(self, trial: int, resource: int, scores: Any, stopped: bool) -> None:
-        """Learn that a trial gets no more; called once or more."""
-        ...
-
-    def keep(self, log: FitLog) -> None:
-        """Keep what the sampler must not forget, if anything."""
-        ...
-
-
-@dataclass(slots=True)
-class Trial:
-    """One setting and how far it came.
-
-    Attributes
-    ----------
-    rung : int
-        The highest with all scores; -1 for none.
-    scored : list of result by split
-        Of that rung, its times those of all rungs together.
-    """
-
-    number: int
-    bracket: int
-    params: dict[str, Any]
-    rung: int = -1
-    resource: int = 0
-    scored: list[Scored] = field(default_factory=list)
-
-
-class States:
-    """Models of paused trials: under ``out=``, else in memory and above a size in a folder of their own."""
-
-    def __init__(self, url: str | None) -> None:
-        self.url, self.held = url, 0
-        self._values: dict[str, bytes] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-
-    def put(self, key: str, state: bytes) -> None:
-        if self.url is not None:
-            files.write_bytes(files.join(self.url, f"{key}.pkl"), state)
-        elif self.held + len(state) <= MEMORY_BYTES:
-            self._values[key], self.held = state, self.held + len(state)
-        else:
-            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="search-")
-            (Path(self._folder.name) / key).write_bytes(state)
-
-    def get(self, key: str) -> bytes | None:
-        if self.url is not None:
-            return files.read_bytes(files.join(self.url, f"{key}.pkl"))
-        if key in self._values:
-            return self._values[key]
-        path = Path(self._folder.name) / key if self._folder else None
-        return path.read_bytes() if path is not None and path.exists() else None
-
-    def drop(self, key: str) -> None:
-        self.held -= len(self._values.pop(key, b""))
-        if self.url is not None:
-            files.remove(files.join(self.url, f"{key}.pkl"))
-        elif self._folder is not None:
-            (Path(self._folder.name) / key).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+"""... or as many as take so long, when they are quick and the sampler learns nothing from them."""
 
 
 @dataclass
@@ -154,6 +68,7 @@ class Coordinator:
         self.in_flight: dict[str, tuple[Job, int]] = {}
         self.arrived: dict[tuple[int, int], dict[int, Scored]] = {}
         self.quick: list[float] = []
+        self.kept: dict[str, str] = {}
         self.slots, self.asked = 1, 0.0
 
     def run(self) -> list[Trial]:
@@ -181,8 +96,7 @@ class Coordinator:
     def _run(self, inline: bool = False) -> None:
         runner = self.runner
         data = None
-        if runner.client is not None:
-            check_room(runner.client, self.work.X, self.work.y)
+        self.work = runner.within(self.work)
         if runner.client is not None and not inline:
             data = runner.data = placed(runner.client, self.work.X, self.work.y, None)
         runner.shared = True
@@ -249,6 +163,8 @@ class Coordinator:
         if time.monotonic() - self.asked > 2:
             self.slots = max(1, slots(self.runner.client, dict(self.runner.resources or {})))
             self.asked = time.monotonic()
+        if self.sampler.learns:
+            return AHEAD * self.slots
         usual = float(np.median(self.quick[-100:])) if self.quick else 1.0
         return int(max(AHEAD * self.slots, min(1000, self.slots * AHEAD_SECONDS / max(usual, 1e-4))))
 
@@ -265,7 +181,7 @@ class Coordinator:
     def _unit(self, job: Job, split: int) -> Unit:
         key = f"trial/{job.trial:06d}/rung/{job.rung}/split/{split}"
         self.in_flight[key] = (job, split)
-        state = self.states.get(self._key(job, split, job.start)) if job.start and self.fidelity.goes_on else None
+        state = self._state(job, split)
         keep = job.rung + 1 < len(self.halving.ladders[job.bracket].rungs)
         segment = Segment(split, self.trials[job.trial].params, job.start, job.stop, state, keep)
         return Unit(key, segment, float(job.stop - (job.start if state is not None else 0)))
@@ -301,28 +217,33 @@ class Coordinator:
         raise UnitsFailedError(f"{outcome.unit.key}: {outcome.error}\n{outcome.traceback}".rstrip())
 
     def _keep(self, done: Sequence[tuple[Job, int, Run]]) -> None:
+        log = self.runner.log
+        digests = {}
         for job, split, run in done:  # a model before the record that says that it is there
             if run.state is not None:
-                self.states.put(self._key(job, split, job.stop), run.state)
-        log = self.runner.log
+                key = self._key(job, split, job.stop)
+                digests[key] = self.kept[key] = self.states.put(key, run.state)
         if log is not None:
-            asked = {
-                job.trial: (self.trials[job.trial].params, self.sampler.raw.get(job.trial))
-                for job, _, _ in done
-                if not job.rung
-            }
-            log.add_segments(
-                [
-                    (f"rung/{self._key(job, split, job.stop)}", (job.trial, split), run.scored,
-                     self.trials[job.trial].params, job.stop)
-                    for job, split, run in done
-                ],
-                asked,
-            )  # fmt: skip
-            self.sampler.keep(log)
+            self._log(log, done, digests)
         for job, split, _ in done:
             if job.start and self.fidelity.goes_on:
                 self.states.drop(self._key(job, split, job.start))
+
+    def _log(self, log: FitLog, done: Sequence[tuple[Job, int, Run]], digests: Mapping[str, str]) -> None:
+        segments, asked = [], {}
+        for job, split, run in done:
+            key, params = self._key(job, split, job.stop), self.trials[job.trial].params
+            segments.append((f"rung/{key}", (job.trial, split), run.scored, params, job.stop, digests.get(key, "")))
+            if not job.rung:
+                asked[job.trial] = (params, self.sampler.raw.get(job.trial))
+        log.add_segments(segments, asked, self.sampler.state())
+
+    def _state(self, job: Job, split: int) -> bytes | None:
+        """Return the model that a job goes on from."""
+        if not (job.start and self.fidelity.goes_on):
+            return None
+        key, log = self._key(job, split, job.start), self.runner.log
+        return self.states.get(key, self.kept.get(key) or ("" if log is None else log.state_of(f"rung/{key}")))
 
     def _complete(self, job: Job) -> None:
         """All splits of a rung are there: tell who decides."""
@@ -349,11 +270,3 @@ class Coordinator:
         ladder = self.halving.ladders[trial.bracket].rungs
         stopped = trial.rung + 1 < len(ladder)
         self.sampler.end(trial.number, trial.resource, mean_scores(trial.scored), stopped)
-
-
-def mean_scores(parts: Sequence[Scored]) -> Any:
-    """Return the mean score over splits; a dict for several metrics."""
-    scores = [part["test_scores"] for part in parts]
-    if isinstance(scores[0], dict):
-        return {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}
-    return float(np.mean(scores))

@@ -1,0 +1,131 @@
+"""ASHA against a full random search over gradient boosting on the real flights: fit seconds, AUC and regret.
+
+``python -m benchmarks.search_flights --seeds 10 --json found.jsonl`` appends a line per seed and skips the seeds that
+are there already, so it can be stopped; a seed takes minutes. Trained on the flights before October 2013, judged on
+those of October, with the features of ``workflows/flights.yaml``. Both draw the same 64 settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daskml_scale.search import AshaSearchCV, RandomizedSearchCV
+
+from .by_hand import matrix
+from .common import Counts, Work
+from .flights import frames
+
+TREES, FACTOR, DEEPEST = 200, 4, 16
+
+
+@cache
+def rows(count: int | None = None) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """Return features, target and the one split; ``count`` rows spread over the year, or all."""
+    import pandas as pd
+
+    flights, weather, planes = frames()
+    X = matrix(flights, weather, planes)
+    known = flights.arr_delay.notna().to_numpy()
+    times = flights.sched.dt.tz_convert("UTC")
+    before, until = (times < pd.Timestamp(day, tz="UTC") for day in ("2013-10-01", "2013-11-01"))
+    chosen = np.flatnonzero(known & until.to_numpy())
+    chosen = chosen if count is None else chosen[:: max(1, len(chosen) // count)]
+    train = before.to_numpy()[chosen]
+    y = (flights.arr_delay.to_numpy()[chosen] > 15).astype(int)
+    return np.ascontiguousarray(X[chosen]), y, [(np.flatnonzero(train), np.flatnonzero(~train))]
+
+
+def one_seed(seed: int, configurations: int, trees: int, count: int | None = None) -> dict[str, float]:
+    """Run both searches; return what they cost and found."""
+    from scipy.stats import loguniform
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    X, y, cv = rows(count)
+    model = HistGradientBoostingClassifier(max_iter=trees, early_stopping=False, random_state=0)
+    space = {
+        "learning_rate": loguniform(0.01, 0.5),
+        "max_leaf_nodes": [7, 15, 31, 63],
+        "l2_regularization": loguniform(0.001, 10),
+        "min_samples_leaf": [10, 20, 50, 100],
+    }
+    common: dict[str, Any] = {"scoring": "roc_auc", "cv": cv, "refit": False, "random_state": seed}
+    asha = AshaSearchCV(
+        model, space, n_trials=configurations, resource="max_iter", factor=FACTOR,
+        min_resources=max(1, trees // DEEPEST), **common,
+    ).fit(X, y)  # fmt: skip
+    full = RandomizedSearchCV(model, space, n_iter=configurations, **common).fit(X, y)
+    spent = [float(np.sum(each.cv_results_["mean_fit_time"])) for each in (asha, full)]
+    return {
+        "seed": seed, "configurations": configurations, "asha seconds": spent[0], "full seconds": spent[1],
+        "share": spent[0] / spent[1], "trees share": sum(_trees(asha)) / (configurations * trees),
+        "asha AUC": float(asha.best_score_), "full AUC": float(full.best_score_),
+        "regret": float(full.best_score_ - asha.best_score_),
+    }  # fmt: skip
+
+
+def _trees(asha: Any) -> list[int]:
+    return [int(count) for count in asha.cv_results_["n_resources"]]
+
+
+def work(configurations: int, seeds: int, trees: int, count: int | None) -> Work:
+    """Return the row of `search`: all seeds of one, then all of the other, as they were measured seed by seed."""
+    found: list[dict[str, float]] = []
+
+    def ours(folder: Path) -> Counts:
+        found[:] = [one_seed(seed, configurations, trees, count) for seed in range(seeds)]
+        return _told(found, "asha") | {
+            "worst regret": round(max(each["regret"] for each in found), 6),
+            "mean regret": round(statistics.mean(each["regret"] for each in found), 6),
+        }
+
+    def every(folder: Path) -> Counts:
+        if not found:
+            ours(folder)
+        return _told(found, "full")
+
+    name = f"ASHA on flights, {configurations} configurations of gradient boosting, {seeds} seeds: fit seconds"
+    return Work(name, ours, {"full random search": every}, 0.0, "a quarter of the full search's seconds is the goal")
+
+
+def _told(found: Sequence[dict[str, float]], who: str) -> dict[str, float]:
+    return {
+        "seconds": sum(each[f"{who} seconds"] for each in found),
+        "AUC": statistics.mean(each[f"{who} AUC"] for each in found),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, run the seeds that are missing, print all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_flights", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--configurations", type=int, default=64)
+    parser.add_argument("--trees", type=int, default=TREES)
+    parser.add_argument("--rows", type=int, default=None, help="fewer rows, spread over the year")
+    parser.add_argument("--json", type=Path, metavar="FILE", required=True)
+    options = parser.parse_args(arguments)
+    lines = options.json.read_text().splitlines() if options.json.exists() else []
+    found = {int(each["seed"]): each for each in map(json.loads, lines)}
+    for seed in range(options.seeds):
+        if seed not in found:
+            found[seed] = one_seed(seed, options.configurations, options.trees, options.rows)
+            with options.json.open("a") as file:
+                file.write(json.dumps(found[seed]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        print(json.dumps(found[seed]), flush=True)
+    shares, regrets = ([each[name] for each in found.values()] for name in ("share", "regret"))
+    print(f"{len(found)} seeds: share of fit seconds {statistics.median(shares):.3f} (goal 0.25), regret mean "
+          f"{statistics.mean(regrets):.5f}, worst {max(regrets):.5f} (goal 0.001)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
