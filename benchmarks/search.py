@@ -7,7 +7,6 @@ where nothing else is said.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import tempfile
 import warnings
@@ -21,7 +20,7 @@ import numpy as np
 from daskml_scale.search import GridSearchCV, OptunaSearchCV, RandomizedSearchCV
 
 from . import search_flights
-from .common import SLOTS, Bench, Counts, Row, Runner, Work, counting, least
+from .common import SLOTS, Bench, Counts, Row, Runner, Work, counting, cpu, least
 from .search_work import Raising, Spinning, busy_with_asha, busy_with_rounds, steps_for, texts
 
 Make = Callable[..., Any]
@@ -71,27 +70,31 @@ SIZES = {
 }
 
 
+RAISING = "an estimator that raises, until the caller has it"
+
+
 def measure(bench: Bench) -> list[Row]:
     """Return the rows of this question."""
     from sklearn import model_selection as theirs
 
     wanted = SIZES[bench.size]
-    tiny = _ridge(GridSearchCV, wanted), _ridge(theirs.GridSearchCV, wanted)
-    even = _spinning(GridSearchCV, wanted), _spinning(theirs.GridSearchCV, wanted)
-    long = _boosting(RandomizedSearchCV, wanted), _boosting(theirs.RandomizedSearchCV, wanted)
-    shapes = _shapes(GridSearchCV, wanted), _shapes(theirs.GridSearchCV, wanted)
-    words = _words(GridSearchCV, wanted), _words(theirs.GridSearchCV, wanted)
+    kinds = (
+        (f"{wanted.alphas * 5} fits of Ridge", _ridge, GridSearchCV, theirs.GridSearchCV, {"serial": True}),
+        (f"{wanted.fits} fits of {wanted.seconds * 1000:g} ms", _spinning, GridSearchCV, theirs.GridSearchCV, {}),
+        (f"{wanted.trials} trials of gradient boosting", _boosting, RandomizedSearchCV, theirs.RandomizedSearchCV, {}),
+        ("polynomials, scaling, PCA, logistic regression, 12 x 3", _shapes, GridSearchCV, theirs.GridSearchCV,
+         {"serial": True}),
+        (f"hashing, tf-idf, SVD, SGD, {wanted.grid} x 5", _words, GridSearchCV, theirs.GridSearchCV, {"memory": True}),
+    )  # fmt: skip
+    rows = wanted.rows if bench.size != "full" else None
     works = [
-        _work(f"{wanted.alphas * 5} fits of Ridge", *tiny, bench, serial=True),
-        _work(f"{wanted.fits} fits of {wanted.seconds * 1000:g} ms", *even, bench),
-        _work(f"{wanted.trials} trials of gradient boosting", *long, bench),
-        _work("polynomials, scaling, PCA, logistic regression, 12 x 3", *shapes, bench, serial=True),
-        _work(f"hashing, tf-idf, SVD, SGD, {wanted.grid} x 5", *words, bench, memory=True),
-        search_flights.work(wanted.asha, wanted.seeds, wanted.trees * 4, wanted.rows if bench.size != "full" else None),
+        *(_work(name, made(ours, wanted), made(peer, wanted), bench, **more)
+          for name, made, ours, peer, more in kinds if bench.wants(name)),
+        search_flights.work(wanted.asha, wanted.seeds, wanted.trees * 4, rows),
         *_stragglers(wanted),
         _sampler(wanted),
-        _raising(bench),
-    ]
+        *([_raising(bench)] if bench.wants(RAISING) else []),
+    ]  # fmt: skip
     return bench.compare(works)
 
 
@@ -214,23 +217,11 @@ def costing(runner: Runner) -> Runner:
     """Return a runner that counts the CPU seconds of this process and all below it: they are less noisy than time."""
 
     def run(folder: Path) -> Counts:
-        before = _cpu()
+        before = cpu()
         found = dict(runner(folder) or {})
-        return {**found, "CPU s": round(_cpu() - before, 3)}
+        return {**found, "CPU s": round(cpu() - before, 3)}
 
     return run
-
-
-def _cpu() -> float:
-    import psutil
-
-    own = psutil.Process()
-    total = 0.0
-    for process in (own, *own.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 def _fitted(made: tuple[Any, Any, np.ndarray], expected: np.ndarray) -> None:
@@ -333,7 +324,7 @@ def _raising(bench: Bench) -> Work:
                     raise
 
     return Work(
-        "an estimator that raises, until the caller has it",
+        RAISING,
         counting(bench.client, lambda: fails(GridSearchCV, client=bench.client)),
         {"sklearn, n_jobs=2": lambda folder: fails(theirs.GridSearchCV, n_jobs=SLOTS)},
         1.0,
