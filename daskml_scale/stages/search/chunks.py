@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -104,9 +104,15 @@ def in_blocks(model: Any) -> Any:
     for name in RESPONSES:
         method = getattr(model, name, None)
         if method is not None:
-            setattr(shown, name, partial(_joined, method))
+            setattr(shown, name, _joined(method))
     return shown
 
 
-def _joined(method: Any, X: Any, **more: Any) -> Any:
-    return np.concatenate([method(rows, **more) for rows in X.blocks()]) if isinstance(X, View) else method(X, **more)
+def _joined(method: Any) -> Any:
+    @wraps(method)  # scorers ask for its name
+    def joined(X: Any, **more: Any) -> Any:
+        if not isinstance(X, View):
+            return method(X, **more)
+        return np.concatenate([method(rows, **more) for rows in X.blocks()])
+
+    return joined
