@@ -197,7 +197,7 @@ def test_what_is_kept_is_bounded_in_bytes() -> None:
     kept = Cache(limit=3 * X.nbytes)
     pipe = make_pipeline(StandardScaler(), Ridge())
     for split in range(6):
-        sharing = Sharing(kept, (split,), 1)
+        sharing = Sharing(kept, (split,), ["scaler"])
         rows = X.copy()
         sharing.note(rows)
         made = pipe.set_params(memory=sharing).fit(rows, Y)

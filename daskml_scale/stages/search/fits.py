@@ -137,7 +137,7 @@ class Runner:
         shape = tuple(getattr(work.X, "shape", ()))
         chains = [chain(work.estimator, params, shape) for params in work.candidates]
         self.shared = self.shared or any(chains)
-        sent = Work(work, self.token, None, [len(each) for each in chains], work.split_digests(), self.timeout)
+        sent = Work(work, self.token, None, chains, work.split_digests(), self.timeout)
         client = self.client
         if client is not None and self._may_stay(work):
             for done in self._probe(sent, fits):

@@ -2,9 +2,10 @@
 
 A pipeline is given a ``memory`` of ours, the hook that scikit-learn documents for this. It follows the
 rows from step to step: as long as every step so far is deterministic, the rows are known by the chain of
-steps that made them, without hashing them. Each fit gets a copy of its own, so that a step which changes
-its input in place disturbs nobody. The seconds that were saved are counted and belong to the fit's time.
-Kept transforms are bounded in bytes, least recently used first out.
+steps that made them, without hashing them. Whoever computes with kept rows gets a copy of its own, so that
+a step which changes its input in place disturbs nobody; between two kept steps they are only lent. The
+seconds that were saved are counted and belong to the fit's time. Kept transforms are bounded in bytes, least
+recently used first out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from daskml_scale.engine.worker import Cache
 
 from .log import identity
+from .rows import can_be_copied, copied, size_of
 
 SHARE = 0.2
 """Of the memory of a worker that kept transforms may take."""
@@ -99,8 +101,8 @@ class Sharing:
     kept : Cache
     root : tuple
         Names the rows that the fit is given: equal roots mean equal rows.
-    depth : int
-        Leading steps that may be shared.
+    keys : sequence of str
+        One for each leading step that may be shared, see `chain`.
 
     Attributes
     ----------
@@ -108,11 +110,13 @@ class Sharing:
         Seconds that others spent on what this fit took from them.
     """
 
-    def __init__(self, kept: Cache, root: tuple[Any, ...], depth: int) -> None:
-        self.kept, self.root, self.left = kept, root, depth
+    def __init__(self, kept: Cache, root: tuple[Any, ...], keys: Sequence[str]) -> None:
+        self.kept, self.root, self.keys = kept, root, list(keys)
+        self.at = self.wrapped = 0
         self.fitting = self.scoring = 0.0
         self._known: dict[int, tuple[Any, tuple[Any, ...]]] = {}
         self._given: list[Any] = []
+        self._lent: dict[int, Any] = {}
 
     def note(self, rows: Any) -> None:
         """Learn what the fit trains on, and then what it is scored on."""
@@ -131,41 +135,57 @@ class Sharing:
         found = self._known.get(id(rows))
         return None if found is None else found[1]
 
+    def _lend(self, rows: Any, on: bool) -> Any:
+        """Return kept rows: as they are, not to be written, where the next step is kept too; else a copy."""
+        if not on or type(rows) is not np.ndarray:
+            return copied(rows)
+        lent = rows.view()
+        lent.flags.writeable = False
+        self._lent[id(lent)] = lent
+        return lent
+
+    def _own(self, rows: Any) -> Any:
+        """Return rows to compute with: a copy of lent ones."""
+        return copied(rows) if id(rows) in self._lent else rows
+
     def _fitted(self, function: Callable[..., Any], step: Any, X: Any, y: Any, **more: Any) -> Any:
         token = self._token(X)
-        if token is None or self.left <= 0 or any((more.get("params") or {}).values()):
-            self.left = 0
-            return function(step, X, y, **more)
-        self.left -= 1
-        token = (*token, identity(step))
+        if token is None or self.at >= len(self.keys) or any((more.get("params") or {}).values()):
+            self.at = len(self.keys)
+            return function(step, self._own(X), y, **more)
+        token = (*token, self.keys[self.at])
+        self.at += 1
         before = self.fitting
 
         def fit() -> tuple[Any, Any, float]:
             release = self._share_children(step, token)
-            found, seconds = _timed(lambda: function(step, X, y, **more))
+            found, seconds = _timed(lambda: function(step, self._own(X), y, **more))
             release()
             return found[0], found[1], seconds + self.fitting - before
 
-        rows, fitted, seconds, new = self._take(token, fit)
+        rows, fitted, seconds, new = self._take(token, fit, self.at < len(self.keys))
         self.fitting = self.fitting if new else before + seconds
-        return self._name(rows, token), self._transforming(fitted, token)
+        self.wrapped = self.at
+        return self._name(rows, token), self._transforming(fitted, token, self.at)
 
-    def _take(self, token: tuple[Any, ...], make: Callable[[], tuple[Any, Any, float]]) -> tuple[Any, Any, float, bool]:
-        """Return a copy of kept rows, what made them, the seconds that it took, and whether that was just now."""
+    def _take(
+        self, token: tuple[Any, ...], make: Callable[[], tuple[Any, Any, float]], lend: bool = False
+    ) -> tuple[Any, Any, float, bool]:
+        """Return kept rows, what made them, the seconds that it took, and whether that was just now."""
         made: list[Any] = []
 
         def load() -> tuple[Any, Any, float]:
             made.append(make())
             found: tuple[Any, Any, float] = made[0]
-            return found if _copy(found[0]) is not _NOTHING else (_NOTHING, None, 0.0)
+            return found if can_be_copied(found[0]) else (_NOTHING, None, 0.0)
 
-        rows, fitted, seconds = self.kept.get(token, load, _size)
+        rows, fitted, seconds = self.kept.get(token, load, size_of)
         if rows is _NOTHING:  # no kind of rows that can be copied: everyone makes their own
             rows, fitted, seconds = made[0] if made else make()
             return rows, fitted, seconds, True
-        return _copy(rows), copy.copy(fitted), seconds, bool(made)
+        return self._lend(rows, lend), copy.copy(fitted), seconds, bool(made)
 
-    def _transforming(self, fitted: Any, token: tuple[Any, ...]) -> Any:
+    def _transforming(self, fitted: Any, token: tuple[Any, ...], place: int) -> Any:
         """Have a fitted step take kept transforms of the rows that it is scored on."""
         if fitted is None or not hasattr(fitted, "transform"):
             return fitted
@@ -174,14 +194,14 @@ class Sharing:
         def taking(X: Any, **params: Any) -> Any:
             of = self._token(X)
             if of is None or params:
-                return transform(X, **params)
+                return transform(self._own(X), **params)
             after = (*of, "then", token)
 
             def make() -> tuple[Any, Any, float]:
-                rows, seconds = _timed(lambda: transform(X))
+                rows, seconds = _timed(lambda: transform(self._own(X)))
                 return rows, None, seconds
 
-            rows, _, seconds, new = self._take(after, make)
+            rows, _, seconds, new = self._take(after, make, place < self.wrapped)
             self.scoring += 0.0 if new else seconds
             return self._name(rows, after)
 
@@ -258,37 +278,6 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
     found = function()
     return found, time.perf_counter() - started
-
-
-def _copy(rows: Any) -> Any:
-    """Return a copy in the same layout (another one changes the last bits of sums), or `_NOTHING`."""
-    from scipy import sparse
-
-    if type(rows) is np.ndarray and rows.dtype != object:
-        return rows.copy(order="K")
-    if sparse.issparse(rows) or _is_frame(rows):
-        return rows.copy()
-    return _NOTHING
-
-
-def _is_frame(rows: Any) -> bool:
-    return type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "memory_usage")
-
-
-def _size(found: tuple[Any, Any, float]) -> int:
-    rows, fitted, _ = found
-    return _bytes(rows) + sum(map(_bytes, vars(fitted).values() if hasattr(fitted, "__dict__") else ()))
-
-
-def _bytes(value: Any) -> int:
-    if _is_frame(value):
-        return int(np.sum(value.memory_usage(deep=True)))
-    if isinstance(value, dict):
-        return 200 * len(value)
-    arrays: Sequence[Any] = [getattr(value, name, None) for name in ("data", "indices", "indptr")]
-    if isinstance(value, np.ndarray):
-        return int(value.nbytes)
-    return sum(int(each.nbytes) for each in arrays if isinstance(each, np.ndarray)) or 100
 
 
 def bound(memory: int) -> None:

@@ -84,12 +84,12 @@ def run_segment(unit: Unit, worker: WorkerContext) -> Run | Raised:
 
 def _run(work: Work, fidelity: Fidelity, segment: Segment) -> Run:
     round, split = work.round, segment.split
-    depth = len(chain(round.estimator, segment.params, tuple(getattr(round.X, "shape", ()))))
+    keys = chain(round.estimator, segment.params, tuple(getattr(round.X, "shape", ())))
     rows = rows_of(round.splits[split][0], split, segment.stop) if fidelity.kind == "n_samples" else None
     sharing = None
-    if depth:
+    if keys:
         forget_others(work.token)
-        sharing = Sharing(KEPT, (work.token, work.splits[split], None if rows is None else len(rows)), depth)
+        sharing = Sharing(KEPT, (work.token, work.splits[split], None if rows is None else len(rows)), keys)
     more: dict[str, Any] = {}
     if sharing is not None:
         more = {"prepare": lambda pipeline: setattr(pipeline, "memory", sharing), "note": sharing.note}

@@ -67,8 +67,8 @@ class Work:
         Of the search: what is kept under another one is forgotten.
     data : Placed or None
         Where X and y are, if they are not in ``round``.
-    depths : sequence of int
-        By candidate: leading pipeline steps that may be shared.
+    chains : sequence of tuple of str
+        By candidate: the keys of leading pipeline steps that may be shared.
     splits : sequence of str
         Digest of each split.
     timeout : float or None
@@ -78,13 +78,13 @@ class Work:
     round: Round
     token: str
     data: Placed | None
-    depths: Sequence[int]
+    chains: Sequence[tuple[str, ...]]
     splits: Sequence[str]
     timeout: float | None
 
     def __getstate__(self) -> tuple[Any, ...]:
         sent = self.round if self.data is None else replace(self.round, X=None, y=None)
-        return sent, self.token, self.data, self.depths, self.splits, self.timeout
+        return sent, self.token, self.data, self.chains, self.splits, self.timeout
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         for name, value in zip(self.__slots__, state, strict=True):
@@ -103,11 +103,11 @@ class Work:
             return self.round.lost(split, f"TrialTimeoutError: {error}")
 
     def _fit(self, candidate: int, split: int) -> Scored:
-        depth = self.depths[candidate]
+        keys = self.chains[candidate]
         with limited(self.timeout):
-            if not depth:
+            if not keys:
                 return self.round.fit_and_score(candidate, split)
-            sharing = Sharing(KEPT, (self.token, self.splits[split]), depth)
+            sharing = Sharing(KEPT, (self.token, self.splits[split]), keys)
             found = self.round.fit_and_score(
                 candidate, split, prepare=lambda pipeline: setattr(pipeline, "memory", sharing), note=sharing.note
             )
@@ -120,7 +120,7 @@ def fit_group(unit: Unit, worker: WorkerContext) -> list[Scored | Raised]:
     """Make the fits of one group (the kernel); one that raises ends it."""
     work: Work = worker.shared
     split, candidates = unit.payload
-    if any(work.depths):
+    if any(work.chains):
         forget_others(work.token)
     found: list[Scored | Raised] = []
     for candidate in candidates:
