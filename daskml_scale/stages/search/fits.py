@@ -32,6 +32,8 @@ from .work import Raised, Work, fit_group, forget
 
 IN_PROCESS_BYTES = 256 << 10
 """Fits of scikit-learn's own estimators on no more data than this may stay in this process ..."""
+MANY = 4
+"""... or on so many times as much, where each slot would have so many fits: one slow fit here then delays little ..."""
 START_SECONDS, USED = 0.8, 0.7
 """... when a cluster would take longer: until it has the data and the first results, and how busy it then is."""
 PROBE_SECONDS = 0.2
@@ -139,7 +141,7 @@ class Runner:
         self.shared = self.shared or any(chains)
         sent = Work(work, self.token, None, chains, work.split_digests(), self.timeout)
         client = self.client
-        if client is not None and self._may_stay(work):
+        if client is not None and self._may_stay(work, len(fits)):
             for done in self._probe(sent, fits):
                 yield done
                 fits = [fit for fit in fits if fit not in done]
@@ -168,9 +170,10 @@ class Runner:
     def _slots(self) -> int:
         return max(1, slots(self.client, dict(self.resources or {})))
 
-    def _may_stay(self, work: Round) -> bool:
+    def _may_stay(self, work: Round, fits: int) -> bool:
         """Whether fits are surely small and harmless enough to try some in this process."""
-        if self.resources or arrays_bytes(work.X, work.y) > IN_PROCESS_BYTES:
+        most = IN_PROCESS_BYTES * (MANY if fits >= MANY * self._slots() else 1)
+        if self.resources or arrays_bytes(work.X, work.y) > most:
             return False
         parts = [work.estimator, *work.estimator.get_params(deep=True).values()]
         parts += [value for params in work.candidates for value in params.values()]
