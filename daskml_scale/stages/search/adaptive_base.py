@@ -16,7 +16,7 @@ from sklearn.base import clone, is_classifier
 
 from daskml_scale.plan.asha import Halving, Ladder, Mode
 
-from . import _compat, chunks
+from . import _compat, chunk_training
 from ._compat import Call, Round, Scored
 from .base import OnDask
 from .fidelity import Fidelity
@@ -108,7 +108,7 @@ class Adaptive(OnDask):
         classes = np.unique(y) if is_classifier(model) and y is not None else None
         more = _compat.fit_params(self, params)
         if grows.kind == "chunks":
-            model = chunks.train_on_all(model, X, y, resource / self._available, more, classes)
+            model = chunk_training.train_on_all(model, X, y, resource / self._available, more, classes)
         else:
             kind = grows if grows.kind in ("partial_fit", "xgboost") else Fidelity("whole")
             model = kind.train(model, X, y, 0, resource, more, classes)

@@ -1,4 +1,4 @@
-"""Stored rows chunk by chunk: models that learn from one after the other, and are judged block by block.
+"""Stored rows chunk by chunk, not read yet, and models that are judged block by block.
 
 A chunk is a stored object (shard, else chunk) of X. No process holds more rows of X than those of one, so X may
 be larger than the memory of a worker; y and the row numbers of the splits are in memory. In which order the
@@ -8,7 +8,7 @@ chunks of a split are given to a model depends on the split's number only. Nothi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import wraps
 from typing import Any
 
@@ -67,35 +67,6 @@ def numbers_of(rows: Any) -> np.ndarray:
 def some(parts: Sequence[np.ndarray], start: int, stop: int) -> list[np.ndarray]:
     """Return the chunks ``start`` to ``stop`` of a model's way; after the last one comes the first again."""
     return [parts[number % len(parts)] for number in range(start, stop)]
-
-
-def train(model: Any, X: View, y: Any, more: Mapping[str, Any], classes: Any) -> Any:
-    """Give the parts of X to ``partial_fit``, one after the other; return the model."""
-    from ._compat import params_of
-
-    known, at = ({} if classes is None else {"classes": classes}), 0
-    for rows in X.blocks():
-        of = np.arange(at, at + len(rows))
-        given = () if y is None else (np.asarray(y)[of],)
-        model.partial_fit(rows, *given, **known, **params_of(X, more, of))
-        at += len(rows)
-    return model
-
-
-def train_on_all(model: Any, X: StoredRows, y: Any, passes: float, more: Mapping[str, Any], classes: Any) -> Any:
-    """Give all chunks of X to ``partial_fit``, so many times; return the model.
-
-    Parameters
-    ----------
-    passes : float
-        0.5 is half of the chunks.
-    """
-    from ._compat import params_of
-
-    parts = chunk_rows(X, np.arange(len(X)), 0)
-    given = some(parts, 0, max(1, round(passes * len(parts))))
-    rows = np.concatenate(given)
-    return train(model, View(X, given), None if y is None else np.asarray(y)[rows], params_of(X, more, rows), classes)
 
 
 def in_blocks(model: Any) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 
 from daskml_scale.errors import UsageError
 
-from . import chunks
+from . import chunk_training
 
 Kind = Literal["whole", "partial_fit", "warm_start", "xgboost", "parameter", "n_samples", "chunks"]
 
@@ -65,7 +65,7 @@ class Fidelity:
                 model.partial_fit(X, y, **known, **more)
             return model
         if self.kind == "chunks":
-            return chunks.train(model, X, y, more, classes)
+            return chunk_training.train(model, X, y, more, classes)
         if self.kind == "xgboost":
             before = {"xgb_model": model.get_booster()} if start else {}
             return model.set_params(n_estimators=stop - start).fit(X, y, **before, **more)
