@@ -228,10 +228,19 @@ def save_model(
     """
     folder = files.normal(path)
     packed = pack(estimator, trusted=trusted, pin=trust, params=params, data=data)
-    found = schema_of(packed.model, schema or {})
+    manifest = _manifest(packed, recipe, schema or {}, training or {}, reference)
+    _write(folder, manifest, packed.data)
+    return Bundle(folder, manifest, packed.trusted)
+
+
+def _manifest(
+    packed: kinds.Packed, recipe: Any | None, schema: Mapping[str, Any], training: Mapping[str, Any], reference: Any
+) -> dict[str, Any]:
+    """Return the content of ``bundle.json``."""
+    found = schema_of(packed.model, schema)
     if (used := used_features(packed.model, len(found["features"]))) is not None:
         found.setdefault("uses", used)
-    manifest = {
+    return {
         "format": FORMAT,
         **({} if packed.kind == "skops" else {"kind": packed.kind}),
         "estimator": packed.estimator,
@@ -239,20 +248,22 @@ def save_model(
         "size": len(packed.data),
         "recipe": None if recipe is None else _json_of(recipe),
         "schema": found,
-        "training": dict(training or {}),
+        "training": dict(training),
         "versions": _versions(packed.kind),
         **packed.extra,
+        **({} if reference is None else {"profile": profiled(reference, packed.model, found)}),
     }
-    if reference is not None:
-        manifest["profile"] = profiled(reference, packed.model, found)
+
+
+def _write(folder: str, manifest: Mapping[str, Any], data: bytes) -> None:
+    """Write the model's file, then what names its hash; nothing where both lie there already."""
     held = set(files.names(folder))
     if held and not held & {MANIFEST, *FILES.values()}:
         raise UsageError(f"{folder} is not a model bundle, it holds {', '.join(sorted(held)[:3])}; choose another path")
     text = (json.dumps(manifest, sort_keys=True, indent=1) + "\n").encode()
-    for name, content in ((model_file(manifest), packed.data), (MANIFEST, text)):
+    for name, content in ((model_file(manifest), data), (MANIFEST, text)):
         if files.read_bytes(files.join(folder, name)) != content:
             files.write_bytes(files.join(folder, name), content)
-    return Bundle(folder, manifest, packed.trusted)
 
 
 def _versions(kind: str) -> dict[str, str]:
