@@ -15,7 +15,9 @@ import multiprocessing
 import os
 import pickle
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +42,19 @@ RAY = "BENCH_RAY"
 
 @dataclass(frozen=True)
 class Size:
-    """Rows and chunks of each work; ``wide`` rows of 200 variables."""
+    """Rows and chunks of each work; ``wide``: rows and variables, of which the model uses 8."""
 
     boosted: tuple[int, int, int]
     forest: tuple[int, int, int]
     linear: tuple[int, int]
-    wide: int
+    wide: tuple[int, int]
     units: int
 
 
 SIZES = {
-    "toy": Size((2_000, 4, 5), (640, 16, 3), (4_000, 4), 2_000, 40),
-    "small": Size((400_000, 20, 60), (51_200, 512, 300), (1_000_000, 20), 100_000, 10_000),
-    "full": Size((2_000_000, 100, 100), (51_200, 512, 300), (4_000_000, 80), 1_000_000, 100_000),
+    "toy": Size((2_000, 4, 5), (640, 16, 3), (4_000, 4), (2_000, 40), 40),
+    "small": Size((400_000, 20, 60), (51_200, 512, 300), (1_000_000, 20), (100_000, 200), 10_000),
+    "full": Size((2_000_000, 100, 100), (51_200, 512, 300), (4_000_000, 80), (1_000_000, 200), 100_000),
 }
 WIDTH = 32
 
@@ -101,23 +103,60 @@ def measure(bench: Bench) -> list[Row]:
     """Return the rows of this question."""
     wanted = SIZES[bench.size]
     pool = bench.stack.enter_context(multiprocessing.get_context("forkserver").Pool(SLOTS))
-    rows, chunks, trees = wanted.boosted
-    boosted = _prepared(bench.folder, "boosted", CountedBoosting(max_iter=trees, early_stopping=False), rows, chunks)
-    rows, chunks, trees = wanted.forest
-    grown = CountedForest(trees, max_depth=6, n_jobs=1, random_state=0)
-    forest = _prepared(bench.folder, "forest", grown, rows, chunks)
-    works = [
-        _models(bench, boosted, pool, f"boosting, {boosted.rows:,} x {WIDTH}"),
-        _models(bench, forest, pool, f"forest, {wanted.forest[1]} small chunks"),
-        _linear(bench, pool, *wanted.linear),
-        *_own(bench, wanted),
-    ]
-    for work in works:  # imports and caches of every runner, and equal results where both write
-        for runner in (work.ours, *work.peers.values()):
-            runner(Path(_empty(bench.folder)))
-    for ready in (boosted, forest):
-        ready.loaded()
+    works = []
+    for name, made in _works(bench, pool, wanted).items():
+        if bench.wants(name):
+            works.append(work := _with_cpu(made(name)))
+            for runner in (work.ours, *work.peers.values()):  # imports and caches of every runner
+                runner(_empty(bench.folder))
     return bench.compare(works)
+
+
+def _works(bench: Bench, pool: Any, wanted: Size) -> dict[str, Callable[[str], Work]]:
+    """Return what makes each work, by its name; only what is wanted is written to the disk."""
+    rows, linear = wanted.boosted[0], wanted.linear[0]
+    return {
+        f"boosting, {rows:,} x {WIDTH}": lambda name: _boosted(bench, pool, name, *wanted.boosted),
+        f"forest, {wanted.forest[1]} small chunks": lambda name: _forest(bench, pool, name, *wanted.forest),
+        f"linear, {linear:,} x {WIDTH}": lambda name: _linear(bench, pool, name, *wanted.linear),
+        f"0.1 % bad rows of {linear:,}": lambda name: _spoilt(bench, name, *wanted.linear),
+        f"8 of {wanted.wide[1]} variables": lambda name: _wide(bench.folder, name, *wanted.wide),
+        f"{wanted.units:,} units, nothing changed": lambda name: _idle(bench.folder, name, wanted.units),
+    }
+
+
+def _boosted(bench: Bench, pool: Any, name: str, rows: int, chunks: int, trees: int) -> Work:
+    model = CountedBoosting(max_iter=trees, early_stopping=False)
+    return _models(bench, _prepared(bench.folder, "boosted", model, rows, chunks), pool, name)
+
+
+def _forest(bench: Bench, pool: Any, name: str, rows: int, chunks: int, trees: int) -> Work:
+    model = CountedForest(trees, max_depth=6, n_jobs=1, random_state=0)
+    return _models(bench, _prepared(bench.folder, "forest", model, rows, chunks), pool, name)
+
+
+def _with_cpu(work: Work) -> Work:
+    """Return the work with CPU seconds of all processes as a count: on a busy machine they say more than the clock."""
+
+    def counted(runner: Runner) -> Runner:
+        def run(into: Path) -> Counts:
+            before = _cpu()
+            found = dict(runner(into) or {})
+            return {"CPU s": _cpu() - before, **found}
+
+        return run
+
+    peers = {name: counted(runner) for name, runner in work.peers.items()}
+    return replace(work, ours=counted(work.ours), peers=peers)
+
+
+def _cpu() -> float:
+    """Return the CPU seconds so far of this process and all below it."""
+    total, process = 0.0, psutil.Process()
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):
+            total += sum(one.cpu_times()[:2])
+    return total
 
 
 def _empty(folder: Path) -> Path:
@@ -183,42 +222,40 @@ def _models(bench: Bench, ready: Prepared, pool: Any, name: str) -> Work:
     )
 
 
-def _linear(bench: Bench, pool: Any, rows: int, chunks: int) -> Work:
+def _linear(bench: Bench, pool: Any, name: str, rows: int, chunks: int) -> Work:
     ready = _prepared(bench.folder, "linear", LinearRegression(), rows, chunks)
     return Work(
-        f"linear, {rows:,} x {WIDTH}",
+        name,
         lambda into: _ours(bench.own, ready, into, "predict"),
         {
             "identity copy": lambda into: _bare(pool, ready, into, "copy"),
             "two bare processes": lambda into: _bare(pool, ready, into, "predict"),
+            "the same, without a model": lambda into: _bare(pool, ready, into, "first"),
         },
         rows * WIDTH * 4 / 10e9,
         "reading the matrix at 10 GB/s",
     )
 
 
-def _own(bench: Bench, wanted: Size) -> list[Work]:
-    """Return the works without a peer: bad rows, ignored variables, nothing to do."""
-    rows, chunks = wanted.linear
+def _spoilt(bench: Bench, name: str, rows: int, chunks: int) -> Work:
     clean = _prepared(bench.folder, "clean", LinearRegression(), rows, chunks)
     spoilt = _prepared(bench.folder, "spoilt", LinearRegression(), rows, chunks, spoil=0.001)
     bad = rows  # as many as there may be
-    some = Work(
-        f"0.1 % bad rows of {rows:,}",
+    return Work(
+        name,
         lambda into: _ours(bench.own, spoilt, into, "predict", max_bad=bad),
         {"ours without bad rows": lambda into: _ours(bench.own, clean, into, "predict", max_bad=bad)},
         rows * WIDTH * 4 / 10e9,
         "reading the matrix at 10 GB/s",
     )
-    return [some, _wide(bench.folder, wanted.wide), _idle(bench.folder, wanted.units)]
 
 
-def _wide(folder: Path, rows: int) -> Work:
-    """A model of 8 variables on a dataset of 200."""
+def _wide(folder: Path, name: str, rows: int, variables: int) -> Work:
+    """A model of 8 variables on a dataset of many."""
     import xarray as xr
 
     rng = np.random.default_rng(0)
-    names = [f"v{number:03d}" for number in range(200)]
+    names = [f"v{number:03d}" for number in range(variables)]
     url = str(folder / "wide.zarr")
     ds = xr.Dataset({name: (("row",), rng.normal(size=rows).astype("float32")) for name in names})
     ds.to_zarr(url, encoding={name: {"chunks": [rows // 5]} for name in names}, consolidated=False)
@@ -239,10 +276,10 @@ def _wide(folder: Path, rows: int) -> Work:
         found = xr.Dataset({"prediction": (("row",), model.predict(X).astype("float32"))})
         found.to_zarr(into / "p.zarr", consolidated=False)
 
-    return Work("8 of 200 variables", ours, {"xarray, all in memory": by_hand}, stored / 10e9, "the 8 at 10 GB/s")
+    return Work(name, ours, {"xarray, all in memory": by_hand}, stored / 10e9, "the 8 at 10 GB/s")
 
 
-def _idle(folder: Path, units: int) -> Work:
+def _idle(folder: Path, name: str, units: int) -> Work:
     """Many units of which none must run."""
     X = np.random.default_rng(0).normal(size=(units, 2)).astype("float32")
     url, out = str(folder / "many.zarr"), folder / "many" / "p.zarr"
@@ -262,9 +299,7 @@ def _idle(folder: Path, units: int) -> Work:
             os.stat(out / "prediction" / "c" / str(number))
 
     limit = least(lambda: exist(folder), 1)
-    return Work(
-        f"{units:,} units, nothing changed", ours, {"does each object exist": exist}, limit, "one stat per unit"
-    )
+    return Work(name, ours, {"does each object exist": exist}, limit, "one stat per unit")
 
 
 def _ours(client: Any, ready: Prepared, into: Path, method: str, max_bad: int = 0) -> Counts:

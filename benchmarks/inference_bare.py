@@ -18,8 +18,8 @@ Part = tuple[str, str, str, str, int, list[int]]
 def create(out: str, rows: int, chunk: int, method: str) -> None:
     """Create the arrays that are written: values, and a status per row."""
     group = zarr.open_group(out, mode="w")
-    shape, chunks = ((rows, 2), (chunk, 2)) if method == "predict_proba" else ((rows,), (chunk,))
-    group.create_array("probability", shape=shape, chunks=chunks, dtype="float32")
+    width = {"predict_proba": (2,), "copy": (32,)}.get(method, ())
+    group.create_array("probability", shape=(rows, *width), chunks=(chunk, *width), dtype="float32")
     group.create_array("status", shape=(rows,), chunks=(chunk,), dtype="uint8")
 
 
@@ -30,10 +30,10 @@ def loaded(path: str) -> Any:
 
 
 def one(arrays: tuple[Any, Any, Any], model: Any, method: str, start: int, chunk: int) -> None:
-    """Read, predict and write one chunk."""
+    """Read, predict and write one chunk; ``copy`` writes what it read, ``first`` its first column."""
     features, values, status = arrays
     X = features[start : start + chunk]
-    found = X[:, 0] if method == "copy" else getattr(model, method)(X)
+    found = X if method == "copy" else X[:, 0] if method == "first" else getattr(model, method)(X)
     values[start : start + chunk] = np.asarray(found, dtype="float32")
     status[start : start + chunk] = 1
 
@@ -48,7 +48,7 @@ def work(part: Part) -> None:
     """Do the chunks of one process."""
     url, out, path, method, chunk, starts = part
     with threadpool_limits(1):
-        model = None if method == "copy" else loaded(path)
+        model = None if method in ("copy", "first") else loaded(path)
         arrays = opened(url, out)
         for start in starts:
             one(arrays, model, method, start, chunk)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +46,8 @@ class Overlap:
         self._units = units
         self._ahead: dict[str, Future[Any]] = {}
         self._behind: deque[Future[Any]] = deque()
+        self.kept: dict[str, Any] = {}
+        """What a kernel made along with one unit for others of the task, by key; the kernel takes it out."""
 
     @cached_property
     def _next(self) -> dict[str, Any]:
@@ -68,6 +70,11 @@ class Overlap:
         if after is not None:
             self._ahead[after.key] = _submit(self._reader, function, after)
         return value
+
+    def following(self, unit: Any) -> Iterator[Any]:
+        """Yield the units of the task after this one, in order."""
+        while (unit := self._next.get(unit.key)) is not None:
+            yield unit
 
     def write(self, function: Callable[[], Any]) -> Pending:
         """Start ``function`` and return its value to come; waits while many are being written."""

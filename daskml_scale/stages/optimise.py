@@ -90,6 +90,10 @@ class Exported:
     sha256: str
     labels: tuple[Any, ...] = ()
 
+    def params(self) -> list[Any]:
+        """Return what it is, for a fingerprint: wherever its file lies."""
+        return [self.sha256, list(self.labels)]
+
     def load(self) -> Any:
         """Return the model; refuses another file than the one that was compared."""
         from daskml_scale.artifacts import kind_onnx

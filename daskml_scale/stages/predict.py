@@ -37,6 +37,7 @@ from .model_output import Output
 from .optimise import ROWS, Pruned, told
 from .outputs import Layout, bad_counts, concluded
 from .scoring import Job, MatrixRows, Model, without_target
+from .together import made
 from .trial import TRIAL, faster, fewer_columns, trial
 from .watch import SEEN, Watch, added
 
@@ -295,9 +296,9 @@ class PredictStage(StageBase):
             return job.scan_unit(unit, worker.cache)
         start, stop, halo = unit.payload
         limit = 0 if self.on_error == "raise" else max(self.max_bad, GIVE_UP)
-        ready, copied = worker.read(unit, lambda unit: self._read(unit, job, worker))
+        (ready, copied), scores = made(unit, job.model, worker, lambda unit: self._read(unit, job, worker))
         watch = self._watch(job.model, start, stop)
-        values, status, bad = job.values(start, stop, halo, worker, limit, watch, ready)
+        values, status, bad = job.values(start, stop, halo, worker, limit, watch, ready, scores)
         arrays = {job.model.output.name: values, "status": status, **copied}
         found = bad_counts(status, bad.first(start)) if bad.status or watch else None
         if watch is not None and found is not None:

@@ -87,6 +87,7 @@ class Model:
         worker: WorkerContext,
         limit: int,
         watch: Watch | None = None,
+        made: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, BadRows]:
         """Predict ``rows`` rows.
 
@@ -100,6 +101,8 @@ class Model:
             More bad rows than this fail all of them.
         watch : Watch, optional
             Sees the features that were made.
+        made : ndarray, optional
+            What the model gave for these rows, where it was asked before.
 
         Returns
         -------
@@ -120,8 +123,11 @@ class Model:
         for some, X in isolate(read, np.arange(rows), BAD_INPUT, bad):
             if watch is not None:
                 watch.see(some, X)
-            with limited(estimator, worker.threads):
-                scored = self._scored(estimator, X, some, bad)
+            if made is not None:
+                scored = [(some, made[some])]
+            else:
+                with limited(estimator, worker.threads):
+                    scored = self._scored(estimator, X, some, bad)
             for good, raw in scored:
                 values[good], status[good] = self.output.encode(raw), OK
         if values.dtype.kind == "f":
@@ -145,29 +151,46 @@ class Model:
             return [(rows, self.call(estimator, first))]
         except NOT_A_ROWS_FAULT:
             raise
-        except Exception:
-            finite = np.isfinite(X).all(axis=tuple(range(1, X.ndim)))
-        done = []
+        except Exception as error:
+            finite, failed = np.isfinite(X).all(axis=tuple(range(1, X.ndim))), error
+        known, done = len(bad.status), []
         for part in (np.flatnonzero(finite), np.flatnonzero(~finite)):
 
             def call(start: int, stop: int, part: np.ndarray = part) -> np.ndarray:
                 return self.call(estimator, X[part[start:stop]])
 
             done += isolate(call, rows[part], MODEL_ERROR, bad)
+        if isinstance(failed, OtherLength) and len(bad.status) == known:
+            # Each row alone is right: the model joins rows, and what it gives for one depends on the others.
+            raise PlanError(f"{self.method} of {self.bundle.name}: {failed}; it must give one value, or list, per row")
         return done
 
     def call(self, estimator: Any, X: np.ndarray) -> np.ndarray:
-        """Return what is asked of the estimator, checked: shape (rows, ...)."""
+        """Return what is asked of the estimator, checked: shape (rows, ...).
+
+        Raises
+        ------
+        PlanError
+            When values have another shape.
+        ValueError
+            When there are more of them, or fewer, than rows: some of the rows may be to blame.
+        """
         if self.function is None:
             raw = call(estimator, self.method, X, self.bundle.features)
         else:
             raw = np.asarray(self.function(estimator, X))
+        if raw.ndim and raw.shape[1:] == self.output.shape and len(raw) != len(X):
+            raise OtherLength(f"{len(X):,} rows went in and {len(raw):,} came out")
         if raw.shape != (len(X), *self.output.shape):
             raise PlanError(
                 f"{self.method} of {self.bundle.name} gives an array of shape {raw.shape}, expected "
                 f"{('rows', *map(str, self.output.shape))}; declare the output's columns"
             )
         return raw
+
+
+class OtherLength(ValueError):
+    """A model left rows out, or made some up."""
 
 
 def warmed(model: Any, bundle: Bundle) -> Any:
@@ -224,15 +247,16 @@ class Job:
         limit: int,
         watch: Watch | None = None,
         ready: np.ndarray | None = None,
+        made: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, BadRows]:
-        """Predict rows [start, stop) of the table; ``ready`` are their features, if made. See `Model.values`."""
+        """Predict rows [start, stop) of the table; ``ready`` are their features, if read. See `Model.values`."""
 
         def read(first: int, last: int) -> np.ndarray:
             if ready is not None:
                 return ready[first:last]
             return self.matrix(start + first, start + last, halo, worker.cache)
 
-        return self.model.values(read, stop - start, worker, limit, watch)
+        return self.model.values(read, stop - start, worker, limit, watch, made)
 
 
 def without_target(recipe: Mapping[str, Any]) -> Program:

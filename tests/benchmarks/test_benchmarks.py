@@ -85,8 +85,10 @@ def test_inference_answers_every_row_of_its_goal(measured):
         assert 1 <= counts(word)["model loads"] <= 2
     assert counts("linear") is not None
     assert counts("bad rows") is not None
-    assert counts("8 of 200")["bytes read / bytes of the 8"] > 1
-    assert counts("nothing changed") == {"units": 40, "ran": 0}
+    assert counts("8 of 40")["bytes read / bytes of the 8"] > 1
+    idle = counts("nothing changed")
+    assert (idle["units"], idle["ran"]) == (40, 0)
+    assert all(counted["CPU s"] > 0 for counted in rows.values())
 
 
 def test_dispatch_answers_every_row_of_its_goal(measured):
@@ -128,6 +130,17 @@ def test_a_ratio_is_formed_within_its_round_and_losses_come_first(tmp_path: Path
     assert [row.work for row in Bench("toy", 1, tmp_path, ExitStack(), only="in").compare(works)] == ["win"]
     assert list(tmp_path.iterdir()) == []
     assert "peer (x0.5 scaled)" in table(rows)
+
+
+def test_only_the_works_that_are_asked_for_are_measured(tmp_path: Path):
+    def never(folder: Path) -> None:
+        raise AssertionError
+
+    works = [
+        Work("this one", lambda folder: None, {"p": lambda folder: None}, 1.0, "x"),
+        Work("b", never, {}, 1.0, "x"),
+    ]
+    assert [row.work for row in Bench("toy", 1, tmp_path, ExitStack(), "this").compare(works)] == ["this one"]
 
 
 def test_the_table_shows_medians_and_the_spread_of_the_ratio():

@@ -71,14 +71,16 @@ def test_models_trained_in_two_processes_have_equal_files() -> None:
         "from test_model_bundle import ESTIMATORS, fitted, dump\n"
         "for name in ESTIMATORS: print(name, hashlib.sha256(dump(fitted(name))).hexdigest())\n"
     )
-    outputs = []
-    for seed, threads in (("1", "1"), ("2", "2")):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
-        done = subprocess.run(
+    started = [
+        subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", script],
-            cwd=Path(__file__).parent, env=env, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        outputs.append(done.stdout.splitlines())
+            cwd=Path(__file__).parent, env={**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads},
+            stdout=subprocess.PIPE, text=True,
+        )
+        for seed, threads in (("1", "1"), ("2", "2"))
+    ]  # fmt: skip
+    outputs = [process.communicate()[0].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
     assert len(outputs[0]) == len(ESTIMATORS)
     assert outputs[0] == outputs[1]
 

@@ -24,7 +24,7 @@ from daskml_scale.errors import UntrustedError, UsageError
 from daskml_scale.stages.features.program import Program
 from daskml_scale.stages.optimise import parity, pruned_program, tried
 from daskml_scale.stages.run import run_stage
-from daskml_scale.storage import regions, stores
+from daskml_scale.storage import files, regions, stores
 from daskml_scale.storage.ledger import Ledger
 
 X, Y = np.nan_to_num(matrix()[0]), matrix()[1]
@@ -62,6 +62,17 @@ def test_onnx_predicts_the_same_and_is_used(model: Any, method: str, data: str, 
     assert one["max_diff"] < 1e-4
     assert (tmp_path / "b.onnx").exists()
     dms.predict(bundle, data, tmp_path / "b.zarr", method=method, optimise="onnx")
+    row = dms.last_run()
+    assert row is not None
+    assert (row.units, row.reused) == (4, 4)
+
+
+def test_predictions_that_are_moved_with_their_exported_model_are_reused(data: str, tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    bundle = save_model(RandomForestClassifier(3, random_state=0).fit(X, Y), tmp_path / "m", schema=SCHEMA)
+    dms.predict(bundle, data, tmp_path / "here" / "p.zarr", optimise="onnx")
+    (tmp_path / "here").rename(tmp_path / "there")
+    dms.predict(bundle, data, tmp_path / "there" / "p.zarr", optimise="onnx")
     row = dms.last_run()
     assert row is not None
     assert (row.units, row.reused) == (4, 4)
@@ -176,6 +187,22 @@ def test_only_the_variables_of_the_model_are_read(tmp_path: Path, monkeypatch: p
     dms.predict(bundle, url, tmp_path / "p.zarr")
     assert set(counted.bytes) == set(names[:4])
     assert sum(counted.bytes.values()) <= 1.2 * values[:, :4].nbytes
+    hashed = files.read_json(f"{tmp_path}/p.ledger/ids.json")
+    assert {Path(key).relative_to(url).parts[0] for key in hashed if key.startswith(url)} == set(names[:4])
+
+
+def test_what_the_model_does_not_read_may_change(tmp_path: Path) -> None:
+    url, values, names = wide(tmp_path)
+    model = LinearRegression().fit(values[:, :4], values[:, 0])
+    bundle = save_model(model, tmp_path / "m", schema={"features": names[:4], "dtype": "float32"})
+    dms.predict(bundle, url, tmp_path / "p.zarr")
+    for name, ran in ((names[9], 0), (names[2], 1)):
+        block = np.zeros(1000, "float32")
+        stores.write_region(url, 1000, {name: block})
+        dms.predict(bundle, url, tmp_path / "p.zarr")
+        row = dms.last_run()
+        assert row is not None
+        assert (row.units, row.units - row.reused) == (4, ran)
 
 
 def test_variables_that_the_model_ignores_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
