@@ -114,14 +114,17 @@ def measure(bench: Bench) -> list[Row]:
 
 def _works(bench: Bench, pool: Any, wanted: Size) -> dict[str, Callable[[str], Work]]:
     """Return what makes each work, by its name; only what is wanted is written to the disk."""
-    rows, linear = wanted.boosted[0], wanted.linear[0]
+    rows, chunks, linear = *wanted.boosted[:2], wanted.linear[0]
     return {
         f"boosting, {rows:,} x {WIDTH}": lambda name: _boosted(bench, pool, name, *wanted.boosted),
         f"forest, {wanted.forest[1]} small chunks": lambda name: _forest(bench, pool, name, *wanted.forest),
         f"linear, {linear:,} x {WIDTH}": lambda name: _linear(bench, pool, name, *wanted.linear),
-        f"0.1 % bad rows of {linear:,}": lambda name: _spoilt(bench, name, *wanted.linear),
+        f"0.1 % bad rows of {rows // 4:,}, boosting": lambda name: _spoilt(
+            bench, name, CountedBoosting(max_iter=wanted.boosted[2], early_stopping=False), rows // 4, chunks // 4
+        ),
+        f"0.1 % bad rows of {linear:,}, linear": lambda name: _spoilt(bench, name, LinearRegression(), *wanted.linear),
         f"8 of {wanted.wide[1]} variables": lambda name: _wide(bench.folder, name, *wanted.wide),
-        f"{wanted.units:,} units, nothing changed": lambda name: _idle(bench.folder, name, wanted.units),
+        f"{wanted.units:,} units, nothing changed": lambda name: _idle(bench, name, wanted.units),
     }
 
 
@@ -174,8 +177,9 @@ def _matrix(url: str, X: np.ndarray, chunk: int) -> None:
     }
     names = [f"x{number}" for number in range(width)]
     stores.create(url, Template("row", rows, variables, {"row_key": []}, {"feature": names}))
-    for start in range(0, rows, chunk):
-        stores.write_region(url, start, {"features": X[start : start + chunk]})
+    some = chunk * max(1, 4096 // chunk)
+    for start in range(0, rows, some):
+        stores.write_region(url, start, {"features": X[start : start + some]})
 
 
 def _prepared(folder: Path, name: str, model: Any, rows: int, chunks: int, spoil: float = 0.0) -> Prepared:
@@ -185,7 +189,7 @@ def _prepared(folder: Path, name: str, model: Any, rows: int, chunks: int, spoil
     y = some[:, 0] + some[:, 1] * some[:, 2]
     model.fit(some, y if isinstance(model, LinearRegression) else y > 0)
     if spoil:
-        X[:: round(1 / spoil), 0] = np.nan
+        X[:: round(1 / spoil), 0] = np.inf
     own, chunk = folder / name, rows // chunks
     loads = own / "loads"
     loads.mkdir(parents=True)
@@ -237,14 +241,15 @@ def _linear(bench: Bench, pool: Any, name: str, rows: int, chunks: int) -> Work:
     )
 
 
-def _spoilt(bench: Bench, name: str, rows: int, chunks: int) -> Work:
-    clean = _prepared(bench.folder, "clean", LinearRegression(), rows, chunks)
-    spoilt = _prepared(bench.folder, "spoilt", LinearRegression(), rows, chunks, spoil=0.001)
+def _spoilt(bench: Bench, name: str, model: Any, rows: int, chunks: int) -> Work:
+    kind, method = type(model).__name__, "predict" if isinstance(model, LinearRegression) else "predict_proba"
+    clean = _prepared(bench.folder, f"clean {kind}", model, rows, chunks)
+    spoilt = _prepared(bench.folder, f"spoilt {kind}", model, rows, chunks, spoil=0.001)
     bad = rows  # as many as there may be
     return Work(
         name,
-        lambda into: _ours(bench.own, spoilt, into, "predict", max_bad=bad),
-        {"ours without bad rows": lambda into: _ours(bench.own, clean, into, "predict", max_bad=bad)},
+        lambda into: _ours(bench.own, spoilt, into, method, max_bad=bad),
+        {"ours without bad rows": lambda into: _ours(bench.own, clean, into, method, max_bad=bad)},
         rows * WIDTH * 4 / 10e9,
         "reading the matrix at 10 GB/s",
     )
@@ -279,14 +284,15 @@ def _wide(folder: Path, name: str, rows: int, variables: int) -> Work:
     return Work(name, ours, {"xarray, all in memory": by_hand}, stored / 10e9, "the 8 at 10 GB/s")
 
 
-def _idle(folder: Path, name: str, units: int) -> Work:
+def _idle(bench: Bench, name: str, units: int) -> Work:
     """Many units of which none must run."""
+    folder = bench.folder
     X = np.random.default_rng(0).normal(size=(units, 2)).astype("float32")
     url, out = str(folder / "many.zarr"), folder / "many" / "p.zarr"
     _matrix(url, X, 1)
     schema = {"features": ["x0", "x1"], "dtype": "float32"}
     bundle = dms.save_model(LinearRegression().fit(X[:100], X[:100, 0]), folder / "two", schema=schema)
-    dms.predict(bundle, url, out)
+    dms.predict(bundle, url, out, client=bench.own)
 
     def ours(into: Path) -> Counts:
         dms.predict(bundle, url, out)

@@ -19,6 +19,8 @@ REASONS = 20
 GIVE_UP = 100
 """Bad rows of one unit that are looked for one by one, where ``max_bad`` does not allow more."""
 NOT_A_ROWS_FAULT = (DaskMLError, MemoryError, OSError)
+REFUSED = re.compile(r"ValueError: Input \S+ contains (NaN|infinity)")
+"""What scikit-learn says of a matrix with missing or infinite values that an estimator cannot take."""
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 
@@ -104,3 +106,10 @@ def isolate(
             raise DaskMLError(f"{stop - start} rows went in and an array of shape {values.shape} came out")
         done.append((rows[start:stop], values))
     return done
+
+
+def alike(X: np.ndarray) -> list[np.ndarray]:
+    """Return positions of rows, grouped by which of their features are missing and which infinite."""
+    flat = X.reshape(len(X), -1)
+    _, group = np.unique(np.isnan(flat) + 2 * np.isinf(flat).astype("uint8"), axis=0, return_inverse=True)
+    return [np.flatnonzero(group == number) for number in range(int(group.max()) + 1)]

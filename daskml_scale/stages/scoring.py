@@ -22,7 +22,7 @@ from .estimator import limited
 from .features.program import Program
 from .features.transformer import RowTransformer
 from .functions import Sent
-from .isolate import NOT_A_ROWS_FAULT, BadRows, isolate
+from .isolate import NOT_A_ROWS_FAULT, REFUSED, BadRows, alike, isolate
 from .matrix import FEATURE_NAMES, FEATURES
 from .model_output import Output
 from .optimise import Exported, Pruned
@@ -154,7 +154,10 @@ class Model:
         except Exception as error:
             finite, failed = np.isfinite(X).all(axis=tuple(range(1, X.ndim))), error
         known, done = len(bad.status), []
-        for part in (np.flatnonzero(finite), np.flatnonzero(~finite)):
+        odd = np.flatnonzero(~finite)
+        if len(odd) and REFUSED.match(f"{type(failed).__name__}: {failed}"):
+            odd = self._not_refused_alike(estimator, X, odd, rows, bad)
+        for part in (np.flatnonzero(finite), odd):
 
             def call(start: int, stop: int, part: np.ndarray = part) -> np.ndarray:
                 return self.call(estimator, X[part[start:stop]])
@@ -164,6 +167,29 @@ class Model:
             # Each row alone is right: the model joins rows, and what it gives for one depends on the others.
             raise PlanError(f"{self.method} of {self.bundle.name}: {failed}; it must give one value, or list, per row")
         return done
+
+    def _not_refused_alike(
+        self, estimator: Any, X: np.ndarray, odd: np.ndarray, rows: np.ndarray, bad: BadRows
+    ) -> np.ndarray:
+        """Note the rows that are refused as one like them is; return the others.
+
+        scikit-learn refuses a missing or infinite feature whatever the others hold. So rows in which the same features
+        are odd are all refused if one is, and one call tells.
+        """
+        left = []
+        for part in alike(X[odd]):
+            try:
+                self.call(estimator, X[odd[part[:1]]])
+            except NOT_A_ROWS_FAULT:
+                raise
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+                if REFUSED.match(said):
+                    for row in rows[odd[part]].tolist():
+                        bad.add(row, MODEL_ERROR, said)
+                    continue
+            left.append(odd[part])
+        return np.sort(np.concatenate(left)) if left else odd[:0]
 
     def call(self, estimator: Any, X: np.ndarray) -> np.ndarray:
         """Return what is asked of the estimator, checked: shape (rows, ...).

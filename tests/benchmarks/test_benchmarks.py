@@ -80,11 +80,12 @@ def test_inference_answers_every_row_of_its_goal(measured):
         (found,) = (counted for work, counted in rows.items() if word in work)
         return found
 
-    for word in ("boosting", "forest"):
+    for word in ("boosting, 2,000", "forest"):
         assert counts(word)["loads a process"] == 1
         assert 1 <= counts(word)["model loads"] <= 2
-    assert counts("linear") is not None
-    assert counts("bad rows") is not None
+    assert counts("linear, 4,000") is not None
+    assert counts("bad rows of 500, boosting") is not None
+    assert counts("bad rows of 4,000, linear") is not None
     assert counts("8 of 40")["bytes read / bytes of the 8"] > 1
     idle = counts("nothing changed")
     assert (idle["units"], idle["ran"]) == (40, 0)

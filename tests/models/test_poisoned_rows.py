@@ -18,6 +18,8 @@ import daskml_scale as dms
 from daskml_scale.artifacts.bundle import Bundle, save_model
 from daskml_scale.errors import UnitsFailedError
 from daskml_scale.runs import quarantine
+from daskml_scale.stages.isolate import BadRows
+from daskml_scale.stages.predicting import asked_of
 
 X, Y = np.nan_to_num(matrix()[0]), matrix()[1]
 X[:, 3] = np.arange(len(X)) % 3
@@ -75,3 +77,30 @@ def test_a_function_that_joins_rows_is_refused_though_each_row_alone_is_right(bu
     write_matrix(f"{tmp_path}/f.zarr", X, Y)
     with pytest.raises(Exception, match="100 rows went in and 1 came out; it must give one value"):
         dms.predict(bundle, f"{tmp_path}/f.zarr", tmp_path / "p.zarr", method=joined)
+
+
+def test_rows_that_are_odd_in_the_same_features_cost_one_call_and_the_others_are_looked_at() -> None:
+    calls: list[int] = []
+
+    class Filled(LogisticRegression):
+        """Fills what is missing in the first feature, and takes no other odd value."""
+
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            calls.append(len(X))
+            whole = X.copy()
+            whole[np.isnan(X[:, 0]), 0] = 0
+            found: np.ndarray = super().predict(whole)
+            return found
+
+    spoilt = X.astype("float64")
+    spoilt[10:60, 0] = np.nan
+    spoilt[100:200, 1] = np.nan
+    spoilt[200:210, 2] = np.inf
+    spoilt[209, 0] = np.nan
+    model = asked_of(Bundle("m", {"schema": SCHEMA, "sha256": ""}), "predict", None, "float32")
+    bad = BadRows(limit=200)
+    done = model._scored(Filled().fit(X, Y), spoilt, np.arange(len(X)), bad)
+    assert sorted(bad.status) == list(range(100, 210))
+    assert sorted(np.concatenate([rows for rows, _ in done]).tolist()) == [*range(100), *range(210, 300)]
+    # All, one of each of four kinds, what is finite, and the kind that was taken.
+    assert calls == [300, 1, 1, 1, 1, 140, 50]
