@@ -1,9 +1,10 @@
-"""The verbs ``models list``, ``show``, ``promote`` and ``rollback``: the registered models of a store."""
+"""The verbs ``models list``, ``show``, ``promote``, ``rollback`` and ``drift``: the registered models of a store."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -83,6 +84,32 @@ def rollback_verb(store: str, name: str, alias: str, as_json: bool) -> int:
     from daskml_scale.runs import models as shown
 
     _say(shown.rollback(store, name, alias), shown.table_of_versions, as_json)
+    return Exit.OK
+
+
+@models.command("drift")
+@click.argument("predictions")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Write plots there (.html or .png).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def drift_verb(predictions: str, plot: Path | None, as_json: bool) -> int:
+    """Say how the rows of PREDICTIONS differ from those that the model was trained on: the worst features first.
+
+    PREDICTIONS is what a monitor stage, or a prediction with monitor=True, wrote: STORE/NAME.zarr.
+
+    \b
+    Examples:
+      daskml-scale models drift runs/flights/watch.zarr
+      daskml-scale models drift runs/flights/watch.zarr --plot drift.html
+    """
+    from daskml_scale.runs import models as shown
+    from daskml_scale.stages.monitor import drift
+
+    found = drift(predictions)
+    if plot is not None:
+        from daskml_scale.dashboard.plots import drift_plot
+
+        drift_plot(plot, found)
+    _say(found, shown.table_of_drift, as_json)
     return Exit.OK
 
 

@@ -101,6 +101,20 @@ def table_of_versions(found: Sequence[Mapping[str, Any]]) -> RenderableType:
     return columns(header, rows, header[:1])
 
 
+def table_of_drift(found: Mapping[str, Any]) -> RenderableType:
+    """Return the table of a comparison with training: predictions, then features, most different first."""
+    header = ("", "name", "PSI", "KS", "missing", "in training")
+    rows = [
+        (
+            kind, line["name"], f"{line['psi']:.3f}", f"{line['ks']:.3f}", f"{line['missing']:.1%}",
+            f"{line['missing_in_training']:.1%}",
+        )
+        for kind, lines in (("prediction", found["predictions"]), ("feature", found["features"]))
+        for line in lines
+    ]  # fmt: skip
+    return columns(header, rows, header[2:])
+
+
 def _day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
 

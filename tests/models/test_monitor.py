@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from model_helpers import NAMES, matrix, write_matrix
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import daskml_scale as dms
 from daskml_scale.artifacts.bundle import Bundle, save_model
+from daskml_scale.cli import verbs
 from daskml_scale.errors import DriftError, PlanError, SpecError, UsageError
 from daskml_scale.stages.drift import Limits
 from daskml_scale.stages.monitor import MonitorStage
@@ -161,3 +163,22 @@ def test_the_stage_reads_only_sums(bundle: Bundle, tmp_path: Path) -> None:
     assert written["features"][0]["actual"]
     with pytest.raises(DriftError):
         run_stage(MonitorStage(**{**vars(stage), "limits": Limits(psi=(None, 0.5))}))
+
+
+def test_drift_is_shown_and_drawn_from_the_command_line(bundle: Bundle, tmp_path: Path) -> None:
+    write_matrix(f"{tmp_path}/f.zarr", shifted(), Y)
+    with pytest.warns(UserWarning, match="PSI"):
+        dms.predict(bundle, f"{tmp_path}/f.zarr", tmp_path / "p.zarr", method="predict_proba", monitor=True)
+
+    def say(*words: str) -> Any:
+        return CliRunner().invoke(verbs, ["models", "drift", str(tmp_path / "p.zarr"), *words])
+
+    shown = say("--plot", str(tmp_path / "drift.html"))
+    assert shown.exit_code == 0, shown.output
+    names = [line.split()[1] for line in shown.output.splitlines() if line.startswith("feature")]
+    assert names == [one["name"] for one in dms.drift(tmp_path / "p.zarr")["features"]]
+    page = (tmp_path / "drift.html").read_text()
+    for text in ("a: PSI", "predictions: 1.0: PSI", "missing 50.0%, in training 0.0%"):
+        assert text in page
+    assert json.loads(say("--json").output) == dms.drift(tmp_path / "p.zarr")
+    assert isinstance(say("--plot", str(tmp_path / "drift.txt")).exception, UsageError)
