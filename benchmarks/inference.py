@@ -14,6 +14,8 @@ import importlib.util
 import multiprocessing
 import os
 import pickle
+import shutil
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -269,11 +271,18 @@ def _wide(folder: Path, name: str, rows: int, variables: int) -> Work:
     bundle = dms.save_model(model, folder / "narrow", schema={"features": names[:8], "dtype": "float32"})
     stored = sum(path.stat().st_size for name in names[:8] for path in Path(url, name).rglob("*") if path.is_file())
 
-    def ours(into: Path) -> Counts:
+    def read(into: Path) -> float:
         process = psutil.Process()
         before = process.io_counters().read_chars
         dms.predict(bundle, url, into / "p.zarr")
-        return {"bytes read / bytes of the 8": (process.io_counters().read_chars - before) / stored}
+        return float(process.io_counters().read_chars - before) / stored
+
+    def ours(into: Path) -> Counts:
+        began = time.perf_counter()
+        first = read(into)  # data that no ledger knows is hashed once, to see later what changed
+        seconds = time.perf_counter() - began
+        shutil.rmtree(into / "p.zarr")
+        return {"seconds": seconds, "bytes read / bytes of the 8, at first": first, "when known": read(into)}
 
     def by_hand(into: Path) -> None:
         some = xr.open_zarr(url, consolidated=False)[names[:8]]

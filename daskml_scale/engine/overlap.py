@@ -46,6 +46,7 @@ class Overlap:
         self._units = units
         self._ahead: dict[str, Future[Any]] = {}
         self._behind: deque[Future[Any]] = deque()
+        self.together: list[list[str]] = []
         self.kept: dict[str, Any] = {}
         """What a kernel made along with one unit for others of the task, by key; the kernel takes it out."""
 
@@ -70,6 +71,10 @@ class Overlap:
         if after is not None:
             self._ahead[after.key] = _submit(self._reader, function, after)
         return value
+
+    def joined(self, units: Sequence[Any]) -> None:
+        """Note that the first of some successive units did the work of them all."""
+        self.together.append([unit.key for unit in units])
 
     def following(self, unit: Any) -> Iterator[Any]:
         """Yield the units of the task after this one, in order."""

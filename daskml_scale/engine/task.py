@@ -152,6 +152,16 @@ def _settle(rows: Rows, last: int) -> None:
         rows.nanoseconds[-1] += time.perf_counter_ns() - last
 
 
+def even_out(rows: Rows, keys: Sequence[str], groups: Iterable[Sequence[str]]) -> None:
+    """Give each of the units whose work the first of them did an equal part of the time of all."""
+    places = {key: place for place, key in enumerate(keys[: len(rows)])}
+    for group in groups:
+        ran = [places[key] for key in group if key in places]
+        each = sum(rows.nanoseconds[place] for place in ran) // max(1, len(ran))
+        for place in ran:
+            rows.nanoseconds[place] = each
+
+
 def _bytes(value: Any) -> int:
     if value.__class__ in _FLAT:
         return sys.getsizeof(value)  # a tenth of the cost of asking Dask
@@ -208,6 +218,8 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
         finally:
             if context.overlap is not None:
                 context.overlap.close()
+        if context.overlap is not None:
+            even_out(rows, keys, context.overlap.together)
     return context.name, packed(rows, limits.result_bytes)
 
 

@@ -51,6 +51,7 @@ def made(unit: Unit, model: Model, worker: WorkerContext, read: Read) -> tuple[t
         units.append(other)
     if len(units) == 1:
         return parts[0], None
+    overlap.joined(units)
     values = _predicted(model, worker, [part[0] for part in parts])
     for other, part, value in zip(units[1:], parts[1:], values[1:], strict=True):
         overlap.kept[other.key] = part, value

@@ -37,8 +37,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def complete_only(estimator: Any, X: np.ndarray) -> np.ndarray:
     """Predict as code does that drops what is missing: it gives fewer values than rows."""
-    found: np.ndarray = estimator.predict(X[~np.isnan(X).any(axis=1)])
-    return found
+    complete = X[~np.isnan(X).any(axis=1)]
+    return np.asarray(estimator.predict(complete)) if len(complete) else np.empty(0)
 
 
 def joined(estimator: Any, X: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def joined(estimator: Any, X: np.ndarray) -> np.ndarray:
 POISON: list[tuple[int, float, Any, str]] = [
     (0, np.nan, "predict", "ValueError: Input X contains NaN"),
     (0, np.inf, "predict", "ValueError: Input X contains infinity"),
-    (3, 9.0, "predict", "ValueError: Found unknown categories [9.0] in column 0"),
+    (3, 9.0, "predict", "ValueError: Found unknown categories ["),
     (0, np.nan, complete_only, "OtherLength: 1 rows went in and 0 came out"),
 ]
 
