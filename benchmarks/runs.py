@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import resource
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -75,16 +76,28 @@ def repeated(words: list[str], rounds: int) -> tuple[float, float]:
 
 
 def filled(registry: Registry, runs: int) -> None:
-    """Enter runs that have ended, each with five stages."""
-    stages = [StageRecord(name, "map", "ok", 10, 10) for name in "abcde"]
+    """Enter runs that have ended, each with five stages: copies of one, in one transaction."""
     start = time.time() - 2.0 * runs
-    for number in range(runs):
-        now = start + 2.0 * number
-        run = registry.create(
-            workflow="old", source="w.yaml", store="/s", cluster="none", command=["run", "w"], cwd="/", now=now
-        )
-        run = registry.start(run, host="elsewhere", pid=1, now=now)
-        registry.finish(run.id, run.epoch, now=now + 1, state="succeeded", exit_code=0, stages=stages)
+    run = registry.create(
+        workflow="old", source="w.yaml", store="/s", cluster="none", command=["run", "w"], cwd="/", now=start
+    )
+    run = registry.start(run, host="elsewhere", pid=1, now=start)
+    stages = [StageRecord(name, "map", "ok", 10, 10) for name in "abcde"]
+    registry.finish(run.id, run.epoch, now=start + 1, state="succeeded", exit_code=0, stages=stages)
+    registry.close()
+    with sqlite3.connect(registry.path) as connection:
+        for table, key, time_of in (("runs", "id", "created"), ("stages", "run", "")):
+            names = [row[1] for row in connection.execute(f"pragma table_info({table})")]
+            shown = [
+                "'old-' || n.value" if name == key else f"{name} + 2 * n.value" if name == time_of else name
+                for name in names
+            ]
+            connection.execute(
+                f"insert into {table} ({', '.join(names)}) select {', '.join(shown)} from {table}, "
+                f"(with recursive n(value) as (select 1 union all select value + 1 from n where value < {runs - 1}) "
+                f"select value from n) n where {key} = '{run.id}'"
+            )
+    connection.close()
 
 
 def asking(rounds: int, runs: int) -> dict[str, Any]:

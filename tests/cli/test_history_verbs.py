@@ -236,16 +236,12 @@ def test_logs_tell_of_one_unit_what_is_kept_of_it(command, folder):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_completes_verbs_and_ids(command, shell, process):
+def test_there_is_a_completion_for_every_shell(command, shell):
+    assert "_DASKML_SCALE_COMPLETE" in command("completion", shell)[1]
+
+
+def test_a_shell_completes_verbs_and_ids(command, process):
     run = ran(command)
-    script = command("completion", shell)[1]
-    assert "_DASKML_SCALE_COMPLETE" in script
-    env = {
-        **os.environ,
-        "_DASKML_SCALE_COMPLETE": "bash_complete",
-        "COMP_WORDS": "daskml-scale status ti",
-        "COMP_CWORD": "2",
-    }
-    assert run.id in process(env=env).stdout
-    env |= {"COMP_WORDS": "daskml-scale su", "COMP_CWORD": "1"}
-    assert "submit" in process(env=env).stdout
+    env = {**os.environ, "_DASKML_SCALE_COMPLETE": "bash_complete"}
+    assert run.id in process(env={**env, "COMP_WORDS": "daskml-scale status ti", "COMP_CWORD": "2"}).stdout
+    assert "submit" in process(env={**env, "COMP_WORDS": "daskml-scale su", "COMP_CWORD": "1"}).stdout

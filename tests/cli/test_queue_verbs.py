@@ -81,16 +81,15 @@ def test_the_same_key_is_the_same_run_and_another_workflow_under_it_is_refused(c
     assert [run.id for run in Registry().list(now=time.time())] == [first]
 
 
-def test_submit_waits_and_exits_as_the_run_did(process):
-    done = process("submit", "tiny.yaml", "--wait")
-    assert done.returncode == 0
-    assert "is succeeded" in done.stderr
+def test_submit_waits_and_exits_as_the_run_did(command, folder):
+    code, out, err = command("submit", "tiny.yaml", "--wait")
+    assert (code, out.count("\n")) == (0, 1)
+    assert "is succeeded" in err
     text = Path("tiny.yaml").read_text().replace("{unique: [key]}", "{range: {of: x, most: 3}}")
     Path("tiny.yaml").write_text(text)
-    done = process("submit", "tiny.yaml", "--follow")
-    assert done.returncode == 1
-    assert "check: started" in done.stderr
-    assert done.stdout.count("\n") == 1
+    code, out, err = command("submit", "tiny.yaml", "--follow")
+    assert (code, out.count("\n")) == (1, 1)
+    assert "check: started" in err
 
 
 def test_settings_change_the_workflow_and_resume_keeps_them(command):
