@@ -2,7 +2,7 @@
 
 Texts become codes with the labels of all files, times whole seconds, chunks have equal lengths. The peers on the same
 two workers: ``dask.dataframe.read_parquet`` (categories made known, then ``to_zarr`` column by column), sorted by
-``set_index``, the same shuffle that we use; and in one process pandas, by hand. None of the peers compares the
+``set_index`` (its P2P shuffle); and in one process pandas, by hand. None of the peers compares the
 files, remembers what it read, or could go on after a kill. The limit is reading the files with Arrow and writing as
 many bytes as the table has, by both cores.
 """
