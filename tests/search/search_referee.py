@@ -19,6 +19,8 @@ SEARCH = "sklearn.model_selection.tests.test_search"
 HALVING = "sklearn.model_selection.tests.test_successive_halving"
 ON_A_CLUSTER = {
     "test_search_cv_verbose_3": "the lines are printed on the workers",
+    "test_search_callbacks_receive_search_instance": "hooks that ran on a worker tell of a copy of the search",
+    "test_search_callbacks_with_partial_fit_failures": "its callback sends an instance of a class that no import finds",
     "test_multi_metric_search_forwards_metadata": "it looks into objects that changed on the workers",
 }
 HALVING_ON_A_CLUSTER = {
