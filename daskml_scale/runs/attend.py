@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
 from daskml_scale.events import Event, Sink
 
-from . import on_end, provenance
 from .event_log import EventLog, path_of
 from .lease import Lease
 from .live import Silent
@@ -76,6 +75,8 @@ def attend(
 
 def _call(registry: Registry, run: RunRecord, shown: Silent) -> None:
     """Call the workflow's command for the end, unless another process has the run."""
+    from . import on_end, provenance  # a run that waits its turn should be a small process
+
     home = registry.path.parent
     words = provenance.read(home, run.id).get("resolved", {}).get("on_end", [])
     if words:
