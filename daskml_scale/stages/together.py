@@ -8,6 +8,7 @@ matrix product gives no such promise. Where the joint call fails, each unit is p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,16 @@ from .scoring import Model
 
 ROWS = 2_048
 """Most rows of one call; a unit of more than half of them is predicted alone."""
+UNITS, SECONDS = 64, 0.2
+"""Most units of one call, and how long they are read: a task that takes too long gives back what it did not start."""
 _FORESTS = "sklearn.ensemble._forest"
 
 Read = Callable[[Unit], tuple[Any, ...]]
 
 
-def made(unit: Unit, model: Model, worker: WorkerContext, read: Read) -> tuple[tuple[Any, ...], np.ndarray | None]:
+def made(
+    unit: Unit, model: Model, worker: WorkerContext, read: Read, clock: Callable[[], float] = time.monotonic
+) -> tuple[tuple[Any, ...], np.ndarray | None]:
     """Return what ``read`` gives for a unit, features first, and what the model gives for them, if that is made.
 
     Parameters
@@ -39,10 +44,13 @@ def made(unit: Unit, model: Model, worker: WorkerContext, read: Read) -> tuple[t
     found: tuple[tuple[Any, ...], np.ndarray | None] | None = overlap.kept.pop(unit.key, None)
     if found is not None:
         return found
+    until = clock() + SECONDS
     units, parts, rows = [unit], [worker.read(unit, read)], unit.weight
     for other in overlap.following(unit):
         rows += other.weight
-        if rows > ROWS or other.key.partition("/")[0] != unit.key.partition("/")[0]:
+        if rows > ROWS or len(units) == UNITS or clock() > until:
+            break
+        if other.key.partition("/")[0] != unit.key.partition("/")[0]:
             break
         try:
             parts.append(worker.read(other, read))

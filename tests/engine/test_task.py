@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 
 import pytest
 
@@ -13,6 +14,7 @@ from daskml_scale.engine.task import (
     Limits,
     OnPayload,
     calls,
+    even_out,
     packed,
     run_units,
     unpacked,
@@ -132,3 +134,10 @@ def test_a_retry_policy_sends_a_class_and_those_below_it_again_so_often():
     last, again = part([1, 2, 3], 3, refuse).without_retries(policy)
     assert not again
     assert len(last.units) == 3
+
+
+def test_units_that_one_call_computed_share_its_time():
+    found = rows(lambda unit, worker: unit.key, [1, 2, 3, 4])
+    found.nanoseconds[:] = array("q", [900, 30, 60, 5])
+    even_out(found, ["000", "001", "002", "003"], [["000", "001", "002"], ["003", "004"]])
+    assert list(found.nanoseconds) == [330, 330, 330, 5]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from daskml_scale.stages.predict import PredictStage
 from daskml_scale.stages.predicting import asked_of
 from daskml_scale.stages.run import run_stage
 from daskml_scale.stages.scoring import Model
-from daskml_scale.stages.together import ROWS, made
+from daskml_scale.stages.together import ROWS, SECONDS, UNITS, made
 
 X, Y = np.nan_to_num(matrix()[0]), matrix()[1]
 SCHEMA = {"features": list(NAMES), "dtype": "float32"}
@@ -33,12 +35,14 @@ def units_of(rows: int, size: int) -> list[Unit]:
     return [Unit(f"rows/{start:08d}", (start, start + size), size) for start in range(0, rows, size)]
 
 
-def values_of(model: Model, units: list[Unit], features: np.ndarray = X) -> tuple[list[Any], list[int]]:
+def values_of(
+    model: Model, units: list[Unit], features: np.ndarray = X, clock: Callable[[], float] = float
+) -> tuple[list[Any], list[int]]:
     """Return what is made for each unit of a task, and how many units wait for their kernel after each."""
     worker = WorkerContext(cache=Cache(), overlap=Overlap(lambda: units))
     found, waiting = [], []
     for unit in units:
-        (X, key), value = made(unit, model, worker, lambda unit: (features[slice(*unit.payload)], unit.key))
+        (X, key), value = made(unit, model, worker, lambda unit: (features[slice(*unit.payload)], unit.key), clock)
         assert key == unit.key
         assert np.array_equal(X, features[slice(*unit.payload)])
         found.append(value)
@@ -67,6 +71,15 @@ def test_no_call_has_more_rows_than_a_thousand_or_two(tmp_path: Path) -> None:
     found, waiting = values_of(model, units_of(2 * large, large), features)
     assert found == [None, None]
     assert waiting == [0, 0]
+
+
+def test_no_call_has_more_units_than_can_be_read_soon(tmp_path: Path) -> None:
+    model = asked(tmp_path, RandomForestClassifier(2))
+    _, waiting = values_of(model, units_of(100, 1))
+    assert max(waiting) == waiting[0] == UNITS - 1
+    seconds = itertools.count(step=SECONDS)
+    _, waiting = values_of(model, units_of(60, 20), clock=lambda: next(seconds))
+    assert waiting == [1, 0, 0]
 
 
 def test_only_where_a_row_stands_alone_are_units_joined(tmp_path: Path) -> None:
