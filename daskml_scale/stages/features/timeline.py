@@ -214,7 +214,7 @@ class Timeline:
             ends = np.flatnonzero(np.append(wanted[1:] != wanted[:-1], len(wanted) > 0)) + 1
             return np.asarray(np.repeat(ends, np.diff(ends, prepend=0)))
         if len(wanted) < 1024 or self._groups > 2**16 or not (wanted[1:] < wanted[:-1]).any():
-            return np.searchsorted(self._keys, wanted, "right")
+            return np.asarray(np.searchsorted(self._keys, wanted, "right"))
         # In the order of the groups the search goes through the keys once, and most often finds them at hand.
         order = np.argsort(np.clip(groups, -1, self._groups).astype("uint16"), kind="stable")
         found = np.empty(len(wanted), dtype="int64")
