@@ -4,7 +4,8 @@ A subclass says how a cluster starts and what its machine still holds; pytest ru
 
     class TestMine(ClusterContract):
         @pytest.fixture(scope="class")
-        def backend(self):
+        @classmethod
+        def backend(cls):
             return MyBackend()
 
 It waits for conditions and counts; no check depends on how quick the machine is. Not imported by the package.
@@ -69,7 +70,8 @@ class ClusterContract:
     """The checks; a cluster without adapting is shared by those that leave it as it was."""
 
     @pytest.fixture(scope="class")
-    def cluster(self, backend: Backend) -> Iterator[Any]:
+    @classmethod
+    def cluster(cls, backend: Backend) -> Iterator[Any]:
         """One worker of each class."""
         with backend.start(both=True) as found:
             yield found
@@ -171,10 +173,14 @@ class ClusterContract:
         assert cluster.dashboard_link in html
 
     def test_it_follows_its_backlog(self, backend: Backend) -> None:
+        from distributed import Event
+
         with backend.start(both=False, adapt=True) as cluster, cluster.get_client() as client:
-            futures = client.map(dawdle, range(200), pure=False)
+            gate = Event("contract", client=client)
+            futures = client.map(hold, range(20), pure=False)
             eventually(lambda: len(names(cluster, backend.first)) == 2)
-            assert sum(client.gather(futures)) == sum(range(200))
+            gate.set()
+            assert sum(client.gather(futures)) == sum(range(20))
             del futures
             eventually(lambda: len(names(cluster, backend.first)) == 1)
 
@@ -248,7 +254,9 @@ def paused(dask_scheduler: Any) -> int:
     return sum(worker.status.name == "paused" for worker in dask_scheduler.workers.values())
 
 
-def dawdle(number: int) -> int:
-    """Take a moment."""
-    time.sleep(0.05)
+def hold(number: int) -> int:
+    """Wait until the test has seen enough."""
+    from distributed import Event
+
+    Event("contract").wait(timeout=PATIENCE)
     return number
