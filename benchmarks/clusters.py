@@ -166,7 +166,7 @@ else:
     from distributed import LocalCluster
     cluster = LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
 client = cluster.get_client()
-client.submit(time.sleep, 1000)
+endless = client.submit(time.sleep, 1000)
 while not any(client.processing().values()):
     time.sleep(0.01)
 print("ready", flush=True)

@@ -245,7 +245,7 @@ from daskml_scale import deploy
 
 cluster = deploy.cluster(json.loads(sys.argv[1]))
 client = cluster.get_client()
-client.submit(time.sleep, 1000)
+endless = client.submit(time.sleep, 1000)
 while not any(client.processing().values()):
     time.sleep(0.01)
 print("ready", flush=True)
