@@ -152,6 +152,8 @@ class Opened:
     variable : Variable
     encoder : zarr.Array
         The same, upon a store that catches what is written.
+    filled : zarr.Array
+        The same, for values that are known not to be all fill: it does not compare them.
     caught : dict
         Object key -> encoded bytes, ``None`` where an object holds only fill values; emptied by whoever encoded.
     """
@@ -159,6 +161,7 @@ class Opened:
     array: Any
     variable: Variable
     encoder: Any
+    filled: Any
     caught: dict[str, Any]
 
 
@@ -218,7 +221,10 @@ def _open(url: str, name: str) -> Opened:
     content = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
     catcher = Catcher(content)
     encoder = zarr.open_array(catcher, mode="r+", zarr_format=3)
-    return Opened(array, variable_of(array), encoder, catcher.caught)
+    filled = encoder
+    if array.shards is None and hasattr(encoder, "with_config"):  # Zarr has it since 3.1.4
+        filled = encoder.with_config({"write_empty_chunks": True})
+    return Opened(array, variable_of(array), encoder, filled, catcher.caught)
 
 
 def variable_of(array: Any) -> Variable:
@@ -301,6 +307,19 @@ class Catcher(zarr.abc.store.Store):  # type: ignore[misc]
 
 def encoded(found: Opened, region: tuple[slice, ...], values: np.ndarray, keys: Iterable[str]) -> Mapping[str, Any]:
     """Return the stored form of a region of whole objects: key -> bytes-like, ``None`` where it is all fill."""
-    found.encoder[region] = values
+    encoder = found.filled if _not_all_fill(found.array, values) else found.encoder
+    encoder[region] = values
     caught = {key: found.caught.pop(key, None) for key in keys}
     return {key: None if buffer is None else buffer.as_numpy_array() for key, buffer in caught.items()}
+
+
+def _not_all_fill(array: Any, values: np.ndarray) -> bool:
+    """Return whether the first value of each object of an aligned region already tells that none is all fill.
+
+    Comparing whole objects takes a tenth of the time of writing them.
+    """
+    if values.dtype != array.dtype or values.dtype.kind not in "iufb" or not values.size:
+        return False
+    first = values[tuple(slice(None, None, size) for size in array.chunks)]
+    fill = array.fill_value
+    return not bool(np.any(np.isnan(first) if fill != fill else first == fill))

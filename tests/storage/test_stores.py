@@ -7,6 +7,7 @@ import sys
 import dask.base
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -296,3 +297,26 @@ def test_only_the_variables_that_a_plan_asks_for_are_hashed(tmp_path):
     assert set(found.ids) == set(variables)
     assert found.ids == dict(stores.snapshot(url).ids)
     assert dask.base.tokenize(found.ids) == dask.base.tokenize(stores.snapshot(url, lazy=True).ids)
+
+
+@pytest.mark.parametrize("fill", [0.0, float("nan"), 7.0])
+def test_objects_are_those_that_zarr_itself_writes(tmp_path, fill):
+    """Also where the first value of an object is the fill value, or minus zero, and the others are not."""
+    url = f"{tmp_path}/a.zarr"
+    variable = Variable("float64", ("row", "column"), (7, 4), (2, 2), fill=fill)
+    stores.create(url, Template("row", 7, {"x": variable, "y": variable}))
+    values = np.arange(1.0, 29.0).reshape(7, 4)
+    values[2:4, :2] = fill
+    values[4, 0] = fill
+    values[4:6, 2:] = -0.0
+    stores.write_region(url, 0, {"x": values})
+    stores.write_region(url, 0, {"x": values[:2]})
+    zarr.open_array(f"{url}/y", mode="r+")[:] = values
+
+    def objects(name: str) -> dict[str, bytes]:
+        folder = tmp_path / "a.zarr" / name / "c"
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert objects("x") == objects("y")
+    assert "1/0" not in objects("x")
+    np.testing.assert_array_equal(stores.open_dataset(url).x.values, values)
