@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daskml_scale.stages.features import windows
 from daskml_scale.stages.features.windows import window_counts, window_deviations, window_extremes, window_sums
 
 MADE = {
@@ -55,6 +56,16 @@ def test_what_lies_beside_a_window_changes_no_bit(seed, size, padding, stat):
              for a, b in zip(start, stop, strict=True)]  # fmt: skip
     around = np.concatenate([np.full(padding, np.nan), values, np.tile([np.inf, 1e300, -np.inf], padding)])
     assert MADE[stat](around, start + padding, stop + padding).tobytes() == np.array(alone).tobytes()
+
+
+@pytest.mark.parametrize("stat", sorted(MADE))
+def test_windows_made_in_turns_are_those_made_at_once(stat, monkeypatch):
+    values, start, stop = drawn(5, 300, 200)
+    start = np.sort(start)
+    values[::9] = np.nan
+    whole = MADE[stat](values, start, stop)
+    monkeypatch.setattr(windows, "_TURN", 7)
+    assert MADE[stat](values, start, stop).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("stat", sorted(MADE))

@@ -17,6 +17,8 @@ import numpy as np
 Columns: TypeAlias = tuple[np.ndarray, ...]
 Join: TypeAlias = "Callable[[Columns, int | np.ndarray, Columns, int], Columns]"
 """What is known of neighbouring parts, each with its number of elements -> the same of both together."""
+_TURN = 1 << 15
+"""Windows that are made together."""
 
 
 def window_counts(here: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
@@ -77,7 +79,22 @@ def _chan(one: Columns, ones: int | np.ndarray, other: Columns, share: float | n
 
 
 def _joined(join: Join, columns: Columns, start: np.ndarray, stop: np.ndarray) -> Columns:
-    """Return what is known of every window; 0 of an empty one. ``columns`` is what is known of single elements."""
+    """Return what is known of every window; 0 of an empty one. ``columns`` is what is known of single elements.
+
+    Windows that follow one another are taken in turns, so that what they share stays near the processor.
+    """
+    if len(start) <= _TURN or (start[1:] < start[:-1]).any():
+        return _of_turn(join, columns, start, stop)
+    parts = []
+    for first in range(0, len(start), _TURN):
+        begin, end = start[first : first + _TURN], stop[first : first + _TURN]
+        low = int(begin[0])
+        near = _cut(columns, low, max(low, int(end.max())))
+        parts.append(_of_turn(join, near, begin - low, end - low))
+    return tuple(np.concatenate(found) for found in zip(*parts, strict=True))
+
+
+def _of_turn(join: Join, columns: Columns, start: np.ndarray, stop: np.ndarray) -> Columns:
     length = np.maximum(stop - start, 0)
     found = tuple(np.zeros(len(length)) for _ in columns)
     size = len(columns[0])
