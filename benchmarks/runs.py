@@ -129,7 +129,7 @@ def at_once(runs: int) -> dict[str, Any]:
         subprocess.Popen([*PROGRAM, "submit", "tiny.yaml", "--store", f"runs/{n}"], stdout=-1, stderr=-1, text=True)
         for n in range(runs)
     ]
-    ids = {process.communicate()[0].strip() for process in sent}
+    ids = {process.communicate()[0].strip() for process in sent} - {""}
     submitted = time.perf_counter() - started
     registry = Registry()
     found = [registry.get(run, now=time.time()) for run in ids]
@@ -138,6 +138,7 @@ def at_once(runs: int) -> dict[str, Any]:
         found = [registry.get(run.id, now=time.time()) for run in found]
     starts = [[event["state"] for event in registry.events(run)].count("running") for run in ids]
     return {
+        f"of {runs} runs at once, taken": (len(ids), runs),
         f"of {runs} runs at once, ended well": (sum(run.state == "succeeded" for run in found), runs),
         f"of {runs} runs at once, started twice": (sum(count > 1 for count in starts), 0),
         f"{runs} submits, s": (submitted, None),

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,8 +194,7 @@ def submitted(registry: Registry, asked: Asked) -> RunRecord:
             raise in_use(found.store, other)
         run = _entered(registry, "submit", asked, found, now)
         if run.created == now:
-            spawn(registry, run)
-            return run
+            return _begun(registry, run)
         before = run  # another process was quicker with this key
     if before.options.get("asked") != _digest(found.kept):
         raise ConflictError(
@@ -202,8 +202,16 @@ def submitted(registry: Registry, asked: Asked) -> RunRecord:
             f"or settings; choose another key, or see: daskml-scale status {before.id}"
         )
     if before.state == "lost" and before.epoch == 0 and registry.requeue(before, now=now):
-        spawn(registry, before)
+        _begun(registry, before)
     return registry.get(before.id, now=now)
+
+
+def _begun(registry: Registry, run: RunRecord) -> RunRecord:
+    """Start the process of a run and note it, so that its death is seen at once."""
+    pid = spawn(registry, run)
+    with suppress(StoreError):  # it says so itself when it waits
+        registry.attached(run, host=os.uname().nodename, pid=pid)
+    return run
 
 
 def _entered(registry: Registry, verb: str, asked: Asked, found: _Checked, now: float) -> RunRecord:

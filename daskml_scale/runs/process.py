@@ -38,6 +38,11 @@ def gone(host: str, pid: int, since: float | None) -> bool:
         return False
 
 
+def there(host: str, pid: int, since: float) -> bool:
+    """Return whether a process of this machine is there, at work or not; parameters as in `gone`."""
+    return bool(pid) and host == os.uname().nodename and not gone(host, pid, since)
+
+
 def end(host: str, pid: int, since: float | None, grace: float, *, sleep: Callable[[float], None] = time.sleep) -> None:
     """Ask a process of this machine to stop, wait until it is gone, and end it when that takes too long.
 

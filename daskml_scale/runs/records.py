@@ -114,6 +114,12 @@ class Registry:
             change = RUNS.update().where(*waits).values(lease_until=now + START_GRACE, pid=0, host="")
             return connection.execute(change).rowcount == 1
 
+    def attached(self, run: RunRecord, *, host: str, pid: int) -> None:
+        """Note the process of a queued run that was just started, unless it was quicker to say so itself."""
+        waits = (RUNS.c.id == run.id, RUNS.c.epoch == run.epoch, RUNS.c.state == "queued", RUNS.c.pid == 0)
+        with self._write() as connection:
+            connection.execute(RUNS.update().where(*waits).values(host=host, pid=pid))
+
     def take_turn(self, run: RunRecord, *, host: str, pid: int, now: float) -> RunRecord | int:
         """Start a queued run if it is its turn; else keep it waiting and return how many runs are before it.
 

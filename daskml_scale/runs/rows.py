@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from .costs import Cost
-from .process import gone
+from .process import gone, there
 from .schema import COSTS, EVENTS, RUNS, STAGES
 from .state import LIVE, RunRecord, StageRecord, state_at
 
@@ -84,6 +84,10 @@ def record(row: sa.RowMapping, stages: Sequence[sa.RowMapping], now: float) -> R
     values["state"] = state_at(values["state"], values["lease_until"], now)
     if values["state"] in LIVE and gone(values["host"], values["pid"], values["started"]):
         values["state"] = "lost"
+    waits = row["state"] == "queued" and values["state"] == "lost"
+    # On a busy machine its process may not have got to ask yet; it began before its lease ended.
+    if waits and there(values["host"], values["pid"], values["lease_until"]):
+        values["state"] = "queued"
     values |= {name: json.loads(values[name]) for name in JSON}
     values["command"] = tuple(values["command"])
     hidden = ("run", "position")

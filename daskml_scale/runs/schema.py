@@ -18,7 +18,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from daskml_scale.errors import StoreError
 
 SCHEMA_VERSION = 2
-BUSY_SECONDS = 10.0
+BUSY_SECONDS = 30.0
 """How long a write waits for another process's write."""
 NETWORK = (
     "nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "glusterfs",

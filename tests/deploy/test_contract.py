@@ -68,7 +68,8 @@ class Local:
 
 class TestLocal(ClusterContract):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         folder = tmp_path_factory.mktemp("local")
         with dask.config.set({"temporary-directory": str(folder)}):
             yield Local(folder)
@@ -104,7 +105,8 @@ class Ssh(Local):
 
 class TestSsh(ClusterContract):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh]:
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh]:
         pytest.importorskip("asyncssh", reason="asyncssh is not installed")
         from daskml_scale.testing.ssh_hosts import farm
 
@@ -147,7 +149,8 @@ class Foreign(Local):
 
 class TestForeign(ClusterContract):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
         return Foreign(tmp_path_factory.mktemp("foreign"))
 
     def test_scaling_up_and_down_loses_no_result_and_computes_none_again(self) -> None:

@@ -195,3 +195,18 @@ def test_waiting_is_told_once_and_ends_with_the_turn(registry):
 
     assert wait_turn(registry, second, told.append, host="b", pid=2, sleep=sleep).state == "running"
     assert told == [f"run {second.id} waits for its turn: 1 before it on local, or its store is in use"]
+
+
+def test_a_queued_run_whose_process_is_slow_to_ask_is_not_lost_and_one_whose_process_died_is(registry):
+    import os
+    import time
+
+    here = os.uname().nodename
+    slow, dead, unborn = (queued(registry, name, now=time.time()) for name in "stu")
+    registry.attached(slow, host=here, pid=os.getpid())
+    registry.attached(dead, host=here, pid=2**22 + 1)
+    registry.attached(slow, host=here, pid=1)  # the first word counts
+    later = time.time() + 3600
+    states = [registry.get(run.id, now=later).state for run in (slow, dead, unborn)]
+    assert states == ["queued", "lost", "lost"]
+    assert registry.get(slow.id, now=time.time()).pid == os.getpid()
