@@ -15,7 +15,7 @@ from typing import Any
 
 from .common import Bench, as_json, load, machine, table
 
-MODULES = ("clusters", "dispatch", "features", "inference", "ingest", "planning", "predict", "search", "storage")
+MODULES = ("dispatch", "features", "inference", "ingest", "planning", "predict", "search", "storage")
 
 
 def run(names: Sequence[str], size: str, repeat: int, only: str = "") -> dict[str, Any]:

@@ -6,10 +6,13 @@ processes started by hand through the same SSH servers, which run in this proces
 
 A killed driver: ``kill -9`` of a process with a cluster and a running task; the seconds until none of its processes is
 left, at most 30, and how many are left then.
+
+``python -m benchmarks.clusters --repeat 5 --json FILE``; ``--only ssh`` measures works whose names have this in them.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -19,13 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from .common import Bench, Counts, Row, Runner, Work, least
+from .common import Bench, Counts, Row, Runner, Work, as_json, least, machine, table
 
 PATIENCE = 30.0
 LOOK = 0.05
@@ -40,7 +43,7 @@ PYTHON = "an interpreter that imports distributed, and ends"
 
 
 def measure(bench: Bench) -> list[Row]:
-    """Measure and return the rows; at the size ``toy`` the first worker of a local cluster only."""
+    """Measure and return the rows."""
     os.environ["DASKML_SCALE_HOME"] = str(bench.folder / "home")
     floor = least(lambda: subprocess.run([sys.executable, "-c", "import distributed"], check=True))
     local = Work(
@@ -50,7 +53,7 @@ def measure(bench: Bench) -> list[Row]:
         floor,
         PYTHON,
     )
-    return bench.compare([local] if bench.size == "toy" else [local, *_others(bench, floor)])
+    return bench.compare([local, *_others(bench, floor)])
 
 
 def _others(bench: Bench, floor: float) -> list[Work]:
@@ -97,13 +100,7 @@ def _local() -> Any:
 def _subprocesses() -> Any:
     from distributed.deploy.subprocess import SubprocessCluster
 
-    return SubprocessCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        worker_kwargs={"dashboard_address": "127.0.0.1:0"},
-    )
+    return SubprocessCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
 
 
 def _by_hand(farmed: Any, folder: Path) -> Counts:
@@ -207,3 +204,21 @@ def _runs(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def main() -> None:
+    """Parse the command line, measure, and print one table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.clusters", description=__doc__)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="daskml-bench-") as folder, ExitStack() as stack:
+        rows = measure(Bench("full", options.repeat, Path(folder), stack, options.only))
+        print(table(rows))
+    if options.json:
+        options.json.write_text(json.dumps({**machine(), "rows": as_json(rows)}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,7 @@ A subclass says how a cluster starts and what its machine still holds; pytest ru
 
     class TestMine(ClusterContract):
         @pytest.fixture(scope="class")
-        @classmethod
-        def backend(cls):
+        def backend(self):
             return MyBackend()
 
 It waits for conditions and counts; no check depends on how quick the machine is. Not imported by the package.
@@ -70,8 +69,7 @@ class ClusterContract:
     """The checks; a cluster without adapting is shared by those that leave it as it was."""
 
     @pytest.fixture(scope="class")
-    @classmethod
-    def cluster(cls, backend: Backend) -> Iterator[Any]:
+    def cluster(self, backend: Backend) -> Iterator[Any]:
         """One worker of each class."""
         with backend.start(both=True) as found:
             yield found

@@ -68,8 +68,7 @@ class Local:
 
 class TestLocal(ClusterContract):
     @pytest.fixture(scope="class")
-    @classmethod
-    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         folder = tmp_path_factory.mktemp("local")
         with dask.config.set({"temporary-directory": str(folder)}):
             yield Local(folder)
@@ -105,8 +104,7 @@ class Ssh(Local):
 
 class TestSsh(ClusterContract):
     @pytest.fixture(scope="class")
-    @classmethod
-    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh]:
+    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh]:
         pytest.importorskip("asyncssh", reason="asyncssh is not installed")
         from daskml_scale.testing.ssh_hosts import farm
 
@@ -149,8 +147,7 @@ class Foreign(Local):
 
 class TestForeign(ClusterContract):
     @pytest.fixture(scope="class")
-    @classmethod
-    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
+    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
         return Foreign(tmp_path_factory.mktemp("foreign"))
 
     def test_scaling_up_and_down_loses_no_result_and_computes_none_again(self) -> None:

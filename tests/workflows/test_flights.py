@@ -108,6 +108,7 @@ def test_without_a_cluster_the_result_is_the_same_to_the_byte(store, tmp_path):
     equal(store, tmp_path / "store")
 
 
+@pytest.mark.faults_long
 def test_on_hosts_over_ssh_the_result_is_the_same_to_the_byte(store, tmp_path):
     """Three workers on two hosts, from a definition in a file; one connection breaks on the way."""
     pytest.importorskip("asyncssh", reason="asyncssh is not installed: pip install 'daskml-scale[ssh]'")

@@ -182,11 +182,15 @@ class Runner:
 
     def _probe(self, sent: Work, fits: list[FitId]) -> Iterator[dict[FitId, Scored]]:
         """Make fits here for a moment, and all of them when they are that quick."""
+        from threadpoolctl import ThreadpoolController
+
+        one_thread = ThreadpoolController()  # as on a worker: the last bits of a sum may depend on it
         done: dict[FitId, Scored] = {}
         began = last = time.monotonic()
         began_cpu = time.process_time()
         for number, (candidate, split) in enumerate(fits, 1):
-            done[candidate, split] = sent.fit(candidate, split)
+            with one_thread.limit(limits=1):
+                done[candidate, split] = sent.fit(candidate, split)
             now = time.monotonic()
             if now - last > PROBE_SECONDS:
                 yield done
