@@ -22,7 +22,7 @@ import sklearn
 from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # the two Halving searches hide behind it
 from sklearn.model_selection import _search_successive_halving as halving
-from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection._search import BaseSearchCV as BaseSearchCV
 from sklearn.model_selection._validation import _fit_and_score, _score
 from sklearn.utils import _safe_indexing
 from sklearn.utils.metaestimators import _safe_split
