@@ -29,7 +29,7 @@ class Cache:
     Attributes
     ----------
     limit : int
-        Bytes kept; the newest value is kept even when it alone is larger.
+        Bytes kept; the newest value is kept even when it alone is larger. A quarter of a worker's memory at most.
     loads : int
         Number of loads so far.
     hits : int
@@ -111,8 +111,11 @@ METRIC = "daskml-cache"
 
 
 def measured(worker: Any) -> Any:
-    """Have a Dask worker send the counts of the cache with its heartbeat; return the worker."""
-    worker.metrics.setdefault(METRIC, _counts)
+    """Have a Dask worker send the counts of the cache with its heartbeat, and the cache fit it; return the worker."""
+    if METRIC not in worker.metrics:
+        worker.metrics[METRIC] = _counts
+        if limit := getattr(worker.memory_manager, "memory_limit", None):
+            CACHE.limit = min(CACHE.limit, int(limit) // 4)
     return worker
 
 
