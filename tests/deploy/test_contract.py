@@ -93,7 +93,10 @@ class Ssh(Local):
 
     def broken(self) -> tuple[Any, str]:
         made = self.definition()
-        return {**made, "ssh": {**made["ssh"], "python": "/no/such/python"}}, "no/such/python.*(not found|No such file)"
+        return {
+            **made,
+            "ssh": {**made["ssh"], "python": "/no/such/python"},
+        }, "no/such/python does not run this package"
 
     def leftovers(self) -> list[str]:
         logs = Path(os.environ["DASKML_SCALE_HOME"]) / "clusters"

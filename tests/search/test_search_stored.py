@@ -191,6 +191,7 @@ def test_data_larger_than_the_memory_of_a_worker_is_searched_by_chunks(tmp_path:
             client=client, refit=False, error_score="raise",
         ).fit(X, y)  # fmt: skip
         (after,) = client.run(os.getpid).values()
-    assert search.cv_results_["n_resources"].max() == rows // step // 2
+    # Half of the chunks, and one more where a split by class ends inside a chunk.
+    assert search.cv_results_["n_resources"].max() - rows // step // 2 in (0, 1)
     assert search.best_score_ > 0.95
     assert before == after  # nothing killed it

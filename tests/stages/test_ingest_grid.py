@@ -113,7 +113,7 @@ def test_files_that_do_not_fit_are_refused_with_both_before_anything_is_written(
         (other.assign(height=other.height + 1), r"02\.nc: the values of 'height' differ from those in .*01\.nc"),
         (other.assign_coords(lat=other.lat + 1), r"02\.nc: the values of 'lat' differ from those"),
         (other.drop_vars("height"), r"01\.nc has a variable 'height' and .*02\.nc has none"),
-        (other.isel(lon=slice(4)), r"02\.nc: variable 't2m' has shape \[6, 4\], and \[6, 8\] in .*01\.nc"),
+        (other.isel(lon=slice(4)), r"02\.nc: variable 'height' has shape \[6, 4\], and \[6, 8\] in .*01\.nc"),
         (other.assign(t2m=other.t2m.assign_attrs(units="C")), r"'t2m' has units C, and K in"),
         (other.assign(t2m=other.t2m.astype("float32").drop_attrs().assign_attrs(units="K")), r"'t2m' has type float32"),
         (cube(1), r"02\.nc begins at time \d+, and .*01\.nc, which it follows, ends at \d+; name the sources in order"),
