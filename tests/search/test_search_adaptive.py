@@ -193,7 +193,7 @@ def test_a_search_is_cloned_pickled_and_tuned_as_any_estimator(client: Any) -> N
 def test_it_finds_as_good_a_model_as_a_full_search_with_a_part_of_the_work() -> None:
     from sklearn.model_selection import RandomizedSearchCV
 
-    rows, target = make_classification(4000, 20, n_informative=8, random_state=1)
+    rows, target = make_classification(2000, 20, n_informative=8, random_state=1)
     model = HistGradientBoostingClassifier(max_iter=64, early_stopping=False, random_state=0)
     space = {"learning_rate": loguniform(0.01, 0.5), "max_leaf_nodes": [7, 15, 31], "l2_regularization": uniform(0, 5)}
     cv = ShuffleSplit(1, random_state=0)

@@ -102,6 +102,7 @@ def test_a_second_run_reuses_every_unit_and_starts_no_cluster(store):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.faults_long
 def test_without_a_cluster_the_result_is_the_same_to_the_byte(store, tmp_path):
     """Two equal runs: data chunks, metadata and the model's file are equal, ledgers in what identifies a unit."""
     run(tmp_path / "store", "--cluster", "none")
