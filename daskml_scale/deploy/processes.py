@@ -23,7 +23,7 @@ from distributed.core import Status
 
 from daskml_scale.errors import ClusterError
 
-from .child import BOOTSTRAP, CLOSED, Setup
+from .child import BOOTSTRAP, Setup
 from .gpus import Devices, needed
 from .supervised import Supervised
 
@@ -156,11 +156,6 @@ class WorkerProcess(ChildProcess):
         Of the machine; those of a worker with the resource GPU are visible to it alone.
     on_ended : callable (WorkerProcess)
         Called when the process is gone.
-
-    Attributes
-    ----------
-    dismissed : bool
-        Whether it closed in good order: asked to, or retired by the scheduler.
     """
 
     def __init__(
@@ -185,10 +180,6 @@ class WorkerProcess(ChildProcess):
             self._own_devices = self.devices.take(count)
             self.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self._own_devices)
         await super().start()
-
-    @property
-    def dismissed(self) -> bool:
-        return self.code == CLOSED
 
     def on_end(self) -> None:
         """Free its devices and tell the cluster."""

@@ -18,7 +18,7 @@ from distributed.core import Status
 
 from daskml_scale.errors import ClusterError
 
-from .child import CLOSED, Setup
+from .child import Setup
 from .hosts import Hosts, Slot
 from .link import HostLink
 from .supervised import Supervised
@@ -178,11 +178,6 @@ class RemoteWorker(RemoteProcess):
         What a worker in a slot is made of; address and name are filled in.
     on_ended : callable (RemoteWorker)
         Called when the process is gone.
-
-    Attributes
-    ----------
-    dismissed : bool
-        Whether it closed in good order: asked to, or retired by the scheduler.
     """
 
     def __init__(
@@ -199,10 +194,6 @@ class RemoteWorker(RemoteProcess):
         self.scheduler, self.worker_class, self.hosts = scheduler, worker_class, hosts
         self.fitted, self.on_ended = fitted, on_ended
         self.slot: Slot | None = None
-
-    @property
-    def dismissed(self) -> bool:
-        return self.code == CLOSED
 
     async def start(self) -> None:
         """Look for a slot in the background: a host that does not answer delays no other worker."""

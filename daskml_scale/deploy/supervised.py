@@ -16,7 +16,7 @@ from distributed.deploy.spec import ProcessInterface
 
 from daskml_scale.errors import ClusterError
 
-from .child import Setup
+from .child import CLOSED, Setup
 
 START_SECONDS = 120.0
 """A process that has not answered by then has failed to start."""
@@ -52,6 +52,11 @@ class Supervised(ProcessInterface):  # type: ignore[misc]
     def ready(self) -> bool:
         """Whether it answered that it runs, and has not ended."""
         return bool(self.address) and self.code is None
+
+    @property
+    def dismissed(self) -> bool:
+        """Whether it closed in good order: asked to, or retired by the scheduler."""
+        return self.code == CLOSED
 
     @property
     def begun(self) -> bool:

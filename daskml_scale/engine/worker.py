@@ -99,9 +99,13 @@ def memory_limit() -> int:
     from distributed import get_worker
 
     try:
-        return int(getattr(get_worker().memory_manager, "memory_limit", 0) or 0)
+        return _memory_of(get_worker())
     except ValueError:
         return 0
+
+
+def _memory_of(worker: Any) -> int:
+    return int(getattr(worker.memory_manager, "memory_limit", 0) or 0)
 
 
 CACHE = Cache()
@@ -114,8 +118,8 @@ def measured(worker: Any) -> Any:
     """Have a Dask worker send the counts of the cache with its heartbeat, and the cache fit it; return the worker."""
     if METRIC not in worker.metrics:
         worker.metrics[METRIC] = _counts
-        if limit := getattr(worker.memory_manager, "memory_limit", None):
-            CACHE.limit = min(CACHE.limit, int(limit) // 4)
+        if limit := _memory_of(worker):
+            CACHE.limit = min(CACHE.limit, limit // 4)
     return worker
 
 

@@ -45,12 +45,8 @@ def pause(attempt: int) -> float:
 
 def retried(error: BaseException) -> bool:
     """Return whether another try may help: not when the arguments are wrong, or somebody stopped it."""
-    lasting = isinstance(error, DaskMLError) and error.exit_code in (Exit.USAGE, Exit.CONFLICT, Exit.CANCELLED)
-    return (
-        isinstance(error, Exception)
-        and not lasting
-        and not (isinstance(error, DaskMLError) and error.exit_code == Exit.INTERRUPTED)
-    )
+    lasting = (Exit.USAGE, Exit.CONFLICT, Exit.CANCELLED, Exit.INTERRUPTED)
+    return isinstance(error, Exception) and not (isinstance(error, DaskMLError) and error.exit_code in lasting)
 
 
 class Walk:
