@@ -417,8 +417,16 @@ def repeated(run: Run) -> Counter[str]:
 
 
 def duplicated(said: str) -> int:
-    """Return how many units were sent a second time because they took long: a busy machine has such, too."""
-    return sum(map(int, re.findall(r"(\d+) units are [\d.]+ s on a worker where .* usual; they are sent again", said)))
+    """Return how many units the run says it sent again beyond what was struck: a busy machine has such, too."""
+    slow = re.findall(r"(\d+) units are [\d.]+ s on a worker where .* usual; they are sent again", said)
+    lost = re.findall(r"a result was lost on its way .*; (\d+) units go out again", said)
+    return sum(map(int, slow + lost))
+
+
+def assert_ran(run: Run, unit: str, times: int, said: str) -> None:
+    """Check that a unit was called so many times, and beyond that only where the run says so."""
+    called = faults.executions(run.folder, run.stage)[unit]
+    assert times <= called <= times + duplicated(said), said
 
 
 def assert_only_lost_work_repeated(run: Run, said: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from harness import MEMORY, Run, assert_equal, assert_only_lost_work_repeated, unfinished
+from harness import MEMORY, Run, assert_equal, assert_only_lost_work_repeated, assert_ran, unfinished
 
 from daskml_scale.runs import quarantine
 from daskml_scale.testing.faults import Fault, executions
@@ -104,7 +104,7 @@ def test_a_worker_killed_in_mid_predict_costs_its_work_and_no_row_in_quarantine(
     ended = run.end()
     assert ended.code == 4, ended.said
     assert_only_lost_work_repeated(run, ended.said)
-    assert executions(run.folder, stage)[reached.unit] == 2
+    assert_ran(run, reached.unit, 2, ended.said)
     assert_equal(run.store, whole)
     assert quarantine.held(str(run.store)) == quarantine.held(str(whole))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Run, assert_equal, assert_only_lost_work_repeated, durable
+from harness import Run, assert_equal, assert_only_lost_work_repeated, assert_ran, durable
 
 from daskml_scale.testing.faults import calls, executions
 
@@ -80,7 +80,7 @@ def test_a_worker_killed_in_mid_predict_costs_what_it_had_in_flight(uninterrupte
     ended = run.end()
     assert ended.code == 0, ended.said
     assert_only_lost_work_repeated(run, ended.said)
-    assert executions(run.folder, STAGE)[reached.unit] == 2
+    assert_ran(run, reached.unit, 2, ended.said)
     assert_equal(run.store, uninterrupted)
 
 
