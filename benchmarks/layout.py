@@ -1,4 +1,4 @@
-"""Which codec, how large an object, how many requests at a time? The tables of docs/storage.md.
+"""Which codec, how large an object, how many requests at a time? The tables of docs/reference/storage.md.
 
 ``python -m benchmarks.layout`` prints them as Markdown. CPU seconds, not wall time, for what one core does; medians.
 The codecs run inside Zarr's own write and read of an array in memory. Requests are timed against the server of

@@ -138,7 +138,8 @@ def thread_environment(threads: int) -> dict[str, str]:
         # Idle OpenMP threads must not spin while other workers want the core.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         # What glibc itself comes to where arrays come and go. The nanny's 65536 gives every chunk's memory back to the
-        # system and faults it in again: a copy of chunks of 2 MiB then takes 1.7 times the CPU (docs/storage.md).
+        # system and faults it in again: a copy of chunks of 2 MiB then takes 1.7 times the CPU
+        # (docs/reference/storage.md).
         "MALLOC_TRIM_THRESHOLD_": os.environ.get("MALLOC_TRIM_THRESHOLD_", str(64 * 2**20)),
         "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20)),
         # Equal hashes of strings on all workers, as distributed's nanny arranges it.

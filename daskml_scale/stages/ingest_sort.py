@@ -5,7 +5,7 @@ one part in order; a table of one part needs only the last. All are units like a
 again, a killed worker costs what it had in flight. The parts follow from the sizes of the blocks, never
 from the cluster, so the ledger of the chunks does not depend on where they were made. ``sort_work`` does it.
 
-Why not Dask's P2P shuffle: see docs/ingest.md.
+Why not Dask's P2P shuffle: see docs/reference/ingest.md.
 """
 
 from __future__ import annotations

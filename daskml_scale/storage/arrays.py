@@ -240,7 +240,8 @@ def compressors(dtype: str, codec: str = "") -> Any:
 
     ``codec`` is empty (Blosc with LZ4), ``zstd`` or ``zstd:LEVEL`` (smaller, slower to write), or ``none``.
 
-    As measured (docs/storage.md): three times as fast to write as Zarr's default, twice as fast to read, as small.
+    As measured (docs/reference/storage.md): three times as fast to write as Zarr's default, twice as fast to read,
+    as small.
     The checksum is no luxury: without it Blosc gives wrong values for a torn or altered object, and no error. Zarr
     runs codecs outside the main thread, where Blosc is single-threaded and its bytes depend on the values alone.
     """

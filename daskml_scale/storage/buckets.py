@@ -26,7 +26,7 @@ from .backend import Backend, Stat
 from .urls import bucket, resolve
 
 CONCURRENCY = 8
-"""Objects that one unit writes at a time (docs/storage.md)."""
+"""Objects that one unit writes at a time (docs/reference/storage.md)."""
 _SINGLE_PUT = 256 * 2**20
 """Objects up to this size are written in one request; larger ones in parts."""
 LOST: dict[str, str] = {}

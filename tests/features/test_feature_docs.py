@@ -8,7 +8,7 @@ from pathlib import Path
 from daskml_scale import steps
 from daskml_scale.spec.steps import STEPS
 
-PAGE = Path(__file__).parents[2] / "docs" / "features.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "features.md"
 
 
 def test_the_page_lists_every_step_with_its_settings():
