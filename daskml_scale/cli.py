@@ -104,6 +104,26 @@ verbs.add_command(clusters)
 
 
 @verbs.command()
+@click.argument("what", type=click.Choice(["workflow", "cluster"]), default="workflow")
+def schema(what: str) -> int:
+    """Print the JSON Schema of workflow files, or of cluster files.
+
+    Editors complete and check with it. A file that fits it may still be refused by validate, which knows more.
+
+    \b
+    Examples:
+      daskml-scale schema > workflow.schema.json
+      daskml-scale schema cluster > cluster.schema.json
+    """
+    import json
+
+    from daskml_scale.spec import schema as schemas
+
+    put(json.dumps(schemas.cluster_schema() if what == "cluster" else schemas.workflow_schema(), indent=1))
+    return Exit.OK
+
+
+@verbs.command()
 @options("json")
 def version(as_json: bool) -> int:
     """Show versions: daskml-scale, Python, Dask and the like.

@@ -169,9 +169,9 @@ def _dry(
     except PlanError as error:
         if not waits_for:
             raise
-        row = StagePlanRow(
-            stage.name, stage.kind, 0, 0, 1, "", 0, {}, f"planned after {', '.join(waits_for)}: {error}"
-        )  # fmt: skip
+        why = "" if "does not exist" in str(error) else f": {error}"  # of course not: a stage before it writes it
+        note = f"planned after {', '.join(waits_for)}{why}"
+        row = StagePlanRow(stage.name, stage.kind, 0, 0, 1, "", 0, {}, note)
         return Planned(row, stage, None, records)
     snapshot = None
     if found.template is not None and (found.units or scanned):

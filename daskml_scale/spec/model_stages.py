@@ -41,7 +41,7 @@ def _check_estimator(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
 
 Estimator = Annotated[
     dict[str, dict[str, Any]],
-    BeforeValidator(_estimator),
+    BeforeValidator(_estimator, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
     Field(min_length=1, max_length=1),
     AfterValidator(_check_estimator),
 ]

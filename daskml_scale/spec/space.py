@@ -122,7 +122,7 @@ AnyDistribution = Annotated[
             custom_error_message="write a list of values or one of these; known: loguniform, uniform, randint, choice",
         ),
     ],
-    BeforeValidator(_list_is_choice),
+    BeforeValidator(_list_is_choice, json_schema_input_type=LogUniform | Uniform | RandInt | Choice | list[Any]),
 ]
 
 

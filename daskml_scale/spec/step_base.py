@@ -17,9 +17,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Matched = Annotated[list[Column], BeforeValidator(_as_list)]
+Matched = Annotated[list[Column], BeforeValidator(_as_list, json_schema_input_type=str | list[Column])]
 """Columns by which rows belong together; may be empty."""
-Columns = Annotated[list[Column], BeforeValidator(_as_list), Field(min_length=1)]
+Columns = Annotated[
+    list[Column], BeforeValidator(_as_list, json_schema_input_type=str | list[Column]), Field(min_length=1)
+]
 """One name or a list of names."""
 
 

@@ -82,7 +82,7 @@ class SklearnStep(Step):
     of: Columns
     transformer: Annotated[
         dict[str, dict[str, Any]],
-        BeforeValidator(_transformer),
+        BeforeValidator(_transformer, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
         Field(min_length=1, max_length=1),
         AfterValidator(_import_path),
     ]

@@ -1,6 +1,7 @@
 """`BacklogAdaptive` on clusters that are not ours, and what users know of distributed's own ``Adaptive``.
 
-The behaviours are those of distributed's ``test_adaptive.py``; docs/explanation/scaling.md lists which test holds which.
+The behaviours are those of distributed's ``test_adaptive.py``; docs/explanation/scaling.md lists which test
+holds which.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def test_without_graphviz_it_says_what_to_install(rows):
 
 
 def test_a_stage_that_waits_for_another_has_no_graph_yet(rows):
-    with pytest.raises(PlanError, match="roots has no graph yet: planned after squares: "):
+    with pytest.raises(PlanError, match="roots has no graph yet: planned after squares"):
         rows["roots"].to_dask()
 
 
