@@ -23,8 +23,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 ROOT = Path(__file__).parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the modules that take longest, so that no process works on one of them when the others are done."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the longest to whoever asks for them (``-m faults_long``); begin with the long modules.
+
+    So no process works on one of them when the others are done.
+    """
+    if "faults_long" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("faults_long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("faults_long")]
     first = ("workflows", "benchmarks", "faults")
     items.sort(key=lambda item: first.index(item.path.parent.name) if item.path.parent.name in first else len(first))
 

@@ -59,16 +59,6 @@ UNITS = 80
 """Of the table, besides its scan."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the many random moments to whoever asks for them: ``-m faults_long``."""
-    if "faults_long" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("faults_long")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if not item.get_closest_marker("faults_long")]
-
-
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workflow of one stage, ``table``: a scan and 80 units that write a chunk each."""

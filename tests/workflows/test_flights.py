@@ -56,8 +56,15 @@ def test_the_summary_says_what_was_done(store):
     assert {"python", "dask", "scikit-learn", "daskml-scale"} <= summary["versions"].keys()
 
 
+def test_the_test_months_are_predicted_well_and_nothing_peeks(store):
+    auc = json.loads((store / "summary.json").read_text())["metrics"]["roc_auc"]
+    assert auc >= 0.705
+    assert auc < 0.74, "grouping by the scheduled hour, which peeks, gives 0.747"
+
+
+@pytest.mark.faults_long
 def test_the_test_months_are_predicted_as_well_as_plain_scikit_learn_does(store, rows):
-    """AUC at least 0.705, and within 0.005 of scikit-learn on the same features, parameters and seed.
+    """AUC within 0.005 of scikit-learn on the same features, parameters and seed.
 
     (Other seeds move the AUC of either by 0.005: above 200,000 rows scikit-learn bins a random sample.)
     """
@@ -69,8 +76,6 @@ def test_the_test_months_are_predicted_as_well_as_plain_scikit_learn_does(store,
     plain = HistGradientBoostingClassifier(random_state=workflow.seed, **chosen)
     plain.fit(rows["X"][train], rows["y"][train])
     predicted, observed = plain.predict_proba(rows["X"][~train])[:, 1], rows["y"][~train]
-    assert metrics["roc_auc"] >= 0.705
-    assert metrics["roc_auc"] < 0.74, "grouping by the scheduled hour, which peeks, gives 0.747"
     assert abs(metrics["roc_auc"] - roc_auc_score(observed, predicted)) < 0.005
     assert abs(metrics["average_precision"] - average_precision_score(observed, predicted)) < 0.01
     assert abs(metrics["log_loss"] - log_loss(observed, predicted)) < 0.01

