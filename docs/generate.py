@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def _beside(cls: type) -> dict[str, str]:
     """Return name -> the text that stands below it in the source of a class."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     found = {}
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
+    for field, text in pairwise(tree.body):
         target = (
             field.target
             if isinstance(field, ast.AnnAssign)

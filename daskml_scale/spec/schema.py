@@ -12,6 +12,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -101,7 +102,7 @@ def _beside(cls: type[Spec]) -> dict[str, str]:
     lines = tree.body if isinstance(tree, ast.ClassDef) else []
     return {
         field.target.id: " ".join(text.value.value.split())
-        for field, text in zip(lines, lines[1:], strict=False)
+        for field, text in pairwise(lines)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(text, ast.Expr)
