@@ -2,7 +2,8 @@
 
 Deterministic: the same seeds give the same numbers on any machine; only the two durations of the decision itself are
 measured. Baselines: ``Adaptive`` with its defaults, a grid of retuned ones, and the controller of dask-kubernetes
-(`adaptive_replica`, held against the real scheduler by a test). Every row of ``docs/explanation/scaling.md`` comes from here.
+(`adaptive_replica`, held against the real scheduler by a test). Every row of ``docs/explanation/scaling.md`` comes
+from here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading the pages of the documentation: links, headings, fenced snippets and the comments that say what they are.
 
-Before a fence may stand ``<!-- run -->`` (it is executed), ``<!-- run: long -->`` (only by ``-m faults_long``), ``exit N``
-after a comma (how a console ends), and ``<!-- file: NAME -->`` (its text is that file).
+Before a fence may stand ``<!-- run -->`` (it is executed), ``<!-- run: long -->`` (only by ``-m faults_long``), after a
+comma ``exit N`` (how a console ends), and ``<!-- file: NAME -->`` (its text is that file).
 ``<!-- after: PAGE -->`` says that a page goes on from the files of another. All snippets of a page share one folder,
 and its Python ones their names.
 """
