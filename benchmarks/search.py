@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from daskml_scale.search import GridSearchCV, OptunaSearchCV, RandomizedSearchCV
 
 from . import search_flights
 from .common import SLOTS, Bench, Counts, Row, Runner, Work, counting, cpu, least
-from .search_work import Raising, Spinning, busy_with_asha, busy_with_rounds, steps_for, texts
+from .search_work import Played, Raising, Spinning, asha, rounds, steps_for, texts
 
 Make = Callable[..., Any]
 """Takes more keywords of a search, ours or scikit-learn's; returns it, unfitted, with X and y."""
@@ -79,18 +80,22 @@ def measure(bench: Bench) -> list[Row]:
 
     wanted = SIZES[bench.size]
     kinds = (
-        (f"{wanted.alphas * 5} fits of Ridge", _ridge, GridSearchCV, theirs.GridSearchCV, {"serial": True}),
-        (f"{wanted.fits} fits of {wanted.seconds * 1000:g} ms", _spinning, GridSearchCV, theirs.GridSearchCV, {}),
+        (f"{wanted.alphas * 5} fits of Ridge", _ridge, GridSearchCV, theirs.GridSearchCV,
+         {"serial": True, "dask_ml": True}),
+        (f"{wanted.fits} fits of {wanted.seconds * 1000:g} ms", _spinning, GridSearchCV, theirs.GridSearchCV,
+         {"serial": True, "dask_ml": False}),
         (f"{wanted.trials} trials of gradient boosting", _boosting, RandomizedSearchCV, theirs.RandomizedSearchCV, {}),
         ("polynomials, scaling, PCA, logistic regression, 12 x 3", _shapes, GridSearchCV, theirs.GridSearchCV,
-         {"serial": True}),
-        (f"hashing, tf-idf, SVD, SGD, {wanted.grid} x 5", _words, GridSearchCV, theirs.GridSearchCV, {"memory": True}),
+         {"serial": True, "dask_ml": True}),
+        (f"hashing, tf-idf, SVD, SGD, {wanted.grid} x 5", _words, GridSearchCV, theirs.GridSearchCV,
+         {"memory": True, "dask_ml": True}),
     )  # fmt: skip
     rows = wanted.rows if bench.size != "full" else None
+    flights = search_flights.named(wanted.asha, wanted.seeds)
     works = [
         *(_work(name, made(ours, wanted), made(peer, wanted), bench, **more)
           for name, made, ours, peer, more in kinds if bench.wants(name)),
-        search_flights.work(wanted.asha, wanted.seeds, wanted.trees * 4, rows),
+        *([search_flights.work(wanted.asha, wanted.seeds, wanted.trees * 4, rows)] if bench.wants(flights) else []),
         *_stragglers(wanted),
         _sampler(wanted),
         *([_raising(bench)] if bench.wants(RAISING) else []),
@@ -190,7 +195,15 @@ def _words(kind: Make, wanted: Size) -> Make:
     return make
 
 
-def _work(name: str, ours: Make, theirs: Make, bench: Bench, serial: bool = False, memory: bool = False) -> Work:
+def _work(
+    name: str,
+    ours: Make,
+    theirs: Make,
+    bench: Bench,
+    serial: bool = False,
+    memory: bool = False,
+    dask_ml: bool = False,
+) -> Work:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
@@ -202,7 +215,7 @@ def _work(name: str, ours: Make, theirs: Make, bench: Bench, serial: bool = Fals
         runners["sklearn, n_jobs=1"] = lambda folder: _fitted(theirs(n_jobs=1), expected)
     if not memory:
         runners["joblib dask backend"] = _on_joblib_dask(theirs, bench.client, expected)
-    if importlib.util.find_spec("dask_ml") and (serial or memory):
+    if importlib.util.find_spec("dask_ml") and dask_ml:
         runners["dask-ml"] = _on_dask_ml(theirs, bench.client)
     if not memory:
         for runner in runners.values():  # imports and pools start outside the clock
@@ -265,37 +278,59 @@ def _on_dask_ml(make: Make, client: Any) -> Runner:
 
 
 def _stragglers(wanted: Size) -> list[Work]:
-    """Simulated: slot seconds per useful second, with durations that are lognormal.
+    """Simulated halving of trials whose durations are lognormal, with `plan.asha` deciding.
 
-    Ours until the last trial starts, as in a search that goes on; ``to the end`` includes the slowest trial's tail.
+    The paper's algorithm has no number of trials: a slot for which nobody can be promoted starts one more, until the
+    time is spent. So slots are compared over one period for both, the time that synchronous halving takes for eight
+    trials a slot: ours is ``n_trials=None, time_budget=...``. Its seconds are slot seconds per busy second. The second
+    row has the same trials to their end, and simulated seconds; there the slowest trial alone is most of the time.
     """
     works = []
     for slots in (64, 256, 1000):
         trials = slots * 8
 
         def ours(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
-            steady, whole = np.mean([busy_with_asha(slots, trials, seed) for seed in range(wanted.seeds)], axis=0)
-            return {"seconds": 1 / float(steady), "busy": round(float(steady), 3), "to the end": round(float(whole), 3)}
+            found = [asha(slots, None, seed, rounds(slots, trials, seed).seconds) for seed in range(wanted.seeds)]
+            return {"seconds": 1 / _mean(found, "busy"), **_played(found), "us a job": 1e6 * _mean(found, "decision")}
 
-        def rounds(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
-            busy = float(np.mean([busy_with_rounds(slots, trials, seed) for seed in range(wanted.seeds)]))
-            return {"seconds": 1 / busy, "busy": round(busy, 3)}
+        def theirs(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
+            found = [rounds(slots, trials, seed) for seed in range(wanted.seeds)]
+            return {"seconds": 1 / _mean(found, "busy"), **_played(found)}
 
-        works.append(
-            Work(f"stragglers on {slots} slots (simulated)", ours, {"synchronous halving": rounds}, 1.0, "always busy")
-        )
+        def to_the_end(folder: Path, kind: Any, slots: int = slots, trials: int = trials) -> Counts:
+            found = [kind(slots, trials, seed) for seed in range(wanted.seeds)]
+            alone = round(100 * _mean(found, "slowest"), 1)
+            return {"seconds": _mean(found, "seconds"), **_played(found), "% slowest trial": alone}
+
+        names = f"stragglers on {slots} slots (simulated)", "synchronous halving"
+        works += [
+            Work(f"{names[0]}, one period", ours, {names[1]: theirs}, 1.0, "always busy"),
+            Work(f"{names[0]}, {trials} trials to the end", partial(to_the_end, kind=asha),
+                 {names[1]: partial(to_the_end, kind=rounds)}, 1.0, "a job of the first rung"),
+        ]  # fmt: skip
     return works
+
+
+def _mean(found: list[Played], name: str) -> float:
+    return float(np.mean([getattr(each, name) for each in found]))
+
+
+def _played(found: list[Played]) -> dict[str, float]:
+    shares = {"% busy": "busy", "% in finished jobs": "done"}
+    return {
+        **{shown: round(100 * _mean(found, name), 1) for shown, name in shares.items()},
+        "trials": _mean(found, "started"), "at the top": _mean(found, "top"),
+    }  # fmt: skip
 
 
 def _sampler(wanted: Size) -> Work:
     """Seconds of the coordinator for each trial of a sampler, the fits themselves not counted."""
-    from scipy.stats import loguniform, uniform
+    from scipy.stats import loguniform
 
     X, y = np.zeros((20, 2)), np.arange(20.0)
 
     def search(trials: int) -> Counts:
-        space = {"constant": uniform(0, 10), "steps": [1, 2, 3]}
-        space["constant"] = loguniform(0.01, 10)
+        space = {"constant": loguniform(0.01, 10), "steps": [1, 2, 3]}
         found = OptunaSearchCV(Spinning(1), space, n_trials=trials, cv=2, refit=False, random_state=0).fit(X, y)
         ends = [each["elapsed"] for each in found.history_]
         first, last = np.diff(ends[: max(2, trials // 5)]), np.diff(ends[-max(2, trials // 5) :])
@@ -304,8 +339,9 @@ def _sampler(wanted: Size) -> Work:
                 "last ms": round(1e3 * float(np.mean(last)), 2)}  # fmt: skip
 
     name = f"a trial of TPE among {wanted.suggested}"
-    peer = {"the same among a fifth as many": lambda folder: search(max(3, wanted.suggested // 5))}
-    return Work(name, lambda folder: search(wanted.suggested), peer, 0.012, "the goal, 12 ms at the coordinator")
+    peer = {"the same among a fifth as many": costing(lambda folder: search(max(3, wanted.suggested // 5)))}
+    ours = costing(lambda folder: search(wanted.suggested))
+    return Work(name, ours, peer, 0.012, "the goal, 12 ms at the coordinator")
 
 
 def _raising(bench: Bench) -> Work:
@@ -325,8 +361,8 @@ def _raising(bench: Bench) -> Work:
 
     return Work(
         RAISING,
-        counting(bench.client, lambda: fails(GridSearchCV, client=bench.client)),
-        {"sklearn, n_jobs=2": lambda folder: fails(theirs.GridSearchCV, n_jobs=SLOTS)},
+        costing(counting(bench.client, lambda: fails(GridSearchCV, client=bench.client))),
+        {"sklearn, n_jobs=2": costing(lambda folder: fails(theirs.GridSearchCV, n_jobs=SLOTS))},
         1.0,
         "the goal, one second",
     )

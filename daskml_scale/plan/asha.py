@@ -111,6 +111,7 @@ class Halving:
     _going_on: list[Job] = field(default_factory=list)
     _running: set[tuple[int, int]] = field(default_factory=set)
     _started: int = 0
+    _all_started: bool = False
 
     def __post_init__(self) -> None:
         self.scores = [[{} for _ in ladder.rungs] for ladder in self.ladders]
@@ -152,7 +153,7 @@ class Halving:
             promoted = self._promotable()
             if promoted is not None:
                 return promoted
-        if self._started < self.trials:
+        if self._started < self.trials and not self._all_started:
             trial, self._started = self._started, self._started + 1
             return self.job(trial, 0)
         return None if self._running else self._last_climb()
@@ -184,6 +185,11 @@ class Halving:
     def again(self, job: Job) -> None:
         """Have a job that was sent come again: it did not run."""
         self._going_on.insert(0, job)
+        self._running.discard((job.trial, job.rung))
+
+    def no_more_trials(self, job: Job) -> None:
+        """Learn that nobody has parameters for the trial of a job: those before it are all that there are."""
+        self._all_started = True
         self._running.discard((job.trial, job.rung))
 
     def is_over(self, trial: int, rung: int) -> bool:

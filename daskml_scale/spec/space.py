@@ -134,11 +134,13 @@ def seed_from(*parts: object) -> int:
 
 def draw_trials(space: Mapping[str, Distribution], trials: int, seed: int) -> list[dict[str, Any]]:
     """Draw ``trials`` parameter settings; trial k depends on the seed and k only."""
-    settings = []
-    for number in range(trials):
-        rng = np.random.default_rng(seed_from(seed, "trial", number))
-        settings.append(pruned(space, {name: space[name].draw(rng) for name in sorted(space)}))
-    return settings
+    return [draw_trial(space, number, seed) for number in range(trials)]
+
+
+def draw_trial(space: Mapping[str, Distribution], number: int, seed: int) -> dict[str, Any]:
+    """Draw the parameters of one trial."""
+    rng = np.random.default_rng(seed_from(seed, "trial", number))
+    return pruned(space, {name: space[name].draw(rng) for name in sorted(space)})
 
 
 def in_order(space: Mapping[str, Distribution]) -> list[str]:

@@ -77,6 +77,20 @@ def test_some_trial_always_comes_to_the_last_rung(ladders, slots, seed, mode) ->
     assert halving.scores[0][-1]
 
 
+@given(LADDERS, st.integers(1, 10), st.integers(), st.integers(1, 5), st.sampled_from(["promotion", "stopping"]))
+def test_some_trial_comes_to_the_last_rung_though_the_space_has_no_more(ladders, slots, seed, there, mode) -> None:
+    class Few(Halving):
+        def next_job(self) -> Job | None:
+            while (job := super().next_job()) is not None and job.trial >= there:
+                self.no_more_trials(job)
+            return job
+
+    halving = Few(ladders, mode)
+    sent = played(halving, slots, seed, {})
+    assert halving.scores[0][-1]
+    assert {job.trial for job in sent} == set(range(min(there, ladders[0].trials)))
+
+
 def test_a_trial_without_a_score_is_never_promoted() -> None:
     halving = Halving(one_ladder(6, 1, 4, 2))
     sent = played(halving, 2, 0, dict.fromkeys(range(6), math.nan))

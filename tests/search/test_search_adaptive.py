@@ -141,6 +141,7 @@ def test_a_failing_trial_stays_on_the_ground_and_a_raise_is_the_users_own() -> N
         ({"resource": "trees"}, "no parameter of SGD"), ({"resource": "alpha", "max_resources": 3}, "searched"),
         ({"scoring": ["accuracy", "f1"]}, "single metric"), ({"max_resources": "auto"}, "give a number"),
         ({"min_resources": 99}, "min_resources"), ({"max_resources": 0}, "max_resources"),
+        ({"n_trials": None}, "n_trials is None.*time_budget"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused(wrong: Any, text: str) -> None:
@@ -189,19 +190,37 @@ def test_a_search_is_cloned_pickled_and_tuned_as_any_estimator(client: Any) -> N
     assert np.array_equal(copied.predict(X), search.predict(X))
 
 
+def test_the_best_of_few_settings_comes_to_the_top_though_more_trials_were_allowed() -> None:
+    with pytest.warns(UserWarning, match="smaller than n_iter=64"):
+        search = AshaSearchCV(
+            SGDClassifier(random_state=0), {"alpha": [1e-4, 1e-2]}, max_resources=9, min_resources=1, cv=2
+        ).fit(X, Y)
+    assert sorted(search.cv_results_["n_resources"]) == [1, 9]
+
+
+def test_as_many_trials_start_as_the_time_allows() -> None:
+    search = sgd(n_trials=None, time_budget=0.3).fit(X, Y)
+    found = search.cv_results_["params"]
+    assert found[:5] == sgd(n_trials=5).fit(X, Y).cv_results_["params"][: len(found)]
+    few = sgd(n_trials=None, time_budget=600).set_params(param_distributions={"alpha": [1e-4, 1e-3, 1e-2]})
+    assert sorted(few.fit(X, Y).cv_results_["n_resources"]) == [1, 1, 9]  # all that there are, and no wait
+
+
 @pytest.mark.slow
 def test_it_finds_as_good_a_model_as_a_full_search_with_a_part_of_the_work() -> None:
     from sklearn.model_selection import RandomizedSearchCV
+    from threadpoolctl import threadpool_limits
 
-    rows, target = make_classification(2000, 20, n_informative=8, random_state=1)
+    rows, target = make_classification(1000, 20, n_informative=8, random_state=1)
     model = HistGradientBoostingClassifier(max_iter=64, early_stopping=False, random_state=0)
     space = {"learning_rate": loguniform(0.01, 0.5), "max_leaf_nodes": [7, 15, 31], "l2_regularization": uniform(0, 5)}
     cv = ShuffleSplit(1, random_state=0)
     common = {"cv": cv, "scoring": "roc_auc", "random_state": 0, "refit": False}
-    full = RandomizedSearchCV(model, space, n_iter=27, **common).fit(rows, target)
-    asha = AshaSearchCV(model, space, n_trials=27, resource="max_iter", factor=4, min_resources=4, **common).fit(
-        rows, target
-    )
+    full = RandomizedSearchCV(model, space, n_iter=27, **common)
+    asha = AshaSearchCV(model, space, n_trials=27, resource="max_iter", factor=4, min_resources=4, **common)
+    with threadpool_limits(1):  # threads that wait for each other make minutes of seconds on a busy machine
+        full.fit(rows, target)
+        asha.fit(rows, target)
     spent = sum(each["resource"] for each in asha.history_) / (27 * 64)
     assert spent < 0.5
     assert asha.best_score_ > full.best_score_ - 0.01

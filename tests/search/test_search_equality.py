@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import re
+import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import sklearn
 from scipy.stats import loguniform
-from search_cases import CASES, XR, YR, NeedsFrame, X, Y, assert_same_results, failing_fits, groups, multimetric_dict
+from search_cases import (
+    CASES,
+    XR,
+    YR,
+    NeedsFrame,
+    X,
+    Y,
+    assert_same_results,
+    failing_fits,
+    groups,
+    multimetric_dict,
+    two_metrics,
+)  # fmt: skip
 from sklearn import model_selection
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.metrics import get_scorer
-from sklearn.model_selection import GroupKFold, ShuffleSplit
+from sklearn.model_selection import GroupKFold, ShuffleSplit, TimeSeriesSplit
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
+from daskml_scale.engine.client import workers
+from daskml_scale.plan import batching, prefixes
 from daskml_scale.search import GridSearchCV, RandomizedSearchCV
 
 
@@ -102,3 +122,75 @@ def test_a_search_within_a_search_runs_inside_its_worker(client: Any) -> None:
 def test_fitting_twice_gives_the_same(client: Any) -> None:
     search = GridSearchCV(Ridge(), {"alpha": [0.1, 10.0]}, client=client)
     assert_same_results(clone(search).fit(XR, YR), search.fit(XR, YR))
+
+
+MODELS = (
+    (Ridge(), "alpha", [0.1, 1.0], -1.0),
+    (LogisticRegression(max_iter=200), "C", [0.1, 1.0], -1.0),
+    (DecisionTreeClassifier(random_state=0), "max_depth", [1, None], -1),
+    (make_pipeline(StandardScaler(), KNeighborsClassifier()), "kneighborsclassifier__n_neighbors", [1, 5], 10_000),
+    (make_pipeline(PCA(2, random_state=0), SGDClassifier(random_state=0)), "sgdclassifier__alpha", [1e-4, 0.1], -1.0),
+)
+"""Estimator, what is searched, values, and one with which it fails: to fit, or to be scored."""
+SCORINGS: tuple[dict[str, Any], ...] = (
+    {}, {"scoring": "r2"}, {"scoring": "neg_log_loss"}, {"scoring": two_metrics, "refit": "exact"},
+    {"scoring": ["accuracy", "neg_mean_squared_error"], "refit": "neg_mean_squared_error"},
+)  # fmt: skip
+SPLITTERS: tuple[Callable[[], Any], ...] = (
+    lambda: 3, lambda: ShuffleSplit(2, random_state=1), lambda: GroupKFold(3), lambda: TimeSeriesSplit(3),
+    lambda: iter([(np.arange(60), np.arange(60, 120)), (np.arange(30, 120), np.arange(20))]),
+)  # fmt: skip
+FAILURES: tuple[dict[str, Any], ...] = (
+    {}, {"return_train_score": True}, {"error_score": -1.0, "return_train_score": True}, {"error_score": "raise"}, {},
+)  # fmt: skip
+"""The first has no failing value, the last nothing else."""
+PLACES = ("alone, kept", "alone", "one fit a task", "all in one task", "cluster, kept")
+
+
+def found(search: Any, *data: Any, **params: Any) -> Any:
+    """Return the fitted search, or what it raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return search.fit(*data, **params)
+        except Exception as error:
+            return error
+
+
+def placed(where: str, client: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    seconds = {"one fit a task": 1e-9, "all in one task": 1e9}.get(where, batching.MIN_SECONDS)
+    monkeypatch.setattr(batching, "MIN_SECONDS", seconds)
+    monkeypatch.setattr(batching, "MAX_SECONDS", max(seconds, batching.MAX_SECONDS))
+    monkeypatch.setattr(prefixes, "GROUPS_PER_SLOT", {"one fit a task": 100, "all in one task": 0}.get(where, 3))
+    return {**({} if "alone" in where else {"client": client}), **({"out": folder} if "kept" in where else {})}
+
+
+@pytest.mark.parametrize("row", range(25))
+def test_any_two_of_model_scorer_splitter_failure_and_place_give_scikit_learns_results(
+    row: int, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of five kinds of five each, these 25 rows have every pair.
+    i, j = divmod(row, 5)
+    (model, name, values, wrong), scoring, splitter = MODELS[i], SCORINGS[j], SPLITTERS[(i + j) % 5]
+    failure, where = (i + 2 * j) % 5, PLACES[(i + 3 * j) % 5]
+    grid = {name: [values, [values[0], wrong, values[1]], [wrong, *values], [*values, wrong], [wrong]][failure]}
+    options, y = {**scoring, **FAILURES[failure]}, (Y > 0).astype(int)
+    theirs = found(model_selection.GridSearchCV(model, grid, cv=splitter(), **options), X, y, groups=np.arange(120) % 7)
+    more = placed(where, client, tmp_path / "out", monkeypatch)
+    ours = found(GridSearchCV(model, grid, cv=splitter(), **options, **more), X, y, groups=np.arange(120) % 7)
+    if isinstance(theirs, Exception):
+        assert type(ours) is type(theirs), ours
+        # Of several fits that raise, another may be the first one; of another split, with other numbers.
+        assert re.sub(r"\d+", "", str(ours)).splitlines()[:3] == re.sub(r"\d+", "", str(theirs)).splitlines()[:3]
+    else:
+        assert_same_results(ours, theirs)
+
+
+def test_with_one_worker_only_the_results_are_the_same(cluster: Any, client: Any) -> None:
+    cluster.scale(1)
+    until = time.monotonic() + 60
+    while len(workers(client)) > 1 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(workers(client)) == 1
+    for case in (multimetric_dict, failing_fits):
+        assert_same_results(fitted(GridSearchCV, case, client=client), fitted(model_selection.GridSearchCV, case))

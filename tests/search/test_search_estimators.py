@@ -13,11 +13,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import dask
-import numpy as np
 import pytest
 import sklearn
-from distributed import Client, LocalCluster
+from distributed import Client
 from search_cases import XR, YR, Odd, X, Y
 from sklearn import model_selection
 from sklearn.base import clone, is_classifier, is_regressor
@@ -27,7 +25,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import daskml_scale.search
 from daskml_scale.errors import UnitsFailedError, UsageError
-from daskml_scale.search import GridSearchCV
+from daskml_scale.search import AshaSearchCV, GridSearchCV
 
 
 class TwoArguments(Exception):
@@ -101,28 +99,6 @@ def test_a_failing_candidate_ranks_last_warns_and_ran_once(client: Any, tmp_path
     assert fits_of(tmp_path) == {0: 4 + (search.best_params_["bias"] == 0), 1: 4 + (search.best_params_["bias"] == 1)}
 
 
-@pytest.mark.slow
-def test_a_fit_that_kills_its_workers_is_a_failed_fit() -> None:
-    class Deadly(Ridge):  # type: ignore[misc]
-        def fit(self, X: Any, y: Any) -> Any:
-            if self.alpha == 2:
-                os._exit(1)
-            return super().fit(X, y)
-
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
-        Client(cluster, set_as_default=False) as client,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        search = GridSearchCV(Deadly(), {"alpha": [1, 2]}, cv=[(np.arange(60), np.arange(60, 120))], client=client)
-        search.set_params(return_train_score=True).fit(XR, YR)
-    assert search.best_params_ == {"alpha": 1}
-    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
-    assert np.isnan(search.cv_results_["mean_train_score"]).tolist() == [False, True]
-
-
 def test_the_default_client_is_used(cluster: Any, tmp_path: Path) -> None:
     def pids(**more: Any) -> set[int]:
         for path in tmp_path.iterdir():
@@ -134,6 +110,21 @@ def test_the_default_client_is_used(cluster: Any, tmp_path: Path) -> None:
     with Client(cluster):
         assert os.getpid() not in pids()
     assert pids() == {os.getpid()}
+
+
+def test_fits_run_only_where_the_resources_are_that_they_need(client: Any, tmp_path: Path) -> None:
+    async def have(amount: int, dask_worker: Any) -> int:
+        await dask_worker.set_resources(PLACE=amount)
+        return os.getpid()
+
+    one = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
+    (pid,) = client.run(have, 1, workers=[one]).values()
+    for kind in (GridSearchCV, AshaSearchCV):
+        trials = {"n_trials": 4} if kind is AshaSearchCV else {}
+        common = {"cv": 2, "refit": False, "client": client, "resources": {"PLACE": 1}}
+        kind(Odd(folder=str(tmp_path)), {"bias": [0, 1, 2, 3]}, **common, **trials).fit(X, Y)
+    assert {int(path.name.split("-")[1]) for path in tmp_path.iterdir()} == {pid}
+    client.run(have, 0, workers=[one])
 
 
 def test_inside_a_dask_task_it_does_not_wait_for_tasks_of_its_own() -> None:

@@ -15,14 +15,14 @@ import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
-from search_cases import XR, YR, assert_same_results
+from search_cases import XR, YR, X, Y, assert_same_results
 from sklearn import model_selection
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, SGDClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from daskml_scale.search import GridSearchCV, HalvingGridSearchCV
+from daskml_scale.search import AshaSearchCV, GridSearchCV, HalvingGridSearchCV
 from daskml_scale.stages.search import data
 
 PATIENCE = 60.0
@@ -134,3 +134,32 @@ def test_a_trial_that_takes_all_memory_is_a_failed_trial_and_the_others_are_not(
     scores = search.cv_results_["mean_test_score"]
     assert scores[1] == -7
     assert (scores[[0, 2]] > 0).all()
+
+
+class Deadly(SGDClassifier):  # type: ignore[misc]
+    """Ends its process when ``alpha`` is 2."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        if self.alpha == 2:
+            os._exit(1)
+        return super().fit(X, y)
+
+    def partial_fit(self, X: Any, y: Any, **more: Any) -> Any:
+        if self.alpha == 2:
+            os._exit(1)
+        return super().partial_fit(X, y, **more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [GridSearchCV, AshaSearchCV], ids=lambda kind: kind.__name__)
+def test_a_fit_that_ends_its_workers_is_a_failed_fit_and_the_others_go_on(kind: Any, own_client: Any) -> None:
+    options = {"cv": [(np.arange(60), np.arange(60, 120))], "return_train_score": True}  # each death takes seconds
+    options |= {"n_trials": 3, "max_resources": 3} if kind is AshaSearchCV else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search = kind(Deadly(random_state=0), {"alpha": [1e-4, 1e-3, 2]}, client=own_client, **options).fit(X, Y)
+    found = search.cv_results_
+    dead = np.array([params["alpha"] == 2 for params in found["params"]])
+    for name in ("mean_test_score", "mean_train_score"):
+        assert np.isnan(found[name][dead]).all()
+        assert np.isfinite(found[name][~dead]).all()

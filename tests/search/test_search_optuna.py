@@ -15,9 +15,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC
 
 from daskml_scale.errors import UsageError
-from daskml_scale.search import OptunaSearchCV
+from daskml_scale.search import AshaSearchCV, OptunaSearchCV
 from daskml_scale.stages.search.optuna_search import pareto
-from daskml_scale.stages.search.spaces import Suggested
+from daskml_scale.stages.search.spaces import Suggested, drawn
 
 optuna = pytest.importorskip("optuna")
 
@@ -56,6 +56,18 @@ def test_distributions_of_all_three_kinds_mean_the_same() -> None:
         Suggested({"a": []})
     with pytest.raises(UsageError, match="param_distributions is a int"):
         Suggested(3)
+
+
+def test_a_search_that_draws_takes_optunas_distributions_too() -> None:
+    of = optuna.distributions
+    space = {"alpha": of.FloatDistribution(0.01, 10, log=True), "max_iter": of.IntDistribution(100, 300, step=100),
+             "solver": of.CategoricalDistribution(["lsqr", "svd"])}  # fmt: skip
+    found = AshaSearchCV(Ridge(), space, n_trials=12, cv=2, random_state=0).fit(XR, YR).cv_results_["params"]
+    assert found == list(drawn(space, 12, 0))
+    assert len({params["alpha"] for params in found}) == 12
+    assert all(0.01 <= params["alpha"] <= 10 for params in found)
+    assert {params["max_iter"] for params in found} == {100, 200, 300}
+    assert {params["solver"] for params in found} == {"lsqr", "svd"}
 
 
 CONDITIONAL = [

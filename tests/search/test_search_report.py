@@ -116,10 +116,18 @@ search = AshaSearchCV(SGDClassifier(random_state=0), {"alpha": [1e-4, 1e-3, 1e-2
 """
 
 
-def test_a_terminal_follows_the_trials() -> None:
+GRID = """
+from daskml_scale.search import GridSearchCV
+GridSearchCV(SGDClassifier(), {"alpha": [0.25, 0.5]}, cv=2, scoring=["accuracy", "f1"], refit="f1", verbose=1, out="out"
+             ).fit(X, y)
+"""
+
+
+def test_a_terminal_follows_the_trials(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    code = [sys.executable, "-c", FOLLOWED]
-    process = subprocess.Popen(code, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "99"})
+    code = [sys.executable, "-c", FOLLOWED + GRID]
+    more = {"TERM": "xterm", "COLUMNS": "99", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen(code, stdout=theirs, stderr=theirs, env={**os.environ, **more}, cwd=tmp_path)
     os.close(theirs)
     seen = b""
     with contextlib.suppress(OSError):  # at its end
@@ -130,6 +138,8 @@ def test_a_terminal_follows_the_trials() -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert "AshaSearchCV: 4 done" in text
     assert "alpha=0.0001" in text
+    assert "GridSearchCV: 4 of 4 done" in text
+    assert "alpha=0.25" in text
 
 
 def test_a_notebook_follows_the_trials() -> None:

@@ -150,6 +150,37 @@ def test_a_sampler_goes_on_and_suggests_nothing_twice(tmp_path: Path) -> None:
     assert len(set(more)) == 8
 
 
+class Stops(Ridge):  # type: ignore[misc]
+    """Fails for now where its module says so."""
+
+    fits = 0
+
+    def fit(self, X: Any, y: Any) -> Any:
+        Stops.fits += 1
+        if Stops.fits == 6:
+            raise InterruptedError
+        return super().fit(X, y)
+
+
+def test_a_kept_study_has_each_trial_once_after_a_crash(tmp_path: Path) -> None:
+    import optuna
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=3))
+    search = OptunaSearchCV(
+        Stops(), {"alpha": loguniform(0.01, 10)}, n_trials=4, cv=2, out=tmp_path / "out", study=study, refit=False,
+        error_score="raise", constraints=lambda told: {"small": told["params"]["alpha"] - 1},
+    )  # fmt: skip
+    with pytest.raises(InterruptedError):
+        search.fit(XR, YR)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    search.fit(XR, YR)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    told = [trial.value for trial in study.trials if trial.value is not None]
+    assert told == list(search.cv_results_["mean_test_score"])
+    assert list(search.cv_results_["feasible"]) == [params["alpha"] <= 1 for params in search.cv_results_["params"]]
+    assert Stops.fits <= 6 + 4
+
+
 def test_trials_drawn_without_a_seed_are_the_same_after_a_crash(tmp_path: Path) -> None:
     def drawn() -> list[float]:
         search = AshaSearchCV(

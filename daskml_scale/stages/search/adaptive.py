@@ -10,11 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.model_selection import ParameterSampler
-from sklearn.utils import check_random_state
 
 from daskml_scale.plan.asha import Ladder, Mode, brackets, one_ladder
-from daskml_scale.spec.space import draw_trials
 
 from . import _compat
 from ._compat import BaseSearchCV, Round
@@ -22,8 +19,8 @@ from .adaptive_base import Adaptive
 from .base import OWN, OWN_PARAMETERS
 from .fidelity import Fidelity
 from .log import FitLog
-from .resources import check_halving, checked_number, resources_of
-from .spaces import is_yaml, read
+from .resources import check_halving, check_trials, resources_of, trials_of
+from .spaces import drawn
 from .trial import Sampler
 
 _ADAPTIVE = ("n_trials", "resource", "min_resources", "max_resources", "factor", "mode", "random_state")
@@ -39,8 +36,8 @@ _ABOUT = (
     ----------
     estimator : estimator
     param_distributions : dict or list of dict
-        Lists and scipy distributions, as for ``RandomizedSearchCV``; or a YAML space (a path, or its values such as
-        ``{"loguniform": [0.01, 10], "when": {"kernel": ["rbf"]}}``).
+        Lists and scipy distributions, as for ``RandomizedSearchCV``, and Optuna's; or a YAML space (a path, or its
+        values such as ``{"loguniform": [0.01, 10], "when": {"kernel": ["rbf"]}}``).
 N_TRIALS    resource : str
         ``n_samples`` (rows), ``partial_fit`` (passes over the rows; the model goes on), ``chunks`` (stored chunks of
         X, given to ``partial_fit`` one after the other; X may exceed a worker's memory), or a parameter such as
@@ -81,17 +78,15 @@ class Drawn:
         self.raw: dict[int, Any] = {}
         if log is not None:
             log.asked(search)
-        space = read(space)
-        if is_yaml(space):
-            seed = state if isinstance(state, (int, np.integer)) else check_random_state(state).randint(2**31)
-            self.settings = draw_trials(space, trials, int(seed))
-        else:
-            self.settings = list(ParameterSampler(space, trials, random_state=state))
+        self.settings: list[dict[str, Any]] = []
+        self._drawn = drawn(space, trials, state)
 
     def ask(self, trial: int) -> dict[str, Any] | None:
         known = None if self.log is None else self.log.params_of(trial)
         if known is not None:
             return known
+        while len(self.settings) <= trial and (settings := next(self._drawn, None)) is not None:
+            self.settings.append(settings)
         return self.settings[trial] if trial < len(self.settings) else None
 
     def report(self, trial: int, resource: int, scores: Any) -> None: ...
@@ -105,7 +100,12 @@ class Drawn:
 class AshaSearchCV(Adaptive):
     __doc__ = (
         "Asynchronous successive halving over drawn parameters (Li et al., MLSys 2020).\n"
-        + _ABOUT.replace("N_TRIALS", "    n_trials : int\n        Trials that start.\n")
+        + _ABOUT.replace(
+            "N_TRIALS",
+            "    n_trials : int or None\n"
+            "        Trials that start. None: as many as ``time_budget`` lets start; no slot waits for the slowest\n"
+            "        trials of the last rungs.\n",
+        )
     )  # fmt: skip
 
     _parameter_constraints: ClassVar[dict[str, Any]] = _compat.constraints(
@@ -117,7 +117,7 @@ class AshaSearchCV(Adaptive):
         estimator: Any,
         param_distributions: Any,
         *,
-        n_trials: int = 64,
+        n_trials: int | None = 64,
         resource: str = "auto",
         min_resources: int | str = "auto",
         max_resources: int | str = "auto",
@@ -161,12 +161,11 @@ class AshaSearchCV(Adaptive):
 
     def _check_own(self) -> None:
         super()._check_own()
-        name = type(self).__name__
-        checked_number(name, "n_trials", self.n_trials, 1)
+        check_trials(self)
         check_halving(self)
 
     def _ladders(self, least: int, largest: int) -> list[Ladder]:
-        return one_ladder(int(self.n_trials), least, largest, float(self.factor))
+        return one_ladder(trials_of(self), least, largest, float(self.factor))
 
     def _plan(self, work: Round) -> tuple[Fidelity, list[Ladder], Mode]:
         kind, least, largest = resources_of(self, work)

@@ -1,7 +1,8 @@
 """The trials of one search in an Optuna study, which lives in this process: asked here, told here.
 
-A search that goes on under ``out=`` enqueues what its trials were asked before, so the study knows them; the
-sampler's own state (its random generator) comes back as well. Nothing here runs a trial.
+A search that goes on under ``out=`` enqueues what its trials were asked before, so the study knows them, unless it
+is a kept study that has them already; the sampler's own state (its random generator) comes back as well. Nothing
+here runs a trial.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .log import FitLog
 from .spaces import Suggested
 
 Constraints: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, float]]
+MARK = "daskml-scale"
+"""User attribute of a trial in the study: which trial of which search it is, where the search has ``out=``."""
 
 
 class Asked:
@@ -42,8 +45,10 @@ class Asked:
         self.raw: dict[int, Any] = {}
         self._of: dict[int, Any] = {}
         self._params: dict[int, dict[str, Any]] = {}
+        self._ended: set[int] = set()
         self._told: set[int] = set()
         self._log: FitLog | None = None
+        self._before: dict[str, Any] = {}
 
     def resume(self, log: FitLog, search: str) -> None:
         """Take up what an earlier run under the same ``out`` left."""
@@ -52,20 +57,41 @@ class Asked:
         kept = log.sampler()
         if kept is not None:
             self.study.sampler = pickle.loads(kept)
+        self._take_up(f"{search}/")
+
+    def _take_up(self, search: str) -> None:
+        """Find the trials that an earlier run left in the study; those that it did not tell have failed."""
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(deepcopy=False):
+            mark = str(trial.user_attrs.get(MARK, ""))
+            if mark.startswith(search):
+                if trial.state.is_finished():
+                    self._before[mark] = trial
+                else:
+                    self.study.tell(trial.number, state=TrialState.FAIL)
 
     def ask(self, trial: int) -> dict[str, Any] | None:
         if trial >= self.trials:
             return None
-        known = None if self._log is None else self._log.raw_of(trial)
-        if known is not None:
-            self.study.enqueue_trial(known)
-        asked = self.study.ask()
+        log = self._log
+        mark = "" if log is None else f"{log.search}/{trial}"
+        known = None if log is None else log.raw_of(trial)
+        asked = self._before.get(mark)
+        if known is not None and asked is not None:
+            self._told.add(trial)
+        else:
+            if known is not None:
+                self.study.enqueue_trial(known)
+            asked = self.study.ask()
+            if mark:
+                asked.set_user_attr(MARK, mark)
         params = self.space.suggest(asked)
         self._of[trial], self._params[trial], self.raw[trial] = asked, params, dict(asked.params)
         return dict(params)
 
     def report(self, trial: int, resource: int, scores: Any) -> None:
-        if len(self.signs) == 1:
+        if len(self.signs) == 1 and trial not in self._told:
             value = float(scores if not isinstance(scores, Mapping) else scores[self.judged])
             if not np.isnan(value):
                 self._of[trial].report(self.signs[0] * value, resource)
@@ -73,16 +99,17 @@ class Asked:
     def end(self, trial: int, resource: int, scores: Any, stopped: bool) -> None:
         from optuna.trial import TrialState
 
+        if trial in self._ended:
+            return
+        self._ended.add(trial)
+        asked, values = self._of[trial], {}
+        if self.constraints is not None:
+            values = dict(self.constraints({"params": self._params[trial], "scores": scores, "resource": resource}))
+        self.feasible[trial] = all(value <= 0 for value in values.values())
         if trial in self._told:
             return
-        self._told.add(trial)
-        asked = self._of[trial]
-        self.feasible[trial] = True
-        if self.constraints is not None:
-            values = self.constraints({"params": self._params[trial], "scores": scores, "resource": resource})
-            self.feasible[trial] = all(value <= 0 for value in values.values())
-            for name, value in values.items():
-                asked.set_constraint(name, float(value))
+        for name, value in values.items():
+            asked.set_constraint(name, float(value))
         found = [scores[name] for name in self.names] if isinstance(scores, Mapping) else [scores]
         if len(self.signs) == 1 and isinstance(scores, Mapping):
             found = [scores[self.judged]]

@@ -37,7 +37,8 @@ OWN_PARAMETERS = """    client : distributed.Client, optional
     resources : mapping, optional
         Dask resources that each fit needs: ``{"GPU": 1}``.
     time_budget : float, optional
-        Seconds after which no more fits are waited for; candidates without all their scores count as nan.
+        Seconds after which no more fits are waited for; candidates without all their scores count as nan. A fit that
+        runs on a worker then ends there by itself (or by ``trial_timeout``).
     trial_timeout : float, optional
         Seconds that one fit and its scores may take; longer ones fail as if they had raised `TimeoutError`
         (between two steps of Python: a single long compiled call ends first).
@@ -66,10 +67,6 @@ SHARED = (
 )
 OWN = ("client", "out", "resources", "time_budget", "trial_timeout")
 """Parameters that our searches have beside scikit-learn's."""
-
-
-class TimeIsUpError(Exception):
-    """The time budget ended the rounds of a search (inside it only)."""
 
 
 class OnDask(BaseSearchCV):  # type: ignore[misc]
@@ -121,8 +118,9 @@ class OnDask(BaseSearchCV):  # type: ignore[misc]
         name = type(self).__name__
         log = None if self.out is None else FitLog(self.out, name)
         runner = Runner(
-            name, client, self.resources, self.time_budget, self.trial_timeout, log, rounds=self._many_rounds
-        )
+            name, client, self.resources, self.time_budget, self.trial_timeout, log, rounds=self._many_rounds,
+            judged=self.refit if isinstance(self.refit, str) else "",
+        )  # fmt: skip
         self._runner = runner
         try:
             with shown(name, self.verbose > 0) as runner.live:

@@ -13,7 +13,8 @@ import numpy as np
 from sklearn import model_selection
 
 from . import _compat
-from .base import OWN, SHARED, OnDask, TimeIsUpError
+from .base import OWN, SHARED, OnDask
+from .fits import TimeIsUpError
 
 
 class _Rounds:

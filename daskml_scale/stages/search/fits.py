@@ -28,6 +28,7 @@ from .data import Placed, arrays_bytes, is_missing, placed
 from .live import Live
 from .log import FitLog
 from .prefixes import chain
+from .trial import mean_scores
 from .work import Raised, Work, fit_group, forget
 
 IN_PROCESS_BYTES = 256 << 10
@@ -39,8 +40,14 @@ START_SECONDS, USED = 0.8, 0.7
 PROBE_SECONDS = 0.2
 WAITING = 3.0
 """Times its computing that a fit may take until its waiting counts."""
+GRACE_SECONDS = 1.5
+"""After the time budget: until then what has ended may still come in, later nothing is waited for."""
 FitId: TypeAlias = tuple[int, int]
 """(candidate, split)."""
+
+
+class TimeIsUpError(Exception):
+    """The time budget ended the fits, or the rounds, of a search (inside it only)."""
 
 
 @dataclass
@@ -60,6 +67,8 @@ class Runner:
         Whether there may be many rounds with the same data.
     live : Live
         Is told what is done.
+    judged : str
+        Which of several scores is shown.
     """
 
     name: str
@@ -70,6 +79,7 @@ class Runner:
     log: FitLog | None = None
     rounds: bool = False
     live: Live = field(default_factory=lambda: Live(""))
+    judged: str = ""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     began: float = field(default_factory=time.monotonic)
     spent: bool = False
@@ -90,20 +100,25 @@ class Runner:
         if not calls:
             return []
         work = gather(calls)
+        self.live.best.clear()  # each round counts its candidates from 0
         fits = [divmod(number, len(work.splits)) for number in range(len(calls))]
         found: dict[FitId, Scored] = {}
         keys: dict[FitId, str] = {}
         if self.log is not None:
             keys = self.log.keys(work)
             found = {fit: kept for fit in fits if (kept := self.log.get(keys[fit])) is not None}
-        for done in self._results(work, [fit for fit in fits if fit not in found]):
-            if self.log is not None:
-                self.log.add([(keys[fit], fit, result, work.candidates[fit[0]]) for fit, result in done.items()])
-            found.update(done)
-            self.live.fits(len(found), len(fits))
-            if self.out_of_time:
-                self.spent = True
-                break
+        try:
+            for done in self._results(work, [fit for fit in fits if fit not in found]):
+                if self.log is not None:
+                    self.log.add([(keys[fit], fit, result, work.candidates[fit[0]]) for fit, result in done.items()])
+                found.update(done)
+                self._tell(work, found, done)
+                self.live.fits(len(found), len(fits))
+                if self.out_of_time:
+                    self.spent = True
+                    break
+        except TimeIsUpError:
+            self.spent = True
         if len(found) < len(fits):
             self._tell_unfinished(work, found)
         return [found[fit] if fit in found else work.untried(fit[1]) for fit in fits]
@@ -112,6 +127,16 @@ class Runner:
     def out_of_time(self) -> bool:
         """Whether the time budget is spent."""
         return self.budget is not None and time.monotonic() - self.began >= self.budget
+
+    def check_time(self) -> None:
+        """End a search whose time is spent, though the fits that it waits for are not done.
+
+        Raises
+        ------
+        TimeIsUpError
+        """
+        if self.budget is not None and time.monotonic() - self.began >= self.budget + GRACE_SECONDS:
+            raise TimeIsUpError
 
     def close(self) -> None:
         """Have the workers forget what was kept for this search."""
@@ -122,6 +147,18 @@ class Runner:
         if self.client is not None and self.shared and self.client.status == "running":
             # Not waited for: a worker may be busy with a fit that nobody wants any more.
             self.client.loop.add_callback(self.client.run, forget, on_error="ignore", asynchronous=True)
+
+    def _tell(self, work: Round, found: Mapping[FitId, Scored], done: Mapping[FitId, Scored]) -> None:
+        """Show the candidates that have all their scores now, where somebody looks."""
+        if self.live.draw is None:
+            return
+        for candidate in dict.fromkeys(candidate for candidate, _ in done):
+            parts = [found[candidate, split] for split in range(len(work.splits)) if (candidate, split) in found]
+            if len(parts) == len(work.splits):
+                score = mean_scores(parts)
+                if isinstance(score, Mapping):
+                    score = score[self.judged if self.judged in score else min(score)]
+                self.live.trial(candidate, score, work.candidates[candidate])
 
     def _tell_unfinished(self, work: Round, found: Mapping[FitId, Scored]) -> None:
         n_splits = len(work.splits)
@@ -210,7 +247,7 @@ class Runner:
         again: list[Group] = []
         inline: list[Group] = []
         outcomes: Any = dispatch(
-            fit_group, sent, units, name=self.name, client=self.client, resources=self.resources,
+            fit_group, sent, units, name=self.name, client=self.client, resources=self.resources, check=self.check_time,
         )  # fmt: skip
         with closing(outcomes):  # at an exception: gives up what is still running
             for group in outcomes:

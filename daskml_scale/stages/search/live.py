@@ -30,6 +30,7 @@ class Live:
     done, total : int
         Fits of this round; the total is 0 where nobody knows it.
     best : dict of trial to (rung, resource, score, parameters)
+        The resource is 0 where nothing grows.
     draw : callable or None
         Shows what is there now.
     """
@@ -51,10 +52,14 @@ class Live:
         """A trial has the score of a rung."""
         if self.draw is None:
             return
-        shown = ", ".join(f"{name}={_text(value)}" for name, value in params.items())
-        self.best[trial] = rung, resource, score, shown
+        self.trial(trial, score, params, rung, resource)
         self.done += 1
         self._show()
+
+    def trial(self, trial: int, score: float, params: Mapping[str, Any], rung: int = 0, resource: int = 0) -> None:
+        """A trial has a score; shown with what is told next."""
+        shown = ", ".join(f"{name}={_text(value)}" for name, value in params.items())
+        self.best[trial] = rung, resource, score, shown
 
     @property
     def title(self) -> str:
@@ -65,7 +70,7 @@ class Live:
     def rows(self) -> list[tuple[str, ...]]:
         """Return the best trials as text, the furthest first."""
         return [
-            (str(trial), str(rung), f"{resource:,}", f"{score:.5g}", params)
+            (str(trial), str(rung) if resource else "", f"{resource:,}" if resource else "", f"{score:.5g}", params)
             for trial, (rung, resource, score, params) in self._ranked()[:ROWS]
         ]
 

@@ -23,7 +23,7 @@ from .asked import Asked, Constraints
 from .base import OWN, OWN_PARAMETERS
 from .fidelity import Fidelity
 from .log import FitLog
-from .resources import check_halving, checked_number, resources_of
+from .resources import check_halving, check_trials, resources_of, trials_of
 from .spaces import Suggested, read
 from .trial import Sampler, Trial, mean_scores
 from .trials import Coordinator
@@ -45,7 +45,8 @@ class OptunaSearchCV(Adaptive):
         Values are lists, Optuna distributions, or scipy's uniform, loguniform and randint; a list of dicts is a choice
         among spaces; a str is the path of a YAML space; a function of an Optuna trial suggests by itself and returns
         the parameters.
-    n_trials : int
+    n_trials : int or None
+        None: as many as ``time_budget`` lets start.
     sampler : optuna sampler, optional
         ``TPESampler(seed=random_state)`` by default. Not together with ``study``.
     study : optuna.Study, optional
@@ -85,7 +86,7 @@ class OptunaSearchCV(Adaptive):
         estimator: Any,
         param_distributions: Any,
         *,
-        n_trials: int = 64,
+        n_trials: int | None = 64,
         sampler: Any = None,
         study: Any = None,
         constraints: Constraints | None = None,
@@ -144,7 +145,7 @@ class OptunaSearchCV(Adaptive):
         except ImportError:
             raise UsageError(f"{name} needs Optuna: pip install 'daskml-scale[search]'") from None
         super()._check_own()
-        checked_number(name, "n_trials", self.n_trials, 1)
+        check_trials(self)
         if self.study is not None and self.sampler is not None:
             raise UsageError(f"{name}: give sampler or study, not both; a study has a sampler")
         if self.constraints is not None and not callable(self.constraints):
@@ -157,7 +158,7 @@ class OptunaSearchCV(Adaptive):
         Suggested(read(self.param_distributions))
 
     def _plan(self, work: Round) -> tuple[Fidelity, list[Ladder], Mode]:
-        trials = int(self.n_trials)
+        trials = trials_of(self)
         if not self.pruning:
             return Fidelity("whole"), [Ladder((1,), trials)], "stopping"
         kind, least, largest = resources_of(self, work)
@@ -189,7 +190,7 @@ class OptunaSearchCV(Adaptive):
         asked = Asked(
             study,
             Suggested(read(self.param_distributions)),
-            int(self.n_trials),
+            trials_of(self),
             self.constraints,
             self._judged(),
             names,

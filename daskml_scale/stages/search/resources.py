@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,25 @@ def checked_number(name: str, parameter: str, value: Any, least: float) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value >= least:
         raise UsageError(f"{name}: {parameter} is {value!r}; give a number of at least {least:g}")
+
+
+def check_trials(search: Any) -> None:
+    """Check how many trials a search may start.
+
+    Raises
+    ------
+    UsageError
+    """
+    name = type(search).__name__
+    if search.n_trials is not None:
+        checked_number(name, "n_trials", search.n_trials, 1)
+    elif search.time_budget is None:
+        raise UsageError(f"{name}: n_trials is None: as many as fit into time_budget, which is not given; give either")
+
+
+def trials_of(search: Any) -> int:
+    """Return how many trials a search may start."""
+    return sys.maxsize if search.n_trials is None else int(search.n_trials)
 
 
 def available(search: Any, kind: Fidelity, work: Round) -> int:

@@ -7,10 +7,12 @@ dicts is a choice among spaces; ``when:`` in YAML and a function of an Optuna tr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from daskml_scale.errors import SpecError, UsageError
@@ -61,6 +63,59 @@ def _distributions(space: Mapping[str, Any]) -> dict[str, yaml_space.Distributio
 def is_yaml(space: Any) -> bool:
     """Return whether a space is one of our distributions."""
     return isinstance(space, Mapping) and any(isinstance(v, yaml_space.Distribution) for v in space.values())
+
+
+def drawn(space: Any, trials: int, state: Any) -> Iterator[dict[str, Any]]:
+    """Return the parameters of trials, drawn one after the other when they are asked for.
+
+    Parameters
+    ----------
+    space : mapping, list of mappings, or path
+        As `read` takes it; its values may be Optuna distributions too.
+    trials : int
+        At most; a space of lists may have fewer combinations.
+    state : int, RandomState or None
+    """
+    from sklearn.model_selection import ParameterGrid, ParameterSampler
+    from sklearn.utils import check_random_state
+
+    space = read(space)
+    if is_yaml(space):
+        seed = int(state if isinstance(state, (int, np.integer)) else check_random_state(state).randint(2**31))
+        return (yaml_space.draw_trial(space, number, seed) for number in range(trials))
+    spaces = [_drawable(each) for each in _listed(space)]
+    found = ParameterSampler(spaces, trials, random_state=state)
+    if trials == sys.maxsize and not any(hasattr(value, "rvs") for each in spaces for value in each.values()):
+        found.n_iter = len(ParameterGrid(spaces))
+    return iter(found)
+
+
+def _listed(space: Any) -> list[Any]:
+    return list(space) if isinstance(space, (list, tuple)) else [space]
+
+
+def _drawable(space: Any) -> Any:
+    if not isinstance(space, Mapping):
+        return space  # scikit-learn refuses it
+    return {name: _Drawable(value) if _is_optuna(value) else value for name, value in space.items()}
+
+
+def _is_optuna(value: Any) -> bool:
+    found = sys.modules.get("optuna")
+    return found is not None and isinstance(value, found.distributions.BaseDistribution)
+
+
+class _Drawable:
+    """An Optuna distribution as scikit-learn draws from it."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def rvs(self, random_state: Any) -> Any:
+        from optuna.samplers import RandomSampler
+
+        sampler: Any = RandomSampler(seed=random_state.randint(2**31))
+        return sampler.sample_independent(None, None, "value", self.of)
 
 
 class Suggested:

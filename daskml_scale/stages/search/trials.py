@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from daskml_scale.storage import files
 from ._compat import LOST, Round, Scored
 from .data import is_missing, placed
 from .fidelity import Fidelity
-from .fits import Runner
+from .fits import Runner, TimeIsUpError
 from .log import FitLog
 from .segments import AdaptiveWork, Run, Segment, run_segment
 from .states import States
@@ -58,7 +58,6 @@ class Coordinator:
     judged: str = ""
     trials: dict[int, Trial] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    exhausted: bool = False
 
     def __post_init__(self) -> None:
         log = self.runner.log
@@ -102,17 +101,18 @@ class Coordinator:
         runner.shared = True
         sent = AdaptiveWork(Work(self.work, runner.token, data, (), self.digests, runner.timeout), self.fidelity)
         groups: Any = dispatch(
-            run_segment, sent, self._units(), name=runner.name, client=runner.client, resources=runner.resources
-        )
+            run_segment, sent, self._units(), name=runner.name, client=runner.client, resources=runner.resources,
+            check=runner.check_time,
+        )  # fmt: skip
         missing = False
-        with closing(groups):
+        with closing(groups), suppress(TimeIsUpError):
             for group in groups:
                 missing = self._learn(group) or missing
-                if runner.out_of_time:
-                    runner.spent = True
-                    return
-                if missing:
+                if runner.out_of_time or missing:
                     break
+        runner.spent = runner.out_of_time
+        if runner.spent:
+            return
         if missing:  # the workers that held the data are gone: start over with it inside the work
             self._give_back()
             self._run(inline=True)
@@ -138,8 +138,11 @@ class Coordinator:
         """Return a job that has to run; what the log knows is learnt on the way."""
         while len(self.in_flight) < self._most_in_flight():
             job = self.halving.next_job()
-            if job is None or not self._begun(job):
+            if job is None:
                 return None
+            if not self._begun(job):
+                self.halving.no_more_trials(job)
+                continue
             done = {split: kept for split in range(len(self.digests)) if (kept := self._logged(job, split))}
             self.arrived[job.trial, job.rung] = done
             if len(done) < len(self.digests):
@@ -150,9 +153,8 @@ class Coordinator:
     def _begun(self, job: Job) -> bool:
         if job.trial in self.trials:
             return True
-        params = None if self.exhausted else self.sampler.ask(job.trial)
+        params = self.sampler.ask(job.trial)
         if params is None:
-            self.exhausted = True
             return False
         self.trials[job.trial] = Trial(job.trial, job.bracket, params)
         return True
