@@ -62,6 +62,11 @@ def _others(bench: Bench, floor: float) -> list[Work]:
     farmed = bench.stack.enter_context(farm(Path(tempfile.mkdtemp(dir=bench.folder))))
     over_ssh = farmed.definition({"cpu": {**ONE["classes"]["cpu"], "hosts": [{"host": "127.0.0.2"}]}})
     dask = {"LocalCluster": _killed("", _children)}
+    theirs: dict[str, Any] = {"version": 1, "name": "theirs", "backend": "existing", "workers": {"max": 1}}
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    made = {**theirs, "cluster": "distributed:LocalCluster", "options": {"n_workers": 0, **here}}
+    jobs = {"cores": 1, "memory": "1GiB", "scheduler_options": here, "local_directory": str(bench.folder)}
+    queue = {**theirs, "cluster": "dask_jobqueue.local:LocalCluster", "options": jobs}
     return [
         Work(
             "ssh: to the first worker",
@@ -72,6 +77,8 @@ def _others(bench: Bench, floor: float) -> list[Work]:
         ),
         Work("local: driver killed", _killed(json.dumps(ONE), _children), dask, LOOK, "one look"),
         Work("ssh: driver killed", _killed(json.dumps(over_ssh), lambda _: farmed.processes()), dask, LOOK, "one look"),
+        Work("existing LocalCluster: driver killed", _killed(json.dumps(made), _children), dask, LOOK, "one look"),
+        Work("existing job queue: driver killed", _killed(json.dumps(queue), _children), dask, LOOK, "one look"),
     ]
 
 

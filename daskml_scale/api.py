@@ -54,10 +54,12 @@ def cluster(spec: Any = "local", **options: Any) -> Any:
         When it does not start; nothing is left behind.
     """
     from daskml_scale.deploy import cluster as start
-    from daskml_scale.runs.named import joined
+    from daskml_scale.runs.named import find
 
-    if isinstance(spec, str) and (found := joined(spec)) is not None:
-        return found
+    if isinstance(spec, str) and (found := find(spec)) is not None:
+        from daskml_scale.runs.named_use import NamedCluster
+
+        return NamedCluster(found)
     return start(spec, preload=PRELOADS, **options)
 
 

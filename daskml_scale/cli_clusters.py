@@ -122,9 +122,10 @@ def down_verb(name: str, as_json: bool) -> int:
 @click.option("--class", "worker_class", metavar="CLASS", help="Of this class; the first one by default.")
 def scale_verb(name: str, workers: int, worker_class: str | None) -> int:
     """Ask a cluster that `up` started for a number of workers; it follows its backlog no more."""
-    from daskml_scale.runs import named
+    from daskml_scale.runs import named, named_use
 
-    named.NamedCluster(named.required(name)).scale(workers, worker_class)
+    with named_use.NamedCluster(named.required(name)) as cluster:
+        cluster.scale(workers, worker_class)
     say(f"cluster {name} was asked for {workers:,} workers; see: daskml-scale clusters ps {name}")
     return Exit.OK
 
@@ -134,7 +135,7 @@ def scale_verb(name: str, workers: int, worker_class: str | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def ps_verb(name: str | None, as_json: bool) -> int:
     """List the clusters that `up` started and that run, or the workers of one."""
-    from daskml_scale.runs import named, show
+    from daskml_scale.runs import named, named_use, show
     from daskml_scale.runs.words import size
 
     if name is None:
@@ -143,7 +144,7 @@ def ps_verb(name: str | None, as_json: bool) -> int:
         header = ("name", "scheduler", "dashboard", "from", "since")
         print_result([one.to_dict() for one in found], as_json, lambda: show.columns(header, rows))
     else:
-        workers = named.workers_of(name)
+        workers = named_use.workers_of(name)
         lines = [
             (row["worker"], str(row["threads"]), size(row["memory"]), size(row["limit"]), str(row["running"]),
              row["address"])
@@ -160,9 +161,9 @@ def ps_verb(name: str | None, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def logs_verb(name: str, lines: int, as_json: bool) -> int:
     """Show what scheduler and workers of a cluster that `up` started wrote last."""
-    from daskml_scale.runs import named, show
+    from daskml_scale.runs import named_use, show
 
-    found = named.logs_of(name, lines)
+    found = named_use.logs_of(name, lines)
     told = "\n".join(f"== {place}\n{text}" for place, text in found.items())
     print_result(found, as_json, lambda: show.text(told))
     return Exit.OK

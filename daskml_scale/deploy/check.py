@@ -37,13 +37,14 @@ def check(spec: Definition) -> list[Finding]:
 
 def _local(spec: ClusterSpec) -> Iterator[Finding]:
     from .child import free_port
-    from .gpus import check_devices, needed, visible
+    from .gpus import check_dask_cuda, check_devices, dask_cuda, needed, visible
     from .local import listen_here
     from .machine import cores, memory, size_classes
 
     have, room, devices = cores(), memory(), visible()
     try:
         check_devices(spec.classes, devices)
+        check_dask_cuda(spec.classes)
         sizes = size_classes(spec.classes, have, room, len(devices))
     except SpecError as error:
         yield Finding("workers", False, f"{error.path}: {error.message}")
@@ -59,7 +60,8 @@ def _local(spec: ClusterSpec) -> Iterator[Finding]:
                 "" if fits else f"they would share cores; lower classes.{name}.workers.max or .threads",
             )
             if each := needed(spec.classes[name].resources):
-                yield Finding(f"{name} GPU", True, f"{each} for each worker; devices here: {', '.join(devices)}")
+                how = f"dask-cuda {dask_cuda()}" if dask_cuda() else "without dask-cuda"
+                yield Finding(f"{name} GPU", True, f"{each} for each worker; devices here: {', '.join(devices)}; {how}")
     try:
         host, _, port = listen_here(spec).rpartition(":")
     except SpecError as error:
@@ -102,7 +104,7 @@ def _existing(spec: ExistingSpec) -> Iterator[Finding]:
     except (ClusterError, SpecError) as error:
         yield Finding("scheduler", False, str(error))
         return
-    with cluster.get_client(set_as_default=False) as client:
+    with cluster, cluster.get_client(set_as_default=False) as client:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         yield Finding("scheduler", True, f"{cluster.scheduler_address} answers")
         slots = sum(worker["nthreads"] for worker in workers.values())
@@ -112,8 +114,18 @@ def _existing(spec: ExistingSpec) -> Iterator[Finding]:
             f"{len(workers):,} with {slots:,} threads",
             "" if workers else "start workers, or tasks will wait",
         )
-        yield from compare_versions(versions(), client.run_on_scheduler(versions), client.run(versions))
+        yield from _versions(client)
         yield from _clocks(client)
+
+
+def _versions(client: Any) -> Iterator[Finding]:
+    try:
+        there = client.run_on_scheduler(versions), client.run(versions)
+    except Exception as error:
+        why = f"the scheduler or a worker does not run this package ({type(error).__name__}: {error})"
+        yield Finding("versions", False, why, "install the same version of daskml-scale everywhere")
+    else:
+        yield from compare_versions(versions(), *there)
 
 
 def _clocks(client: Any) -> Iterator[Finding]:

@@ -105,7 +105,8 @@ async def _ask(access: Any, order: dict[str, Any], until: asyncio.Event | None, 
                 f"{shlex.quote(access.python)} -P -c {shlex.quote(COMMAND)}", encoding="utf-8"
             )
             before = time.time()
-            running.stdin.write(json.dumps(order) + "\n")
+            with contextlib.suppress(OSError):  # it has ended already: its last words say why
+                running.stdin.write(json.dumps(order) + "\n")
             while line := await running.stdout.readline():
                 with contextlib.suppress(ValueError):
                     found: dict[str, Any] = json.loads(line)["report"]
@@ -161,6 +162,7 @@ def _room(spec: SshSpec, said: Mapping[str, Mapping[str, Any]]) -> Iterator[Find
     """Yield of each host that is asked for more memory or devices than it has."""
     memory: dict[str, float] = {}
     devices: dict[str, float] = {}
+    cuda = {host.host for item in spec.classes.values() if item.device for host in item.hosts}
     for item in spec.classes.values():
         for host in item.hosts:
             text = host.memory or item.memory
@@ -179,6 +181,11 @@ def _room(spec: SshSpec, said: Mapping[str, Mapping[str, Any]]) -> Iterator[Find
                 f"{name} GPU", False, f"its slots ask for {devices[name]:g} GPUs and it shows {found['gpus']}",
                 "lower slots, or install the driver there",
             )  # fmt: skip
+        if name in cuda and not found["dask_cuda"]:
+            yield Finding(
+                f"{name} dask-cuda", False, "its class says device:, and dask-cuda is not installed there",
+                "install it by pip install 'daskml-scale[gpu]', or leave device: out",
+            )  # fmt: skip
 
 
 # On the host
@@ -186,11 +193,12 @@ def _room(spec: SshSpec, said: Mapping[str, Mapping[str, Any]]) -> Iterator[Find
 
 def report() -> None:
     """Say what this machine is, and try or offer a port; ends when the connection does."""
-    from .gpus import visible
+    from .gpus import dask_cuda, visible
     from .machine import cores, memory
 
     order = json.loads(sys.stdin.readline())
     found: dict[str, Any] = {"versions": versions(), "memory": memory(), "cores": cores(), "gpus": len(visible())}
+    found["dask_cuda"] = dask_cuda()
     listener = None
     if "listen" in order:
         try:

@@ -66,6 +66,8 @@ class Setup:
         Workers that share this machine's memory: each gets its part of it as limit. 0: ``memory`` says the limit.
     needs : tuple of str
         Handlers that the scheduler must offer once it runs (from preloads, whose errors Dask only logs).
+    device : dict or None
+        Of a worker with one GPU: what dask-cuda is asked for (see `cuda`); empty: its defaults, where it is installed.
     """
 
     role: str
@@ -76,6 +78,7 @@ class Setup:
     memory: int | None = None
     share: int = 0
     needs: tuple[str, ...] = ()
+    device: dict[str, Any] | None = None
 
 
 def main() -> int:
@@ -179,6 +182,11 @@ def _worker(setup: Setup) -> Any:
     from distributed import Status, Worker
 
     _quiet()
+    if setup.device is not None:
+        from . import cuda
+
+        if (found := cuda.worker(setup.options, setup.device)) is not None:
+            return found
 
     class SupervisedWorker(Worker):  # type: ignore[misc]
         """Remembers whether it was retired, so that the cluster knows not to replace it."""

@@ -7,8 +7,15 @@ business alone, and closed at the end; with ``scaling`` it follows our backlog w
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+from collections.abc import Generator
 from typing import Any
+
+from distributed import Security
+from distributed.core import Status, rpc
+from distributed.deploy.cluster import Cluster
+from distributed.objects import SchedulerInfo
 
 from daskml_scale import events
 from daskml_scale.errors import ClusterError, SpecError, UsageError
@@ -20,10 +27,10 @@ LOOK_SECONDS = 0.5
 """Between two looks at the backlog."""
 
 
-class JoinedCluster:
+class JoinedCluster(Cluster):  # type: ignore[misc]
     """A cluster of somebody else, known by the address of its scheduler.
 
-    Use it as a context manager; leaving it closes our connections and nothing else.
+    Use it as a context manager, ``with`` or ``async with``; leaving it closes our connections and nothing else.
 
     Parameters
     ----------
@@ -33,6 +40,8 @@ class JoinedCluster:
         Of the scheduler.
     certificates : Certificates, optional
         For an address at ``tls://``; Dask's configuration by default.
+    asynchronous : bool
+        For use inside an event loop.
 
     Raises
     ------
@@ -42,12 +51,50 @@ class JoinedCluster:
         When it wants certificates and there are none.
     """
 
-    asynchronous = False
+    _supports_scaling = False
 
-    def __init__(self, name: str, address: str, certificates: Certificates | None = None) -> None:
-        self.name, self.scheduler_address, self.certificates = name, address, certificates
-        with self.get_client(set_as_default=False) as client:
-            self.dashboard_link = str(client.dashboard_link or "")
+    def __init__(
+        self, name: str, address: str, certificates: Certificates | None = None, *, asynchronous: bool = False
+    ) -> None:
+        self.address, self.certificates, self.security = address, certificates, _security(address, certificates)
+        super().__init__(asynchronous=asynchronous, quiet=True, name=name)
+        if not self.called_from_running_loop:
+            self._loop_runner.start()
+            try:
+                self.sync(self._start)
+            except BaseException:
+                self.close()
+                raise
+
+    async def _start(self) -> None:
+        """Listen to the scheduler. Unlike Dask's own method this leaves no name there."""
+        if self.status != Status.created:
+            return
+        self.scheduler_comm = rpc(self.address, connection_args=self.security.get_connection_args("client"))
+        try:
+            comm = await asyncio.wait_for(self.scheduler_comm.live_comm(), CONNECT_SECONDS)
+            comm.name = "Cluster worker status"
+            await comm.write({"op": "subscribe_worker_status"})
+            self.scheduler_info = SchedulerInfo(await asyncio.wait_for(comm.read(), CONNECT_SECONDS))
+        except (OSError, TimeoutError) as error:
+            raise self._no_answer(error) from error
+        self._watch_worker_status_comm = comm
+        self._watch_worker_status_task = asyncio.ensure_future(self._watch_worker_status(comm))
+        self.status = Status.running
+
+    def __await__(self) -> Generator[Any, Any, JoinedCluster]:
+        yield from self._start().__await__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._loop_runner.stop()
+
+    def _no_answer(self, error: BaseException) -> ClusterError:
+        return ClusterError(
+            f"cluster {self.name}: no scheduler answers at {self.address} ({str(error) or type(error).__name__}); "
+            "start it, or correct address"
+        )
 
     def get_client(self, **options: Any) -> Any:
         """Return a new `distributed.Client` of the scheduler.
@@ -59,52 +106,32 @@ class JoinedCluster:
         """
         from distributed import Client
 
+        usual = {"timeout": CONNECT_SECONDS, "security": self.security, "asynchronous": self.asynchronous}
         try:
-            return Client(
-                self.scheduler_address, **{"timeout": CONNECT_SECONDS, "security": self._security(), **options}
-            )
+            return Client(self.address, **{**usual, **options})
         except (OSError, TimeoutError) as error:
-            raise ClusterError(
-                f"cluster {self.name}: no scheduler answers at {self.scheduler_address} ({error}); "
-                "start it, or correct address"
-            ) from error
-
-    def _security(self) -> Any:
-        if not self.scheduler_address.startswith(("tls://", "wss://")):
-            return None
-        from distributed import Security
-
-        files = self.certificates
-        if files is None:
-            usual = Security()
-            if not usual.tls_ca_file:
-                raise SpecError(
-                    f"{self.scheduler_address} wants certificates; write certificates: {{ca: FILE, cert: FILE, "
-                    "key: FILE}, or set them in Dask's configuration (distributed.comm.tls)",
-                    path="certificates",
-                )
-            return usual
-        return Security(
-            tls_ca_file=files.ca, tls_client_cert=files.cert, tls_client_key=files.key, require_encryption=True
-        )
+            raise self._no_answer(error) from error
 
     def scale(self, *_: Any, **__: Any) -> None:
         """Refuse: who started the cluster scales it."""
-        raise UsageError(f"cluster {self.name} at {self.scheduler_address} is scaled by who started it")
+        raise UsageError(f"cluster {self.name} at {self.address} is scaled by who started it")
 
     adapt = scale
 
-    def close(self) -> None:
-        """Leave the cluster as it is."""
 
-    def __enter__(self) -> JoinedCluster:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"JoinedCluster({self.name!r}, {self.scheduler_address!r})"
+def _security(address: str, files: Certificates | None) -> Security:
+    if files is not None:
+        return Security(
+            tls_ca_file=files.ca, tls_client_cert=files.cert, tls_client_key=files.key, require_encryption=True
+        )
+    usual = Security()
+    if address.startswith(("tls://", "wss://")) and not usual.tls_ca_file:
+        raise SpecError(
+            f"{address} wants certificates; write certificates: {{ca: FILE, cert: FILE, key: FILE}}, or set them in "
+            "Dask's configuration (distributed.comm.tls)",
+            path="certificates",
+        )
+    return usual
 
 
 def join(spec: ExistingSpec) -> JoinedCluster:

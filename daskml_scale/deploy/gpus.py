@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from daskml_scale.errors import SpecError
 from daskml_scale.spec.cluster import WorkerClass
@@ -46,6 +48,37 @@ def _from_library() -> int | None:
 def needed(resources: Mapping[str, float]) -> int:
     """Return the devices that a worker with these resources has: whole ones."""
     return math.ceil(resources.get(RESOURCE, 0))
+
+
+def device_of(item: WorkerClass) -> dict[str, Any] | None:
+    """Return what a worker of a class asks of dask-cuda (see `child.Setup`); ``None`` when it has not one device."""
+    if needed(item.resources) != 1:
+        return None
+    return item.device.model_dump(exclude_none=True) if item.device else {}
+
+
+def dask_cuda() -> str:
+    """Return the version of dask-cuda that is installed, or nothing. It is not imported."""
+    try:
+        return version("dask-cuda")
+    except PackageNotFoundError:
+        return ""
+
+
+def check_dask_cuda(classes: Mapping[str, WorkerClass]) -> None:
+    """Refuse classes that ask something of dask-cuda where it is not installed.
+
+    Raises
+    ------
+    SpecError
+    """
+    for name, item in classes.items():
+        if item.device is not None and not dask_cuda():
+            raise SpecError(
+                "dask-cuda is not installed: pip install 'daskml-scale[gpu]' (its release sets the version of Dask), "
+                "or leave it out and do without memory limit and pool of the device",
+                path=f"classes.{name}.device",
+            )
 
 
 def check_devices(classes: Mapping[str, WorkerClass], devices: Sequence[str]) -> None:

@@ -145,7 +145,8 @@ class HostLink:
                 relay = await connection.create_process(
                     f"{shlex.quote(self.access.python)} -P -c {shlex.quote(keeper.COMMAND)}", encoding=None
                 )
-                relay.stdin.write(json.dumps({"cluster": self.cluster, "lease": self.lease}).encode() + b"\n")
+                with contextlib.suppress(OSError):  # it has ended already: its last words say why
+                    relay.stdin.write(json.dumps({"cluster": self.cluster, "lease": self.lease}).encode() + b"\n")
                 hello = await _next(relay, "hello")
                 if hello is None:
                     raise not_installed(self.access, (await relay.stderr.read()).decode(errors="replace"))

@@ -27,7 +27,7 @@ from daskml_scale.scaling.limits import limits_of
 from daskml_scale.spec.cluster import ClusterSpec, OwnSpec
 
 from .child import Setup
-from .gpus import Devices, check_devices, needed, visible
+from .gpus import Devices, check_dask_cuda, check_devices, device_of, needed, visible
 from .machine import Size, cores, memory, size_classes, thread_environment
 from .processes import SchedulerProcess, WorkerProcess
 from .scaled import ScaledCluster
@@ -94,6 +94,7 @@ class ScaledLocalCluster(ScaledCluster):
         wanted = any(needed(item.resources) for item in spec.classes.values())
         self.devices = Devices(visible() if wanted else ())
         check_devices(spec.classes, list(self.devices.users))
+        check_dask_cuda(spec.classes)
         self.sizes = size_classes(spec.classes, cores(), memory(), len(self.devices.users))
         self.preload = (BACKLOG, *preload)
         self.directory = ""
@@ -158,6 +159,7 @@ class ScaledLocalCluster(ScaledCluster):
             },
             config=config,
             memory=size.memory,
+            device=device_of(item),
         )
         options = {
             "setup": setup,

@@ -25,7 +25,7 @@ from daskml_scale.spec.hosts import SshSpec
 
 from .certificates import new_authority
 from .child import Setup
-from .gpus import needed
+from .gpus import device_of, needed
 from .hosts import Hosts, Slot
 from .local import BACKLOG, listen_here, preloads, settings
 from .machine import thread_environment
@@ -171,7 +171,7 @@ class ScaledSSHCluster(ScaledCluster):
             "death_timeout": 30,
         }
         share = self._sharers[host.host] if memory is None else 0
-        setup = Setup("worker", 0, "", options, config=self._config, memory=memory, share=share)
+        setup = Setup("worker", 0, "", options, self._config, memory, share, device=device_of(item))
         environ = thread_environment(threads)
         if count := needed(item.resources):
             own = range(slot.number * count, (slot.number + 1) * count)

@@ -20,10 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from daskml_scale.deploy.existing import JoinedCluster
 from daskml_scale.errors import ClusterError, ConflictError, DaskMLError, UsageError
 from daskml_scale.spec.base import seconds
-from daskml_scale.spec.cluster import Certificates
 from daskml_scale.storage import files
 
 from .process import end, gone
@@ -95,34 +93,6 @@ def running() -> list[Named]:
 def find(name: str) -> Named | None:
     """Return the running cluster of a name."""
     return next((one for one in running() if one.name == name), None)
-
-
-def joined(name: str) -> NamedCluster | None:
-    """Join the running cluster of a name, ``None`` when there is none.
-
-    Raises
-    ------
-    ClusterError
-        When its scheduler does not answer.
-    """
-    one = find(name)
-    return None if one is None else NamedCluster(one)
-
-
-class NamedCluster(JoinedCluster):
-    """A named cluster that runs; leaving it closes our connections and nothing else."""
-
-    def __init__(self, named: Named) -> None:
-        super().__init__(named.name, named.address, Certificates(**named.certificates) if named.certificates else None)
-        self.dashboard_link = named.dashboard  # its holder knows how it is reached from here
-
-    def scale(self, n: int = 0, worker_class: str | None = None) -> None:
-        """Ask for ``n`` workers of a class (the first when not named); the cluster then follows its backlog no more.
-
-        It happens in the background, as with every Dask cluster.
-        """
-        with self.get_client(set_as_default=False) as client:
-            client.log_event(TOPIC, {"workers": int(n), "worker_class": worker_class})
 
 
 def up(definition: str, *, name: str | None = None, idle: str = "1h") -> Named:
@@ -292,34 +262,3 @@ def required(name: str) -> Named:
         known = ", ".join(each.name for each in running()) or "none"
         raise UsageError(f"no cluster {name!r} runs; running: {known}. Start it: daskml-scale clusters up {name}")
     return one
-
-
-def workers_of(name: str) -> list[dict[str, Any]]:
-    """Return name, threads, memory, tasks of each worker of a named cluster, by name."""
-    with NamedCluster(required(name)).get_client(set_as_default=False) as client:
-        found = client.scheduler_info(n_workers=-1)["workers"]
-    return sorted(
-        (
-            {
-                "worker": str(worker["name"]),
-                "threads": worker["nthreads"],
-                "memory": worker["metrics"].get("memory", 0),
-                "limit": worker["memory_limit"],
-                "running": worker["metrics"].get("task_counts", {}).get("executing", 0),
-                "address": address,
-            }
-            for address, worker in found.items()
-        ),
-        key=lambda row: str(row["worker"]),
-    )
-
-
-def logs_of(name: str, lines: int) -> dict[str, str]:
-    """Return the last lines that scheduler, workers and holder of a named cluster wrote."""
-    one = required(name)
-    with NamedCluster(one).get_client(set_as_default=False) as client:
-        found = {"scheduler": client.get_scheduler_logs(n=lines), **client.get_worker_logs(n=lines)}
-    texts = {place: "\n".join(line for _, line in reversed(said)) for place, said in found.items()}
-    log = folder() / f"{name}.log"
-    own = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return {**texts, "holder": "\n".join(own[-lines:])}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import ByteSize, Duration, Spec, Version, Word
+from .base import ByteSize, Duration, Spec, Version, Word, byte_count
 
 BACKENDS = ("existing", "local", "ssh")
 Count = Annotated[int, Field(ge=0)]
@@ -30,6 +30,34 @@ class Workers(Spec):
         return self
 
 
+def _check_part(value: Any) -> Any:
+    if isinstance(value, str):
+        if byte_count(value) <= 0:
+            raise ValueError(f"{value!r}: a size must be larger than zero")
+    elif type(value) is not float or not 0 < value <= 1:
+        raise ValueError(f"{value!r} is no part of a device; write a share such as 0.8, or a size such as 40GiB")
+    return value
+
+
+Part = Annotated[str | float, BeforeValidator(_check_part)]
+"""Of a device's memory."""
+
+
+class Device(Spec):
+    """How workers with one GPU use its memory, through dask-cuda.
+
+    Attributes
+    ----------
+    memory : str or float
+        Above it, data of tasks moves to the host's memory; 0.8 of the device by default.
+    pool : str or float, optional
+        Memory that RMM takes at the start, from which arrays then come.
+    """
+
+    memory: Part | None = None
+    pool: Part | None = None
+
+
 class WorkerClass(Spec):
     """One class of equal workers.
 
@@ -41,6 +69,8 @@ class WorkerClass(Spec):
         Limit per worker; ``auto`` shares the machine's (or cgroup's) memory.
     resources : mapping
         Dask resources per worker, such as ``{GPU: 1}``.
+    device : Device, optional
+        Of workers with one GPU: needs dask-cuda, which is otherwise used with its defaults where it is installed.
     price_per_hour : float
         Per worker, any currency.
     startup : str
@@ -51,8 +81,15 @@ class WorkerClass(Spec):
     threads: Annotated[int, Field(gt=0)] = 1
     memory: ByteSize | Literal["auto"] = "auto"
     resources: dict[Word, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    device: Device | None = None
     price_per_hour: Price = 0.0
     startup: Duration = "2s"
+
+    @model_validator(mode="after")
+    def _has_a_device(self) -> WorkerClass:
+        if self.device is not None and self.resources.get("GPU") != 1:
+            raise PydanticCustomError("device", "device is for workers with one GPU; write resources: {{GPU: 1}}")
+        return self
 
 
 class Budget(Spec):

@@ -85,8 +85,13 @@ class Farm:
             env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": self.temporary},
             start_new_session=True,
         )
-        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-        process.exit(await child.wait())
+        # Not process.redirect(): there the end of one output closes the channel, and what the other one said is lost.
+        feeding = asyncio.ensure_future(_pass_on(process.stdin, child.stdin))
+        await asyncio.gather(_pass_on(child.stdout, process.stdout), _pass_on(child.stderr, process.stderr))
+        code = await child.wait()
+        feeding.cancel()
+        with contextlib.suppress(OSError, asyncssh.Error):  # the connection broke: nobody listens
+            process.exit(code)
 
     def add_silent(self, address: str) -> None:
         """Start a host that takes connections and never says a word."""
@@ -166,6 +171,17 @@ class Farm:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+async def _pass_on(source: Any, receiver: Any) -> None:
+    """Pass on all bytes of a stream, to nobody once the receiver is gone; close a program's input at the end."""
+    with contextlib.suppress(OSError, asyncssh.Error):  # the connection broke
+        while data := await source.read(1 << 16):
+            with contextlib.suppress(OSError, asyncssh.Error):
+                receiver.write(data)
+                await receiver.drain()
+    if isinstance(receiver, asyncio.StreamWriter):
+        receiver.close()
 
 
 @contextlib.contextmanager

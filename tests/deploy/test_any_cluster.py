@@ -263,8 +263,10 @@ async def forget(dask_scheduler: Any) -> None:
     dask_scheduler.remove_plugin("daskml-backlog")
 
 
-@pytest.mark.slow  # workers that do not come back are given up after half a minute
-def test_a_restart_of_all_workers_leaves_it_running(cluster: LocalCluster, client: Client):
+def test_a_restart_of_all_workers_leaves_it_running(
+    cluster: LocalCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("daskml_scale.scaling.startup.LEAST_PATIENCE", 1.0)  # that long for workers that do not come
     adapt(cluster, maximum=2)
     assert client.submit(hold_briefly, 3, pure=False).result(timeout=60) == 3
     client.restart(wait_for_workers=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,33 @@ def test_a_scheduler_with_workers_of_the_same_versions_is_sound_and_left_alone()
         assert all(one.ok for one in found.values())
         assert found["workers"].said == "1 with 2 threads"
         assert theirs.status.name == "running"
+
+
+WITHOUT = """
+import asyncio, sys
+sys.modules["daskml_scale"] = None  # as where it is not installed
+from distributed import Scheduler, Worker
+
+async def main():
+    async with Scheduler(host="127.0.0.1", port=0, dashboard_address="127.0.0.1:0") as scheduler:
+        async with Worker(scheduler.address, nthreads=1):
+            print(scheduler.address, flush=True)
+            await scheduler.finished()
+
+asyncio.run(main())
+"""
+
+
+def test_a_scheduler_without_this_package_is_found() -> None:
+    with subprocess.Popen([sys.executable, "-c", WITHOUT], stdout=subprocess.PIPE, text=True) as theirs:
+        try:
+            assert theirs.stdout is not None
+            found = existing(address=theirs.stdout.readline().strip())
+        finally:
+            theirs.kill()
+    assert not found["versions"].ok
+    assert "does not run this package (ModuleNotFoundError" in found["versions"].said
+    assert found["clocks"].ok
 
 
 def test_a_scheduler_without_workers_says_that_tasks_will_wait() -> None:

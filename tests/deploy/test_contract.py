@@ -14,7 +14,10 @@ import psutil
 import pytest
 
 from daskml_scale import deploy
-from daskml_scale.testing.clusters import PATIENCE, ClusterContract, eventually
+from daskml_scale.deploy.existing import JoinedCluster
+from daskml_scale.deploy.gpus import visible
+from daskml_scale.errors import UsageError
+from daskml_scale.testing.clusters import PATIENCE, ClusterContract, eventually, observed
 
 CLASS: dict[str, Any] = {"workers": {"min": 1, "max": 2}, "memory": "512MiB"}
 OTHER: dict[str, Any] = {"workers": {"min": 1, "max": 1}, "memory": "512MiB", "resources": {"OTHER": 1}}
@@ -68,7 +71,8 @@ class Local:
 
 class TestLocal(ClusterContract):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         folder = tmp_path_factory.mktemp("local")
         with dask.config.set({"temporary-directory": str(folder)}):
             yield Local(folder)
@@ -93,10 +97,8 @@ class Ssh(Local):
 
     def broken(self) -> tuple[Any, str]:
         made = self.definition()
-        return {
-            **made,
-            "ssh": {**made["ssh"], "python": "/no/such/python"},
-        }, "no/such/python does not run this package"
+        broken = {**made, "ssh": {**made["ssh"], "python": "/no/such/python"}}
+        return broken, "no/such/python does not run this package .*no/such/python.*(not found|No such file)"
 
     def leftovers(self) -> list[str]:
         logs = Path(os.environ["DASKML_SCALE_HOME"]) / "clusters"
@@ -107,7 +109,8 @@ class Ssh(Local):
 
 class TestSsh(ClusterContract):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh]:
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh]:
         pytest.importorskip("asyncssh", reason="asyncssh is not installed")
         from daskml_scale.testing.ssh_hosts import farm
 
@@ -150,7 +153,8 @@ class Foreign(Local):
 
 class TestForeign(ClusterContract):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
         return Foreign(tmp_path_factory.mktemp("foreign"))
 
     def test_scaling_up_and_down_loses_no_result_and_computes_none_again(self) -> None:
@@ -165,3 +169,91 @@ class TestForeign(ClusterContract):
 
     def test_what_nobody_can_take_stays_where_it_is(self) -> None:
         pytest.skip("Dask's own scale() closes it all the same (distributed#1951); ours is tested above")
+
+
+class Joined(Local):
+    """Somebody else's cluster, by its address: what is left of ours are connections."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.owner = super().start(both=True)
+
+    def start(self, *, both: bool, adapt: bool = False) -> Any:
+        return deploy.cluster(self.address(self.owner.scheduler_address))
+
+    def start_in_loop(self) -> Any:
+        return JoinedCluster("joined", self.owner.scheduler_address, asynchronous=True)
+
+    @staticmethod
+    def address(address: str) -> dict[str, Any]:
+        return {"version": 1, "name": "joined", "backend": "existing", "address": address}
+
+    def broken(self) -> tuple[Any, str]:
+        return self.address("tcp://127.0.0.1:9"), "no scheduler answers at tcp://127.0.0.1:9 .*start it, or correct"
+
+    def leftovers(self) -> list[str]:
+        port = int(self.owner.scheduler_address.rpartition(":")[2])
+        found = psutil.Process().net_connections()
+        return [str(one.laddr) for one in found if one.status == psutil.CONN_ESTABLISHED and one.raddr.port == port]
+
+
+class TestJoined(ClusterContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
+        folder = tmp_path_factory.mktemp("joined")
+        with pytest.MonkeyPatch.context() as patch, dask.config.set({"temporary-directory": str(folder)}):
+            patch.setattr("daskml_scale.deploy.existing.CONNECT_SECONDS", 1.0)
+            made = Joined(folder)
+            with made.owner:
+                yield made
+
+    def test_scaling_up_and_down_loses_no_result_and_computes_none_again(self, cluster: Any, client: Any) -> None:
+        """Who started it scales it; through this end nothing changes."""
+        before = set(observed(client))
+        for ask in (cluster.scale, cluster.adapt):
+            with pytest.raises(UsageError, match="is scaled by who started it"):
+                ask(2)
+        assert set(observed(client)) == before
+
+    def test_it_follows_its_backlog(self) -> None:
+        pytest.skip("who started it decides that")
+
+    def test_what_nobody_can_take_stays_where_it_is(self) -> None:
+        pytest.skip("nothing is retired through this end")
+
+    def test_closing_leaves_nothing_and_waits_for_no_task(self, backend: Joined) -> None:
+        """Nothing of ours, that is: the cluster stays as it was."""
+        before = set(backend.leftovers())
+        cluster = backend.start(both=True)
+        client = cluster.get_client()
+        workers = observed(client)
+        assert set(backend.leftovers()) - before
+        client.close()
+        cluster.close()
+        eventually(lambda: not set(backend.leftovers()) - before)
+        cluster.close()  # once more is fine
+        with backend.owner.get_client() as client:
+            assert observed(client) == workers
+            assert client.submit(sum, [1, 2], pure=False).result(timeout=PATIENCE) == 3
+
+
+class Gpu(Local):
+    """CPU workers, and one with a device of its own; with dask-cuda where it is installed."""
+
+    def definition(self, both: bool = False) -> dict[str, Any]:
+        made = super().definition(both)
+        if both:
+            made["classes"] = {"cpu": CLASS, "other": {**OTHER, "memory": "4GiB", "resources": {"OTHER": 1, "GPU": 1}}}
+        return made
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not visible(), reason="no CUDA device on this machine")
+class TestGpu(ClusterContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpu]:
+        folder = tmp_path_factory.mktemp("gpu")
+        with dask.config.set({"temporary-directory": str(folder)}):
+            yield Gpu(folder)
