@@ -21,7 +21,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-def eventually(condition: Callable[[], Any], timeout: float = 30) -> Any:
+def eventually(condition: Callable[[], Any], timeout: float = 60) -> Any:
     """Return the first truth of ``condition``; fail when there is none in time."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):

@@ -88,7 +88,7 @@ def test_minimum_and_maximum_hold(cluster: LocalCluster, client: Client):
     gate = Event("bounds", client=client)
     client.submit(int, 1, pure=False).result()
     futures = client.map(hold, ["bounds"] * 100, range(100), pure=False)
-    eventually(lambda: len(cluster.scheduler.workers) == 2, timeout=40)
+    eventually(lambda: len(cluster.scheduler.workers) == 2)
     time.sleep(0.5)
     assert len(cluster.scheduler.workers) == len(cluster.workers) == 2
     gate.set()

@@ -79,7 +79,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 
 def nothing_is_left(driver: Driver) -> None:
-    eventually(lambda: not driver.left() and not os.path.exists(driver.told["directory"]), timeout=10)
+    eventually(lambda: not driver.left() and not os.path.exists(driver.told["directory"]))
 
 
 def test_kill_9_of_the_driver(start: Any):
@@ -124,5 +124,5 @@ def test_ctrl_c_while_the_cluster_starts(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    eventually(lambda: not alive(started), timeout=10)
+    eventually(lambda: not alive(started))
     assert [path.name for path in tmp_path.iterdir()] == ["driver.py"]

@@ -41,7 +41,7 @@ def test_it_starts_with_the_minimum_and_listens_on_this_machine_only(cluster: Sc
 
 def test_the_dashboard_answers(cluster: ScaledLocalCluster):
     assert cluster.dashboard_link.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(cluster.dashboard_link, timeout=20) as page:
+    with urllib.request.urlopen(cluster.dashboard_link, timeout=60) as page:
         assert b"Bokeh" in page.read()
 
 

@@ -131,7 +131,7 @@ def test_a_shuffle_keeps_its_workers(cluster: ScaledLocalCluster, client: Client
 
 def test_prometheus_sees_the_backlog_of_each_class(cluster: ScaledLocalCluster, client: Client):
     def gauges() -> dict[str, float]:
-        with urllib.request.urlopen(cluster.dashboard_link.replace("/status", "/metrics"), timeout=20) as page:
+        with urllib.request.urlopen(cluster.dashboard_link.replace("/status", "/metrics"), timeout=60) as page:
             lines = page.read().decode().splitlines()
         found = [line.split('"') for line in lines if line.startswith("daskml_backlog_seconds{class=")]
         return {parts[1]: float(parts[2].strip("} ")) for parts in found}

@@ -270,5 +270,5 @@ def test_kill_9_of_the_driver_leaves_no_process_and_no_file_on_the_hosts(hosts: 
         assert {process.pid for process in hosts.processes()} - before
         driver.kill()
         driver.wait(30)
-    eventually(lambda: {process.pid for process in hosts.processes()} <= before, timeout=30)
+    eventually(lambda: {process.pid for process in hosts.processes()} <= before)
     eventually(lambda: set(os.listdir(hosts.temporary)) <= files)
