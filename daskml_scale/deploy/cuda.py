@@ -45,6 +45,7 @@ def arguments(options: Mapping[str, Any], device: Mapping[str, Any]) -> dict[str
         "scheduler": options["scheduler_ip"],
         "resources": ",".join(f"{name}={value:g}" for name, value in options.get("resources", {}).items()),
         "dashboard": False,
+        "silence_logs": logging.WARNING,
         **{key: value for key, value in sizes.items() if value is not None},
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 from distributed import Security
@@ -25,6 +26,8 @@ from daskml_scale.spec.cluster import Certificates, ExistingSpec
 CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 """Between two looks at the backlog."""
+REFRESH_SECONDS = 1.0
+"""Between two looks at the workers of a scheduler that is not ours."""
 
 
 class JoinedCluster(Cluster):  # type: ignore[misc]
@@ -52,6 +55,7 @@ class JoinedCluster(Cluster):  # type: ignore[misc]
     """
 
     _supports_scaling = False
+    _looking: asyncio.Task[None] | None = None
 
     def __init__(
         self, name: str, address: str, certificates: Certificates | None = None, *, asynchronous: bool = False
@@ -67,20 +71,30 @@ class JoinedCluster(Cluster):  # type: ignore[misc]
                 raise
 
     async def _start(self) -> None:
-        """Listen to the scheduler. Unlike Dask's own method this leaves no name there."""
+        """Ask the scheduler now and then. Dask's own subscription would end the one of whoever started it."""
         if self.status != Status.created:
             return
         self.scheduler_comm = rpc(self.address, connection_args=self.security.get_connection_args("client"))
         try:
-            comm = await asyncio.wait_for(self.scheduler_comm.live_comm(), CONNECT_SECONDS)
-            comm.name = "Cluster worker status"
-            await comm.write({"op": "subscribe_worker_status"})
-            self.scheduler_info = SchedulerInfo(await asyncio.wait_for(comm.read(), CONNECT_SECONDS))
+            await asyncio.wait_for(self._look(), CONNECT_SECONDS)
         except (OSError, TimeoutError) as error:
             raise self._no_answer(error) from error
-        self._watch_worker_status_comm = comm
-        self._watch_worker_status_task = asyncio.ensure_future(self._watch_worker_status(comm))
+        self._looking = asyncio.ensure_future(self._look_again())
         self.status = Status.running
+
+    async def _look(self) -> None:
+        self.scheduler_info = SchedulerInfo(await self.scheduler_comm.identity())
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            with suppress(OSError, TimeoutError):  # what was seen last stays
+                await self._look()
+
+    async def _close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        await super()._close()
 
     def __await__(self) -> Generator[Any, Any, JoinedCluster]:
         yield from self._start().__await__()

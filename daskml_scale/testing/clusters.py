@@ -66,7 +66,15 @@ def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
 
 
 class ClusterContract:
-    """The checks; a cluster without adapting is shared by those that leave it as it was."""
+    """The checks; a cluster without adapting is shared by those that leave it as it was.
+
+    Attributes
+    ----------
+    snippet : int
+        Rows and columns of the array that the plain snippet of Dask makes, in ten by ten chunks.
+    """
+
+    snippet = 10_000
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -104,7 +112,8 @@ class ClusterContract:
     def test_the_plain_dask_snippet_runs(self, client: Any) -> None:
         import dask.array as da
 
-        assert 0.49 < da.random.random((10000, 10000), chunks=(1000, 1000)).mean().compute() < 0.51
+        size, chunk = self.snippet, self.snippet // 10
+        assert 0.49 < da.random.random((size, size), chunks=(chunk, chunk)).mean().compute() < 0.51
 
     def test_tasks_go_to_the_class_that_has_what_they_need(self, client: Any, backend: Backend) -> None:
         if not backend.second:

@@ -152,6 +152,8 @@ class Foreign(Local):
 
 
 class TestForeign(ClusterContract):
+    snippet = 1000  # the workers are those of Dask, or of the suite above
+
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
@@ -198,6 +200,8 @@ class Joined(Local):
 
 
 class TestJoined(ClusterContract):
+    snippet = 1000  # the workers are those of Dask, or of the suite above
+
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:

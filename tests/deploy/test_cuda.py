@@ -6,6 +6,7 @@ Where no device is, a module of the same name and the same nanny stands for dask
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -68,7 +69,7 @@ def test_a_worker_of_dask_cuda_is_told_what_a_plain_one_is() -> None:
     told = cuda.arguments(plain, {})
     assert told == {
         "scheduler": "tcp://h:1", "name": "gpu-0", "nthreads": 2, "resources": "GPU=1,DISK=2.5", "memory_limit": 2**30,
-        "host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0",
+        "host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.WARNING,
     }  # fmt: skip
     more = cuda.arguments({**plain, "dashboard_address": "127.0.0.2:0"}, DEVICE)
     assert (more["device_memory_limit"], more["rmm_pool_size"]) == (0.7, "1GiB")
@@ -125,9 +126,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_its_workers_are_named_replaced_retired_and_closed_as_all_others() -> None:
     spec = {**SPEC, "classes": {"gpu": {**GPU, "device": DEVICE}}}
     with deploy.cluster(spec, adapt=False) as cluster, Client(cluster, set_as_default=False) as client:
-        told = client.submit(os.environ.get, "TOLD", resources={"GPU": 1}).result(timeout=60)
+        told, device = client.submit(
+            lambda: (os.environ["TOLD"], os.environ["CUDA_VISIBLE_DEVICES"]), resources={"GPU": 1}
+        ).result(timeout=60)
         assert json.loads(told) == [0.7, "1GiB", False, "127.0.0.1:0"]
-        assert client.submit(os.environ.get, "CUDA_VISIBLE_DEVICES").result(timeout=60) == "0"
+        assert device == "0"
         (pid,) = client.run(os.getpid).values()
         assert pid != pids_of(cluster)["gpu-0"]  # dask-cuda's nanny lies between
         os.kill(pid, signal.SIGKILL)
