@@ -55,6 +55,7 @@ class JoinedCluster(Cluster):  # type: ignore[misc]
     """
 
     _supports_scaling = False
+    status: Any
     _looking: asyncio.Task[None] | None = None
 
     def __init__(
