@@ -6,7 +6,8 @@ everything, and ``open_zarr().to_zarr()`` on the same cluster. Changed: one chun
 peer copies all again, as there is no telling which. Resumed: every unit is committed; the peer tests whether each
 object exists, which cannot tell a whole object from an altered one. In a bucket (a server process on loopback), with
 the requests that its log shows. Planned: units alone, without and with all their records; the peer is Dask's graph
-of as many blocks. ``share`` is the part of the run that gathering, planning, digests and ledger take, in percent.
+of as many blocks. ``share`` is the part of the run that gathering, planning, digests and ledger take, in percent of its
+seconds, and of its CPU seconds.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def _copied(bench: Bench, regions: int, rows: int) -> list[Work]:
         started, before = time.perf_counter(), cpu()
         run_stage(stage, client=bench.own)
         taken, used = time.perf_counter() - started, cpu() - before
-        return {"seconds": taken, "CPU s": used, "share": 100 * _bookkeeping(stage, into) / taken}
+        wall, busy = _bookkeeping(stage, into)
+        return {"seconds": taken, "CPU s": used, "share": 100 * wall / taken, "CPU share": 100 * busy / used}
 
     def by_hand(into: Path) -> Counts:
         _empty(str(into / "x.zarr"), regions, rows)
@@ -155,23 +157,28 @@ def _copied(bench: Bench, regions: int, rows: int) -> list[Work]:
     ]
 
 
-def _bookkeeping(stage: Identity, into: Path) -> float:
-    """Return the seconds that a run's gathering, planning, digests and ledger take, done again by themselves."""
+def _bookkeeping(stage: Identity, into: Path) -> tuple[float, float]:
+    """Return the seconds that gathering, planning, digests and ledger of a run take, done again, and the CPU seconds.
+
+    An object is digested where it was just encoded: here, where it was just read.
+    """
     ledger = Ledger(stage.ledger)
     records = list(ledger.records().values())
-    encoded = [files.read_bytes(f"{stage.out}/{key}") or b"" for record in records for key in record.chunks]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), time.process_time()
     stage.plan(gather(stage.reads(), stage.ledger), Ledger(str(into / "none.ledger")).records())
     stage.plan(gather(stage.reads(), stage.ledger), checked_records(ledger))
     again = Ledger(str(into / "again.ledger"))
     for start in range(0, len(records), 50):
         again.append(records[start : start + 50])
     again.compact()
-    driver = time.perf_counter() - started
-    started = time.perf_counter()
-    for content in encoded:
+    wall, busy = time.perf_counter() - started, time.process_time() - before
+    for key in (key for record in records for key in record.chunks):
+        content = files.read_bytes(f"{stage.out}/{key}") or b""
+        started, before = time.perf_counter(), time.thread_time()
         files.hash_bytes(content)
-    return driver + (time.perf_counter() - started) / SLOTS
+        wall += (time.perf_counter() - started) / SLOTS
+        busy += time.thread_time() - before
+    return wall, busy
 
 
 def _in_a_bucket(bench: Bench, regions: int, rows: int) -> list[Work]:
@@ -232,11 +239,11 @@ if committed:
                    parts=parts, chunks={f"y/c/{u.payload[0]}/0": ("0" * 40, 100, 1)}) for u in units]))
     ledger.compact()
     sys.exit()
-started = time.perf_counter()
+started, before = time.perf_counter(), time.process_time()
 made = plan(Ledger(url).records())
-seconds = time.perf_counter() - started
+seconds, busy = time.perf_counter() - started, time.process_time() - before
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1024
-print(json.dumps({"seconds": seconds, "units": len(made.units), "reused": made.reused, "MiB": peak}))
+print(json.dumps({"seconds": seconds, "CPU s": busy, "units": len(made.units), "reused": made.reused, "MiB": peak}))
 """
 
 

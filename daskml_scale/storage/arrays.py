@@ -4,8 +4,8 @@ An opened array is kept per process. What was opened within a *pass* (``pinned``
 no metadata changes) is not looked at again: a unit then needs one request per object that it touches. Elsewhere
 the array's ``zarr.json`` is compared before each use, so a dataset may be removed and made anew at any time.
 
-Values are encoded by Zarr into a store that only catches the objects; writing them is the backend's work, in one
-request each, and their digests cost no second look at what was written.
+Values are encoded in this thread where `direct` knows how, else by Zarr into a store that only catches the objects;
+writing them is the backend's work, in one request each, and their digests cost no second look at what was written.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from daskml_scale.plan.units import Variable
 
 from . import files
 from .backend import MEMORY
+from .direct import Direct, Region, direct
 from .urls import is_icechunk, is_memory, is_object, join, local_path
 
 CODEC = "blosc lz4 5 shuffle, crc32c"
@@ -150,18 +151,18 @@ class Opened:
     ----------
     array : zarr.Array
     variable : Variable
+    direct : Direct or None
+        How its objects are encoded and decoded without Zarr, where that is known.
     encoder : zarr.Array
-        The same, upon a store that catches what is written.
-    filled : zarr.Array
-        The same, for values that are known not to be all fill: it does not compare them.
+        The same array upon a store that catches what is written.
     caught : dict
         Object key -> encoded bytes, ``None`` where an object holds only fill values; emptied by whoever encoded.
     """
 
     array: Any
     variable: Variable
+    direct: Direct | None
     encoder: Any
-    filled: Any
     caught: dict[str, Any]
 
 
@@ -221,10 +222,7 @@ def _open(url: str, name: str) -> Opened:
     content = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
     catcher = Catcher(content)
     encoder = zarr.open_array(catcher, mode="r+", zarr_format=3)
-    filled = encoder
-    if array.shards is None and hasattr(encoder, "with_config"):  # Zarr has it since 3.1.4
-        filled = encoder.with_config({"write_empty_chunks": True})
-    return Opened(array, variable_of(array), encoder, filled, catcher.caught)
+    return Opened(array, variable_of(array), direct(array), encoder, catcher.caught)
 
 
 def variable_of(array: Any) -> Variable:
@@ -240,8 +238,7 @@ def compressors(dtype: str, codec: str = "") -> Any:
 
     ``codec`` is empty (Blosc with LZ4), ``zstd`` or ``zstd:LEVEL`` (smaller, slower to write), or ``none``.
 
-    As measured (docs/reference/storage.md): three times as fast to write as Zarr's default, twice as fast to read,
-    as small.
+    As measured (docs/storage.md): three times as fast to write as Zarr's default, twice as fast to read, as small.
     The checksum is no luxury: without it Blosc gives wrong values for a torn or altered object, and no error. Zarr
     runs codecs outside the main thread, where Blosc is single-threaded and its bytes depend on the values alone.
     """
@@ -306,21 +303,10 @@ class Catcher(zarr.abc.store.Store):  # type: ignore[misc]
             yield key
 
 
-def encoded(found: Opened, region: tuple[slice, ...], values: np.ndarray, keys: Iterable[str]) -> Mapping[str, Any]:
+def encoded(found: Opened, region: Region, values: np.ndarray, keys: Iterable[str]) -> Mapping[str, Any]:
     """Return the stored form of a region of whole objects: key -> bytes-like, ``None`` where it is all fill."""
-    encoder = found.filled if _not_all_fill(found.array, values) else found.encoder
-    encoder[region] = values
+    if found.direct is not None and values.dtype == found.direct.stored.dtype:
+        return dict(zip(keys, found.direct.encoded(region, values), strict=True))
+    found.encoder[tuple(slice(*part) for part in region)] = values
     caught = {key: found.caught.pop(key, None) for key in keys}
     return {key: None if buffer is None else buffer.as_numpy_array() for key, buffer in caught.items()}
-
-
-def _not_all_fill(array: Any, values: np.ndarray) -> bool:
-    """Return whether the first value of each object of an aligned region already tells that none is all fill.
-
-    Comparing whole objects takes a tenth of the time of writing them.
-    """
-    if values.dtype != array.dtype or values.dtype.kind not in "iufb" or not values.size:
-        return False
-    first = values[tuple(slice(None, None, size) for size in array.chunks)]
-    fill = array.fill_value
-    return not bool(np.any(np.isnan(first) if fill != fill else first == fill))
