@@ -3,8 +3,8 @@
 ``python -m benchmarks.search_flights --seeds 10 --json found.jsonl`` appends a line per seed and skips the seeds that
 are there already. A seed takes minutes, on all rows a quarter of an hour; with ``--out FOLDER`` both searches keep
 their fits there, and what was stopped goes on where it was. Several may share the file: each takes its part of the
-seeds by ``--first``. Trained on the flights before October 2013, judged on those of October, with the features of
-``workflows/flights.yaml``. Both draw the same 64 settings and fit in one thread.
+seeds by ``--first``. Trained on the flights before October 2013, judged on those of October, with the features, the
+estimator and the space of ``workflows/flights.yaml``. Both have the same 64 settings and fit in one thread.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from daskml_scale.search import AshaSearchCV, RandomizedSearchCV
+from daskml_scale.api import check
+from daskml_scale.search import AshaSearchCV, GridSearchCV
+from daskml_scale.spec.workflow import SearchSpec
+from daskml_scale.stages.estimator import build_estimator
+from daskml_scale.stages.search.spaces import drawn
 
 from .by_hand import matrix
 from .common import Counts, Work, least
-from .flights import frames
+from .flights import WORKFLOW, frames
 
 TREES, FACTOR, DEEPEST = 200, 4, 16
 
@@ -57,24 +61,20 @@ def one_seed(
     out : Path, optional
         Both keep their fits below it; CPU seconds are those of this process only.
     """
-    from scipy.stats import loguniform
-    from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
 
     X, y, cv = rows(count)
-    model = HistGradientBoostingClassifier(max_iter=trees, early_stopping=False, random_state=0)
-    space = {
-        "learning_rate": loguniform(0.01, 0.5),
-        "max_leaf_nodes": [7, 15, 31, 63],
-        "l2_regularization": loguniform(0.001, 10),
-        "min_samples_leaf": [10, 20, 50, 100],
-    }
-    common: dict[str, Any] = {"scoring": "roc_auc", "cv": cv, "refit": False, "random_state": seed}
+    searched = check(WORKFLOW, estimators=False).stages["search"]
+    if not isinstance(searched, SearchSpec):
+        raise TypeError(f"{WORKFLOW}: search is not what this benchmark is about")
+    model, space = build_estimator(searched.estimator, {"max_iter": trees}, 0), searched.space
+    common: dict[str, Any] = {"scoring": searched.scoring, "cv": cv, "refit": False}
     asha = AshaSearchCV(
-        model, space, n_trials=configurations, resource="max_iter", factor=FACTOR,
+        model, space, n_trials=configurations, resource="max_iter", factor=FACTOR, random_state=seed,
         min_resources=max(1, trees // DEEPEST), out=out and out / f"asha-{seed}", **common,
     )  # fmt: skip
-    full = RandomizedSearchCV(model, space, n_iter=configurations, out=out and out / f"full-{seed}", **common)
+    settings = [{name: [value] for name, value in each.items()} for each in drawn(space, configurations, seed)]
+    full = GridSearchCV(model, settings, out=out and out / f"full-{seed}", **common)
     clock = [time.process_time()]
     for each in (asha, full):
         with threadpool_limits(1):

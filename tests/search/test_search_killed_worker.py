@@ -130,19 +130,17 @@ def test_a_trial_that_takes_all_memory_is_a_failed_trial_and_the_others_are_not(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cv = [(np.arange(60), np.arange(60, 120))]
-        search = GridSearchCV(Hungry(), {"alpha": [1, 2, 3]}, cv=cv, error_score=-7.0, client=own_client).fit(XR, YR)
-    scores = search.cv_results_["mean_test_score"]
-    assert scores[1] == -7
-    assert (scores[[0, 2]] > 0).all()
+        search = GridSearchCV(
+            Hungry(), {"alpha": [1, 2, 3]}, cv=cv, error_score=-7.0, return_train_score=True, client=own_client
+        ).fit(XR, YR)
+    for name in ("mean_test_score", "mean_train_score"):
+        scores = search.cv_results_[name]
+        assert scores[1] == -7
+        assert (scores[[0, 2]] > 0).all()
 
 
 class Deadly(SGDClassifier):  # type: ignore[misc]
     """Ends its process when ``alpha`` is 2."""
-
-    def fit(self, X: Any, y: Any) -> Any:
-        if self.alpha == 2:
-            os._exit(1)
-        return super().fit(X, y)
 
     def partial_fit(self, X: Any, y: Any, **more: Any) -> Any:
         if self.alpha == 2:
@@ -151,15 +149,14 @@ class Deadly(SGDClassifier):  # type: ignore[misc]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [GridSearchCV, AshaSearchCV], ids=lambda kind: kind.__name__)
-def test_a_fit_that_ends_its_workers_is_a_failed_fit_and_the_others_go_on(kind: Any, own_client: Any) -> None:
-    options = {"cv": [(np.arange(60), np.arange(60, 120))], "return_train_score": True}  # each death takes seconds
-    options |= {"n_trials": 3, "max_resources": 3} if kind is AshaSearchCV else {}
+def test_a_trial_that_ends_its_workers_is_a_failed_trial_and_the_others_go_on(own_client: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        search = kind(Deadly(random_state=0), {"alpha": [1e-4, 1e-3, 2]}, client=own_client, **options).fit(X, Y)
-    found = search.cv_results_
-    dead = np.array([params["alpha"] == 2 for params in found["params"]])
-    for name in ("mean_test_score", "mean_train_score"):
-        assert np.isnan(found[name][dead]).all()
-        assert np.isfinite(found[name][~dead]).all()
+        cv = [(np.arange(60), np.arange(60, 120))]  # one split: each death takes seconds
+        search = AshaSearchCV(
+            Deadly(random_state=0), {"alpha": [1e-4, 1e-3, 2]}, n_trials=3, max_resources=3, cv=cv, client=own_client
+        ).fit(X, Y)
+    scores = {params["alpha"]: score for params, score in zip(
+        search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True)}  # fmt: skip
+    assert np.isnan(scores[2])
+    assert np.isfinite([scores[1e-4], scores[1e-3]]).all()
