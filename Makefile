@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder
 INSTALL := $(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test test-fast lint bench install clean
+.PHONY: demo test test-fast test-minimum lint docs package bench bench-full bench-peers install clean
 
 demo: $(VENV)/installed-examples
 	$(BIN)/daskml-scale run flights
@@ -26,8 +26,38 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The quick tests on the oldest versions that pyproject.toml allows, in an environment of its own.
+test-minimum:
+	$(PYTHON) -m venv $(VENV)-minimum
+	$(VENV)-minimum/bin/python -m pip --quiet install -c constraints-minimum.txt --editable '.[test]'
+	$(VENV)-minimum/bin/python -m pytest $(PARALLEL) -m "not slow"
+
+# The reference pages follow from the code; the rest is Markdown. Opens from a disk: site/index.html.
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m benchmarks.report
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
+# Wheel and source distribution in dist/, and the wheel in an environment of its own.
+package: $(VENV)/python
+	$(PIP) install build
+	$(BIN)/python -m build --outdir dist .
+	rm -rf $(VENV)-package && $(PYTHON) -m venv $(VENV)-package
+	$(VENV)-package/bin/python -m pip --quiet install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) dist/*.whl
+	cd dist && ../$(VENV)-package/bin/daskml-scale version && ../$(VENV)-package/bin/daskml-scale validate grid
+
+# Small sizes, a quarter of an hour; each module's results in benchmarks/results/small/.
 bench: $(VENV)/installed-dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --folder benchmarks/results/small
+	$(BIN)/python -m benchmarks.report
+
+bench-full: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks --size full --repeat 5 --folder benchmarks/results/full
+	$(BIN)/python -m benchmarks.report
+
+# Peers that need versions of their own: benchmarks.peers says which, and how they are found.
+bench-peers: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.peers
 
 install: $(VENV)/installed-examples
 
@@ -48,5 +78,5 @@ $(VENV)/installed-dev: $(VENV)/python pyproject.toml
 
 # Not ./runs: results are the user's.
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-minimum $(VENV)-package $(VENV)-peers build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
