@@ -113,7 +113,8 @@ def _workflow() -> str:
 
 def _cluster() -> str:
     found = schema.cluster_schema()
-    titles = {"ClusterSpec": "backend: local", "SshSpec": "backend: ssh", "ExistingSpec": "backend: existing"}
+    backends = {"ClusterSpec": "local", "SshSpec": "ssh", "KubernetesSpec": "kubernetes", "ExistingSpec": "existing"}
+    titles = {name: f"backend: {backend}" for name, backend in backends.items()}
     top = [one["$ref"].rpartition("/")[2] for one in found["anyOf"]]
     parts = [
         f"# Cluster files\n\n{NOTE}\nWhat they mean: [clusters](clusters.md). As JSON Schema: `daskml-scale schema cluster`. Proof before use: "

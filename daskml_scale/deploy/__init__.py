@@ -28,7 +28,7 @@ def cluster(
 
     Parameters
     ----------
-    spec : str, path, ClusterSpec, SshSpec, ExistingSpec or mapping
+    spec : str, path, ClusterSpec, SshSpec, KubernetesSpec, ExistingSpec or mapping
         A name (``./clusters/NAME.yaml``, then the packaged ones), a file, or the definition itself.
     preload : sequence of str
         Names of modules that a scheduler of ours loads besides the backlog's, each with ``dask_setup``.
@@ -51,6 +51,7 @@ def cluster(
     """
     from daskml_scale.spec.cluster import ExistingSpec
     from daskml_scale.spec.hosts import SshSpec
+    from daskml_scale.spec.kubernetes import KubernetesSpec
 
     read = _read(spec)
     if isinstance(read, ExistingSpec):
@@ -61,6 +62,10 @@ def cluster(
         from .ssh import ScaledSSHCluster
 
         return ScaledSSHCluster(read, preload=preload, sink=sink, adapt=adapt)
+    if isinstance(read, KubernetesSpec):
+        from .kubernetes import ScaledKubernetesCluster
+
+        return ScaledKubernetesCluster(read, preload=preload, sink=sink, adapt=adapt)
     from .local import ScaledLocalCluster
 
     return ScaledLocalCluster(read, preload=preload, sink=sink, adapt=adapt)

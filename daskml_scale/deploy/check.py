@@ -16,6 +16,7 @@ from typing import Any
 from daskml_scale.errors import ClusterError, SpecError
 from daskml_scale.spec.cluster import ClusterSpec, ExistingSpec
 from daskml_scale.spec.hosts import Definition, SshSpec
+from daskml_scale.spec.kubernetes import KubernetesSpec
 
 from .findings import SKEW_SECONDS, Finding, compare_versions, versions
 
@@ -29,6 +30,10 @@ def check(spec: Definition) -> list[Finding]:
         from .check_hosts import check_hosts
 
         return list(check_hosts(spec))
+    if isinstance(spec, KubernetesSpec):
+        from .check_kubernetes import check_kubernetes
+
+        return list(check_kubernetes(spec))
     return list(_existing(spec) if isinstance(spec, ExistingSpec) else _local(spec))
 
 

@@ -87,7 +87,7 @@ def main() -> int:
     lifeline, answer = _take_pipes()
     setup = _fitted(setup)
     try:
-        return asyncio.run(_run(setup, lifeline, answer))
+        return asyncio.run(run(setup, lifeline, answer))
     except KeyboardInterrupt:
         return LOST
     except BaseException as error:
@@ -135,7 +135,8 @@ def _say(answer: Any, message: dict[str, Any]) -> None:
         answer.close()
 
 
-async def _run(setup: Setup, lifeline: int, answer: Any) -> int:
+async def run(setup: Setup, lifeline: int, answer: Any) -> int:
+    """Run a scheduler or worker until it ends or ``lifeline`` says so; tell ``answer`` when it is ready."""
     import dask.config
 
     loop = asyncio.get_running_loop()

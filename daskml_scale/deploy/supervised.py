@@ -40,6 +40,8 @@ class Supervised(ProcessInterface):  # type: ignore[misc]
         Exit code, negative for a signal; ``None`` while it runs.
     """
 
+    start_seconds = START_SECONDS
+
     def __init__(self, setup: Setup, name: str, environ: Mapping[str, str] | None = None) -> None:
         super().__init__(name=name)
         self.setup, self.name, self.environ = setup, name, dict(environ or {})
@@ -97,9 +99,9 @@ class Supervised(ProcessInterface):  # type: ignore[misc]
             If it ended or did not answer in time.
         """
         try:
-            await asyncio.wait_for(self._answered.wait(), START_SECONDS)
+            await asyncio.wait_for(self._answered.wait(), self.start_seconds)
         except TimeoutError:
-            self.failure = f"it did not answer within {START_SECONDS:g} s"
+            self.failure = f"it did not answer within {self.start_seconds:g} s"
             self.kill()
         if self.failure:
             raise ClusterError(f"{self.name}: {self.failure}")

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from .base import ByteSize, Duration, Spec, Version, Word, byte_count
 
-BACKENDS = ("existing", "local", "ssh")
+BACKENDS = ("existing", "kubernetes", "local", "ssh")
 Count = Annotated[int, Field(ge=0)]
 Price = Annotated[float, Field(ge=0)]
 

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from .base import ByteSize, Duration, Spec, Word
 from .cluster import ClusterSpec, ExistingSpec, OwnSpec, WorkerClass
+from .kubernetes import KubernetesSpec
 
 
 def _check_host(text: Any) -> Any:
@@ -135,5 +136,5 @@ class SshSpec(OwnSpec):
         return (known or [Host(host=self.scheduler.host)])[0], int(self.scheduler.bind.rpartition(":")[2])
 
 
-Definition = ClusterSpec | SshSpec | ExistingSpec
+Definition = ClusterSpec | SshSpec | KubernetesSpec | ExistingSpec
 """What a cluster file holds."""

@@ -21,6 +21,7 @@ from .base import Spec
 from .cluster import ClusterSpec, ExistingSpec
 from .explain import Problem, explain
 from .hosts import Definition, SshSpec
+from .kubernetes import KubernetesSpec
 from .matrix import Copy, spread
 from .recipe_checks import workflow_problems
 from .references import reference_problems
@@ -192,11 +193,15 @@ def load_cluster(path_or_text: str | Path, *, name: str | None = None) -> Defini
     return load(cluster_model(data), text, file).model
 
 
-def cluster_model(data: object) -> type[ClusterSpec] | type[SshSpec] | type[ExistingSpec]:
+def cluster_model(
+    data: object,
+) -> type[ClusterSpec] | type[SshSpec] | type[KubernetesSpec] | type[ExistingSpec]:
     """Return the model that a cluster definition is meant for, by its backend."""
     backend = data.get("backend") if isinstance(data, Mapping) else None
     if backend == "ssh":
         return SshSpec
+    if backend == "kubernetes":
+        return KubernetesSpec
     return ExistingSpec if backend == "existing" else ClusterSpec
 
 

@@ -194,7 +194,7 @@ CLUSTER_MISTAKES = [
     ("horizon: 30s", "horizon: 30", "scaling.horizon", "30 is not a duration"),
     ("listen: '127.0.0.1:8787'", "listen: '127.0.0.1'", "dashboard.listen", "write host:port"),
     ("listen: '127.0.0.1:8787'", "listen: 'localhost:99999'", "dashboard.listen", "to 65535"),
-    ("backend: local", "backend: kubernetes", "backend", "unknown backend 'kubernetes'; known: existing, local, ssh"),
+    ("backend: local", "backend: slurm", "backend", "unknown backend 'slurm'; known: existing, kubernetes, local, ssh"),
     ("  cpu: {", "  1cpu: {", "classes['1cpu']", "'1cpu' is not a plain word"),
     ("threads: 1", "resources: {GPU: '1'}", "classes.cpu.resources.GPU", "expected a number, found '1'"),
     ("threads: 1", "price_per_hour: true", "classes.cpu.price_per_hour", "expected a number, found true"),
