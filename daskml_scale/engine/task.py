@@ -15,6 +15,7 @@ import traceback
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from daskml_scale.plan.units import Unit
@@ -203,13 +204,12 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
     rows : bytes
         See `packed`.
     """
-    import threadpoolctl
     from distributed import get_worker
 
     worker = measured(get_worker())
     kernel, shared = loaded(blob, blob_digest)
     context = WorkerContext(shared=shared, threads=1, name=str(worker.name))
-    with threadpoolctl.threadpool_limits(limits=context.threads):
+    with _pools(len(sys.modules)).limit(limits=context.threads):
         keys, payloads, weights = pickle.loads(units)
         if not isinstance(kernel, OnPayload) and len(keys) > 1:
             context = replace(context, overlap=Overlap(lambda: list(map(Unit, keys, payloads, weights))))
@@ -221,6 +221,14 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
         if context.overlap is not None:
             even_out(rows, keys, context.overlap.together)
     return context.name, packed(rows, limits.result_bytes)
+
+
+@lru_cache(maxsize=1)
+def _pools(modules: int) -> Any:
+    """Return what limits the inner thread pools; looked for again once more modules are loaded: a tenth of a task."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def packed(rows: Rows, result_bytes: int = 1 << 62) -> bytes:

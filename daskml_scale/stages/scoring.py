@@ -129,8 +129,9 @@ class Model:
                 with limited(estimator, worker.threads):
                     scored = self._scored(estimator, X, some, bad)
             for good, raw in scored:
-                values[good], status[good] = self.output.encode(raw), OK
-        if values.dtype.kind == "f":
+                where = slice(None) if len(good) == rows else good
+                values[where], status[where] = self.output.encode(raw), OK
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
             finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)), where=self.output.expected)
             for row in np.flatnonzero(~finite & (status == OK)).tolist():
                 bad.add(row, MODEL_ERROR, f"the model gave {values[row].tolist()}")
@@ -152,12 +153,12 @@ class Model:
         except NOT_A_ROWS_FAULT:
             raise
         except Exception as error:
-            finite, failed = np.isfinite(X).all(axis=tuple(range(1, X.ndim))), error
+            odd, failed = not_finite(X), error
         known, done = len(bad.status), []
-        odd = np.flatnonzero(~finite)
+        finite = np.delete(np.arange(len(X)), odd)
         if len(odd) and REFUSED.match(f"{type(failed).__name__}: {failed}"):
             odd = self._not_refused_alike(estimator, X, odd, rows, bad)
-        for part in (np.flatnonzero(finite), odd):
+        for part in (finite, odd):
 
             def call(start: int, stop: int, part: np.ndarray = part) -> np.ndarray:
                 return self.call(estimator, X[part[start:stop]])
@@ -217,6 +218,20 @@ class Model:
 
 class OtherLength(ValueError):
     """A model left rows out, or made some up."""
+
+
+def not_finite(X: np.ndarray) -> np.ndarray:
+    """Return the rows that hold a missing or an infinite number, rising.
+
+    The sum of such a row is not finite; that of another one seldom. One product looks at all rows in a fraction of the
+    time that it takes to look at each number.
+    """
+    flat = X.reshape(len(X), -1)
+    if flat.dtype.kind != "f":
+        return np.empty(0, dtype="int64")
+    with np.errstate(all="ignore"):
+        found = np.flatnonzero(~np.isfinite(flat @ np.ones(flat.shape[1], dtype=flat.dtype)))
+    return np.asarray(found[~np.isfinite(flat[found]).all(axis=1)])
 
 
 def warmed(model: Any, bundle: Bundle) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daskml_scale.errors import DaskMLError
 from daskml_scale.spec.expressions import Coded
 from daskml_scale.spec.steps import AsOf, Lookup, Trailing
-from daskml_scale.stages.features.joins import as_of, lookup, prepare, trailing, window_sums
+from daskml_scale.stages.features.joins import Windows, as_of, lookup, prepare, trailing
 
 MINUTES = st.one_of(st.none(), st.integers(0, 400))
 AIRPORTS = ("EWR", "JFK", "LGA")
@@ -146,8 +146,8 @@ def test_a_sum_depends_on_its_window_alone_to_the_bit(seed, size, padding):
     first = rng.integers(0, size + 1, 20)
     last = np.maximum(first, rng.integers(0, size + 1, 20))
     alone = [
-        window_sums(values[a:b].copy(), np.array([0]), np.array([b - a]))[0] for a, b in zip(first, last, strict=True)
+        Windows(np.array([0]), np.array([b - a])).sums(values[a:b].copy())[0] for a, b in zip(first, last, strict=True)
     ]
     garbage = np.full(padding, np.nan), np.tile([np.inf, 1e300], padding)
     around = np.concatenate([garbage[0], values, garbage[1]])
-    assert window_sums(around, first + padding, last + padding).tobytes() == np.array(alone).tobytes()
+    assert Windows(first + padding, last + padding).sums(around).tobytes() == np.array(alone).tobytes()

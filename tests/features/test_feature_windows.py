@@ -8,14 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskml_scale.stages.features import windows
-from daskml_scale.stages.features.windows import window_counts, window_deviations, window_extremes, window_sums
+from daskml_scale.stages.features.windows import Windows
+
+
+def deviations(values: np.ndarray, *window: np.ndarray) -> np.ndarray:
+    some = Windows(*window)
+    return some.deviations(values, some.counts(~np.isnan(values)))
+
 
 MADE = {
-    "count": lambda values, *window: window_counts(~np.isnan(values), *window),
-    "sum": lambda values, *window: window_sums(np.where(np.isnan(values), 0.0, values), *window),
-    "std": window_deviations,
-    "min": lambda *window: window_extremes(*window, largest=False),
-    "max": lambda *window: window_extremes(*window, largest=True),
+    "count": lambda values, *window: Windows(*window).counts(~np.isnan(values)),
+    "sum": lambda values, *window: Windows(*window).sums(np.where(np.isnan(values), 0.0, values)),
+    "std": deviations,
+    "min": lambda values, *window: Windows(*window).extremes(values, largest=False),
+    "max": lambda values, *window: Windows(*window).extremes(values, largest=True),
 }
 
 
@@ -83,9 +89,9 @@ def test_windows_of_one_length_are_made_as_those_of_many(stat):
 
 def test_small_deviations_far_from_zero_are_not_lost():
     values = 1e8 + np.tile([0.0, 1e-3], 500)
-    found = window_deviations(values, np.arange(500), np.arange(500) + 24)
+    found = deviations(values, np.arange(500), np.arange(500) + 24)
     np.testing.assert_allclose(found, by_loop("std", values[:24]), rtol=1e-4)
-    assert (window_deviations(np.full(100, 0.1), np.array([0, 3]), np.array([100, 60])) == 0).all()
+    assert (deviations(np.full(100, 0.1), np.array([0, 3]), np.array([100, 60])) == 0).all()
 
 
 @pytest.mark.parametrize("stat", sorted(MADE))

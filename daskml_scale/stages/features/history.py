@@ -27,7 +27,7 @@ from daskml_scale.spec.steps_history import (
 from .carried import NEVER, State, counts_for, decay
 from .kernels import numbers
 from .past import Past
-from .windows import window_counts, window_deviations, window_extremes, window_sums
+from .windows import Windows
 
 _BLOCK = 1 << 20
 """Most events of windows that are looked at together."""
@@ -199,16 +199,17 @@ def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, 
     start = np.maximum(found.start, found.stop - events)
     stop = np.maximum(found.stop, start)
     here = ~np.isnan(values)
-    count = window_counts(here, start, stop)
+    windows = Windows(start, stop)
+    count = windows.counts(here)
     made = {"count": count}
     if not {"sum", "mean"}.isdisjoint(stats):
-        total = np.where(count > 0, window_sums(np.where(here, values, 0.0), start, stop), np.nan)
+        total = np.where(count > 0, windows.sums(np.where(here, values, 0.0)), np.nan)
         made |= {"sum": total, "mean": total / count}
     for stat, largest in (("min", False), ("max", True)):
         if stat in stats:
-            made[stat] = window_extremes(values, start, stop, largest=largest)
+            made[stat] = windows.extremes(values, largest=largest)
     if "std" in stats:
-        made["std"] = window_deviations(values, start, stop)
+        made["std"] = windows.deviations(values, count)
     return made
 
 

@@ -19,7 +19,7 @@ from daskml_scale.spec.steps import AsOf, Lookup, Trailing
 from .kernels import numbers
 from .past import Past
 from .timeline import Keys, Timeline
-from .windows import window_counts, window_sums
+from .windows import Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,14 +156,14 @@ def trailing(
             inside = np.flatnonzero((own >= start) & (own < stop))
             middle = stop.copy()
             middle[inside] = own[inside]
-        after = middle[inside] + 1, stop[inside]
-        count = window_counts(here, start, middle)
-        count[inside] += window_counts(here, *after)
+        before, after = Windows(start, middle), Windows(middle[inside] + 1, stop[inside])
+        count = before.counts(here)
+        count[inside] += after.counts(here)
         if values is None:
             features.append(count)
             continue
-        total = window_sums(values, start, middle)
-        total[inside] += window_sums(values, *after)
+        total = before.sums(values)
+        total[inside] += after.sums(values)
         with np.errstate(invalid="ignore", divide="ignore"):
             features.append(total if step.stat == "sum" else total / count)
     return features

@@ -8,6 +8,7 @@ same lines, and the result is an array of the library that came in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,18 @@ _PANDAS = {"dayofweek": "day_of_week", "dayofyear": "day_of_year"}
 
 def namespace(array: Any) -> Any:
     """Return the array library of an array, as the array API has it."""
+    if isinstance(array, np.ndarray):  # most are, and asking takes as long as computing a block
+        return _numpy()
     from array_api_compat import array_namespace
 
     return array_namespace(array)
+
+
+@lru_cache(maxsize=1)
+def _numpy() -> Any:
+    from array_api_compat import array_namespace
+
+    return array_namespace(np.empty(0))
 
 
 def device(array: Any) -> Any:
@@ -83,6 +93,8 @@ def numbers(column: Values) -> np.ndarray:
     """Return a numeric column as float64; the column itself where it is."""
     if isinstance(column, Coded):
         raise TypeError("a column of categories is not numeric")
+    if isinstance(column, np.ndarray) and column.dtype == np.float64:
+        return column
     xp = namespace(column)
     if not xp.isdtype(column.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"a column of {column.dtype} is not numeric")

@@ -20,6 +20,8 @@ _UNITS = (10**9, 10**6, 10**3, 1)
 """Units that instants may be whole numbers of, in ns."""
 _LARGEST = 2**62
 """Search keys stay below it."""
+_BLOCK = 512
+"""Rising values that are searched for together."""
 
 
 def plain(column: np.ndarray) -> np.ndarray:
@@ -27,6 +29,23 @@ def plain(column: np.ndarray) -> np.ndarray:
     if column.dtype.kind == "M":
         return column.astype("datetime64[ns]").view("int64")
     return column.astype("float64" if column.dtype.kind == "f" else "int64", copy=False)
+
+
+def count_up_to(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return how many of some rising keys are at most each of the rising ``wanted``, as ``numpy.searchsorted`` does.
+
+    Each block of values is looked for among the keys between its ends: half the steps, and those near the processor.
+    """
+    if len(wanted) < 4 * _BLOCK:
+        return np.asarray(np.searchsorted(keys, wanted, "right"))
+    found = np.empty(len(wanted), dtype="int64")
+    ends = [*np.searchsorted(keys, wanted[::_BLOCK], "right").tolist(), len(keys)]
+    for number, first in enumerate(range(0, len(wanted), _BLOCK)):
+        low, high = ends[number], ends[number + 1]
+        part = slice(first, first + _BLOCK)
+        found[part] = np.searchsorted(keys[low:high], wanted[part], "right")
+        found[part] += low
+    return found
 
 
 class _Distinct:
@@ -107,12 +126,19 @@ class Keys:
         codes = np.zeros(rows, dtype="int64")
         for part, column in zip(self._parts, columns, strict=True):
             codes = self._joined(codes, part, column)
+            if self._numbered:
+                break
             absent = codes < 0
             self._combined.append(_Distinct(codes[~absent] if absent.any() else codes))
             codes = self._combined[-1].find(codes)
-        self.size = self._combined[-1].size if self._combined else 1
+        self.size = self._parts[0].size if self._numbered else self._combined[-1].size if self._combined else 1
         self.own = codes
         """Number of each row's own combination, -1 where a part is missing."""
+
+    @property
+    def _numbered(self) -> bool:
+        """Whether the first part is all there is and its values, not being labels, are numbered without a gap."""
+        return len(self._parts) == 1 and self._parts[0].labels is None
 
     def _joined(self, codes: np.ndarray, part: _Part, column: Values) -> np.ndarray:
         new = part.encode(column)
@@ -122,6 +148,8 @@ class Keys:
 
     def encode(self, columns: Sequence[Values], rows: int) -> np.ndarray:
         """Return the number of each row's combination, -1 where it is not among them; shape (rows,)."""
+        if self._numbered:
+            return self._parts[0].encode(columns[0])
         codes = np.zeros(rows, dtype="int64")
         for part, distinct, column in zip(self._parts, self._combined, columns, strict=True):
             codes = distinct.find(self._joined(codes, part, column))
@@ -213,12 +241,16 @@ class Timeline:
         if np.array_equal(wanted, self._keys):  # each event asks for itself: no search is needed
             ends = np.flatnonzero(np.append(wanted[1:] != wanted[:-1], len(wanted) > 0)) + 1
             return np.asarray(np.repeat(ends, np.diff(ends, prepend=0)))
-        if len(wanted) < 1024 or self._groups > 2**16 or not (wanted[1:] < wanted[:-1]).any():
+        if not (wanted[1:] < wanted[:-1]).any():
+            return count_up_to(self._keys, wanted)
+        if len(wanted) < 1024 or self._groups > 2**16 - 2:
             return np.asarray(np.searchsorted(self._keys, wanted, "right"))
         # In the order of the groups the search goes through the keys once, and most often finds them at hand.
-        order = np.argsort(np.clip(groups, -1, self._groups).astype("uint16"), kind="stable")
+        order = np.argsort((np.clip(groups, -1, self._groups) + 1).astype("uint16"), kind="stable")
+        wanted = wanted[order]
+        rising = not (wanted[1:] < wanted[:-1]).any()
         found = np.empty(len(wanted), dtype="int64")
-        found[order] = np.searchsorted(self._keys, wanted[order], "right")
+        found[order] = count_up_to(self._keys, wanted) if rising else np.searchsorted(self._keys, wanted, "right")
         return found
 
     def places(self, events: int, rows: np.ndarray) -> np.ndarray:

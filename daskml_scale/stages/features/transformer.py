@@ -33,7 +33,7 @@ from daskml_scale.spec.steps import AsOf, Lookup, Ordinal, Trailing
 from daskml_scale.spec.steps_history import HistoryStep
 from daskml_scale.spec.steps_learned import Aggregate, SklearnStep
 
-from . import aggregate, estimators, history, joins, kernels
+from . import aggregate, blocks, estimators, history, joins, kernels
 from .bounds import Bounds, Ranges
 from .learning import reads_rows
 from .look import Look, places, read_events, stacked
@@ -127,6 +127,10 @@ class RowTransformer:
         Rows are read once, and a step that learnt nothing is computed once. See :meth:`matrix`.
         """
         look = self._look(start, stop, halo)
+        if len(programs) == 1 and (cheap := blocks.in_blocks(programs[0], look.rows)):
+            bound = replace(self, program=programs[0])
+            whole: Callable[[int], list[np.ndarray]] = lambda position: bound._step(position, look.rows, look, cache)  # noqa: E731
+            return [blocks.matrix(programs[0], look.rows, stop - start, cheap, whole, dtype)]
         first: list[list[np.ndarray]] | None = None
         results = []
         for program in programs:
