@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+import daskml_scale as dms
+
 SMALL = """
 version: 1
 name: small
@@ -57,6 +59,9 @@ def test_a_named_cluster_is_used_by_a_run_and_left_up(up, command):
     code, _, err = command("run", "tiny.yaml", "--cluster", "team", "--json")
     assert code == 0, err
     assert [row["worker"] for row in json.loads(command("clusters", "ps", "team", "--json")[1])] == ["cpu-0"]
+    with dms.cluster("team") as joined, joined.get_client(set_as_default=False) as client:  # as a notebook does
+        assert (joined.scheduler_address, joined.dashboard_link) == (one["address"], one["dashboard"])
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
     assert command("clusters", "scale", "team", "2")[0] == 0
     eventually(lambda: len(json.loads(command("clusters", "ps", "team", "--json")[1])) == 2)
     assert set(json.loads(command("clusters", "logs", "team", "--json")[1])) >= {"scheduler", "holder"}
