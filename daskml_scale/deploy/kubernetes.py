@@ -28,6 +28,7 @@ from daskml_scale.spec.kubernetes import KubernetesSpec
 from . import pods
 from .certificates import new_authority
 from .child import Setup, free_port
+from .gpus import device_of
 from .kube_client import Kube, Tunnel, inside, library
 from .lease import HANDLER, KEY, hold
 from .local import BACKLOG, HOST, listen_here, preloads, settings
@@ -176,7 +177,7 @@ class ScaledKubernetesCluster(ScaledCluster):
             "resources": dict(item.resources),
             "death_timeout": 60,
         }
-        return Setup("worker", 0, "", options, config=config)
+        return Setup("worker", 0, "", options, config=config, device=device_of(item))
 
     def _template(self, name: str) -> dict[str, Any]:
         item = self.spec.classes[name]
