@@ -8,7 +8,6 @@ are left to Zarr. This module must not know where objects rest.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, TypeAlias
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc, blosc
+from numcodecs import Blosc
 
 Region: TypeAlias = Sequence[tuple[int, int]]
 """[start, stop) in every dimension."""
@@ -55,11 +54,7 @@ class Chunk:
         if _all(block, self.fill):
             return None
         plain = np.ascontiguousarray(block).reshape(-1).view("u1")
-        if self.blosc is None:
-            data = plain.tobytes()
-        else:
-            with _one_thread():
-                data = self.blosc.encode(plain)
+        data: bytes = plain.tobytes() if self.blosc is None else self.blosc.encode(plain)
         return _with_checksum(data) if self.checked else data
 
     def decode(self, stored: np.ndarray, out: np.ndarray) -> None:
@@ -232,16 +227,6 @@ def _into(how: Chunk | Shard, stored: np.ndarray, target: np.ndarray, part: tupl
         whole = np.empty(how.shape, how.dtype)
         how.decode(stored, whole)
         target[...] = whole[part]
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Have Blosc compress in this thread: from the main one it takes others, and its bytes depend on their turns."""
-    before, blosc.use_threads = blosc.use_threads, False
-    try:
-        yield
-    finally:
-        blosc.use_threads = before
 
 
 def _with_checksum(data: bytes) -> bytes:

@@ -70,16 +70,6 @@ def test_objects_are_those_of_zarr_and_any_part_is_read_back(case):
     stores.remove(url)
 
 
-def test_the_main_thread_writes_the_same_bytes_each_time(tmp_path):
-    """Blosc takes several threads there, left to itself, and puts the blocks in the order in which they end."""
-    url = str(tmp_path / "a.zarr")
-    size = 1 << 18
-    stores.create(url, Template("row", size, {"x": Variable("float32", ("row",), (size,), (size,))}))
-    values = np.random.default_rng(0).normal(size=size).round(2).astype("float32")
-    found = {stores.write_region(url, 0, {"x": values})["x/c/0"][0] for _ in range(40)}
-    assert len(found) == 1
-
-
 def test_a_region_is_understood_as_slices_are(tmp_path):
     url = str(tmp_path / "a.zarr")
     stores.create(url, Template("row", 5, {"x": Variable("int32", ("row", "f"), (5, 2), (2, 2))}))
