@@ -15,11 +15,11 @@ from typing import Any
 
 from .common import Bench, as_json, load, machine, table
 
-MODULES = ("dispatch", "features", "inference", "ingest", "planning", "predict", "search", "storage")
+MODULES = ("clusters", "dispatch", "features", "inference", "ingest", "planning", "predict", "search", "storage")
 
 
-def run(names: Sequence[str], size: str, repeat: int, only: str = "") -> dict[str, Any]:
-    """Run modules, print their tables, and return all results as JSON values."""
+def run(names: Sequence[str], size: str, repeat: int, only: str = "", into: Path | None = None) -> dict[str, Any]:
+    """Run modules, print their tables, and return all results as JSON values; each is also written into a folder."""
     about = {"size": size, "repeat": repeat, **machine()}
     print(f"{size}, {repeat} rounds; {about['cores']} cores, {about['memory_gib']} GiB, Python {about['python']}")
     print(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
@@ -35,6 +35,8 @@ def run(names: Sequence[str], size: str, repeat: int, only: str = "") -> dict[st
             results[name] = {"seconds": seconds, "load_before": before, "rows": as_json(rows)}
             title = str(module.__doc__).splitlines()[0]
             print(f"\n{name}: {title} ({seconds} s, load before {before})\n{table(rows)}", flush=True)
+            if into is not None and rows:
+                _write({**about, "modules": {name: results[name]}}, into / f"{name}.json")
     return {**about, "modules": results}
 
 
@@ -46,17 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeat", type=int, default=3, help="rounds; default 3")
     parser.add_argument("--only", default="", metavar="TEXT", help="only the works whose name holds this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    parser.add_argument("--folder", type=Path, help="write a file per module there, each as soon as it is measured")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.modules) - set(MODULES))
     if unknown or options.repeat < 1:
         parser.error(f"no module {unknown[0]}; there are {', '.join(MODULES)}" if unknown else "--repeat: at least 1")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    results = run(options.modules or MODULES, options.size, options.repeat, options.only)
+    results = run(options.modules or MODULES, options.size, options.repeat, options.only, options.folder)
     if not any(found["rows"] for found in results["modules"].values()):
         parser.error(f"--only {options.only!r}: no work's name holds it")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        _write(results, options.json)
+
+
+def _write(results: dict[str, Any], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

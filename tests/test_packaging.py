@@ -66,7 +66,8 @@ def test_a_wheel_can_be_made_of_the_source_distribution(tmp_path):
         name = build.build_sdist(str(tmp_path))
     finally:
         os.chdir(before)
-    names = {entry.partition("/")[2] for entry in tarfile.open(tmp_path / name).getnames()}
+    with tarfile.open(tmp_path / name) as archive:
+        names = {entry.partition("/")[2] for entry in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "daskml_scale/py.typed", *map(str, SHIPPED)} <= names
 
 
