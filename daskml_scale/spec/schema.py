@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from .base import Spec
 from .hosts import Definition
+from .key_words import WORDS
 from .steps import STEPS
 from .steps_grid import GRID_STEPS
 from .workflow import KINDS, Workflow
@@ -63,7 +64,7 @@ def _describe(definition: dict[str, Any], model: type[Spec]) -> None:
     for name, found in definition["properties"].items():
         found.pop("title", None)
         _limit_the_long_form(found)
-        if words := fields.get(name):
+        if words := fields.get(name) or WORDS.get(f"{model.__name__}.{name}") or WORDS.get(name):
             found["description"] = words
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from daskml_scale import cli
+from daskml_scale.spec.key_words import WORDS
 from daskml_scale.spec.schema import cluster_schema, told, workflow_schema
 from daskml_scale.spec.steps_history import Rolling
 from daskml_scale.spec.workflow import KINDS, SearchSpec
@@ -70,6 +71,24 @@ def test_every_kind_is_explained_and_so_are_the_keys_that_a_docstring_names():
     assert isinstance(fields, dict)
     scaling = cluster_schema()["$defs"]["Scaling"]["properties"]
     assert scaling["horizon"]["description"] == "Aim to finish the backlog within this time."
+
+
+def test_every_key_of_every_file_is_explained():
+    for schema in (workflow_schema(), cluster_schema()):
+        for name, model in [("the file", schema), *schema["$defs"].items()]:
+            silent = [key for key, found in model.get("properties", {}).items() if not found.get("description")]
+            assert not silent, f"{name}: {silent}; say it in a docstring, or in spec/key_words.py"
+
+
+def test_no_word_is_left_over():
+    known = {
+        f"{name}.{key}"
+        for schema in (workflow_schema(), cluster_schema())
+        for name, model in [("Workflow", schema), *schema["$defs"].items()]
+        for key in model.get("properties", {})
+    }
+    keys = {one.partition(".")[2] for one in known}
+    assert [word for word in WORDS if word not in (known if "." in word else keys)] == []
 
 
 @pytest.mark.parametrize(("words", "has"), [(["schema"], "stages"), (["schema", "cluster"], "anyOf")])
