@@ -1,7 +1,8 @@
 """What a cluster's Job, Secret and Pods look like, and what the status of a Pod means. Pure.
 
 Every Pod keeps to the security level ``restricted`` and has no token. Templates of the user are merged over ours, as
-``kubectl`` merges patches: mappings by key, lists of named things by name, other lists by appending.
+``kubectl`` merges patches: mappings by key, lists of named things by name; other lists are replaced, but tolerations
+are added to ours.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ def merge(base: Any, over: Any, key: str = "") -> Any:
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         return {**base, **{name: merge(base.get(name), value, name) for name, value in over.items()}}
     if isinstance(base, list) and isinstance(over, list):
-        if key not in _NAMED:
+        if key == "tolerations":
             return [*base, *over]
+        if key not in _NAMED:
+            return over
         by = _KEYS.get(key, "name")
         found = {item.get(by): item for item in base}
         for item in over:

@@ -74,17 +74,20 @@ def test_a_class_with_gpus_asks_for_devices_and_keeps_its_template():
 
 def test_a_template_is_laid_over_ours_by_names():
     base = {
-        "containers": [{"name": "worker", "image": "a", "env": [{"name": "A", "value": "1"}]}],
+        "containers": [{"name": "worker", "image": "a", "command": ["a", "b"], "env": [{"name": "A", "value": "1"}]}],
         "volumes": [{"name": "v", "emptyDir": {}}], "tolerations": [{"key": "x"}], "priority": 1,
     }  # fmt: skip
     over = {
-        "containers": [{"name": "worker", "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]},
-                       {"name": "log"}],
+        "containers": [
+            {"name": "worker", "command": ["c"], "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]},
+            {"name": "log"},
+        ],
         "tolerations": [{"key": "y"}], "priority": 2,
     }  # fmt: skip
     assert pods.merge(base, over) == {
         "containers": [
-            {"name": "worker", "image": "a", "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]},
+            {"name": "worker", "image": "a", "command": ["c"],
+             "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]},
             {"name": "log"},
         ],
         "volumes": [{"name": "v", "emptyDir": {}}], "tolerations": [{"key": "x"}, {"key": "y"}], "priority": 2,
