@@ -46,13 +46,20 @@ package: $(VENV)/python
 	$(VENV)-package/bin/python -m pip --quiet install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) dist/*.whl
 	cd dist && ../$(VENV)-package/bin/daskml-scale version && ../$(VENV)-package/bin/daskml-scale validate grid
 
-# Small sizes, a quarter of an hour; each module's results in benchmarks/results/small/.
+# Small sizes, a quarter of an hour: result files and a page of them in benchmarks/results/small.
+bench: RESULTS := benchmarks/results/small
 bench: $(VENV)/installed-dev
-	$(BIN)/python -m benchmarks --folder benchmarks/results/small
-	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks --repeat 1 --folder $(RESULTS)
+	$(BIN)/python -m benchmarks.runs --small --json $(RESULTS)/runs.json
+	$(BIN)/python -m benchmarks.scaling --seeds 1 --json $(RESULTS)/scaling.json
+	$(BIN)/python -m benchmarks.report --folder $(RESULTS) --page $(RESULTS)/benchmarks.md --before docs/measured
 
+# Hours, on a quiet machine. What it finds is what docs/benchmarks.md shows.
+bench-full: RESULTS := docs/measured
 bench-full: $(VENV)/installed-dev
-	$(BIN)/python -m benchmarks --size full --repeat 5 --folder benchmarks/results/full
+	$(BIN)/python -m benchmarks --size full --repeat 5 --folder $(RESULTS)
+	$(BIN)/python -m benchmarks.runs --json $(RESULTS)/runs.json
+	$(BIN)/python -m benchmarks.scaling --json $(RESULTS)/scaling.json
 	$(BIN)/python -m benchmarks.report
 
 # Peers that need versions of their own: benchmarks.peers says which, and how they are found.

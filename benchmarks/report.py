@@ -35,15 +35,20 @@ class Goal:
     wanted: str
     value: float | None
     why: str = ""
+    said: str = ""
+    """What a file tells in words of its own, with ``kept``."""
+    kept: bool = False
 
     @property
     def held(self) -> bool | None:
         """Whether the goal is kept."""
+        if self.said:
+            return self.kept
         return None if self.value is None else holds(self.value, self.wanted)
 
     @property
     def miss(self) -> float:
-        """By what factor it is missed, above 1 where it is; 0 where nothing was measured."""
+        """By what factor it is missed, above 1 where it is; 0 where nothing was measured, or a file says it in words."""
         if self.value is None:
             return 0.0
         sign, limit = self.wanted.split()
@@ -105,7 +110,9 @@ def _value(row: Mapping[str, Any], what: str) -> float | None:
 
 
 def _told(data: Mapping[str, Any]) -> Iterator[Goal]:
-    """Goals that a file tells by itself: ``found`` of `benchmarks.runs`."""
+    """Goals that a file tells by itself: ``found`` of `benchmarks.runs`, ``goals`` of `benchmarks.scaling`."""
+    for what, got, wanted, kept in data.get("goals", ()):
+        yield Goal("scaling, simulated", what, wanted, None, said=got, kept=kept)
     for what, (value, goal) in data.get("found", {}).items():
         if goal is not None:
             yield Goal("runs", what, f"<= {goal:g}", float(value))
@@ -162,7 +169,7 @@ def _goal_table(listed: Sequence[Goal], held: bool | None) -> str:
     last = " why |" if held is False else ""
     lines = [f"| area | goal | wanted | measured |{last}", "|---|---|---|---|" + ("---|" if last else "")]
     for goal in listed:
-        value = "-" if goal.value is None else f"{goal.value:.3g}"
+        value = goal.said or ("-" if goal.value is None else f"{goal.value:.3g}")
         lines.append(f"| {goal.area} | {goal.goal} | {goal.wanted} | {value} |" + (f" {goal.why} |" if last else ""))
     return "\n".join(lines) + "\n"
 

@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("asking", "at_once", "writes", "going_on"))
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    target = options.json.absolute() if options.json else None  # the folder changes below
     share = 10 if options.small else 1
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "asking": lambda: asking(5, 10_000 // share), "at_once": lambda: at_once(100 // share),
@@ -233,8 +234,10 @@ def main() -> None:
         os.chdir("/")
     for what, (value, goal) in found.items():
         print(f"{what:55} {value:10.3f}   {'' if goal is None else f'goal {goal:g}'}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({**machine(), "load": os.getloadavg()[0], "found": found}, indent=1))
+    if target:
+        about = {"size": "small" if options.small else "full", **machine(), "load": os.getloadavg()[0]}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps({**about, "found": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

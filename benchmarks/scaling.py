@@ -28,6 +28,7 @@ from daskml_scale.scaling.usage import Scaler, Usage
 from daskml_scale.scaling.workload import Batch
 
 from .adaptive_replica import AdaptiveScaler, OperatorScaler
+from .common import machine
 from .scaling_work import BOTH, CPU, FLAT, GPU, WORKLOADS, Workload
 
 STARTUP = 90.0
@@ -249,7 +250,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"60,000 tasks on {used.started:,} workers: simulated in {seconds:.1f} s ({used.makespan:.0f} s of theirs).")
     if options.json:
         data = {name: {work: asdict(cell) for work, cell in row.items()} for name, row in cells.items()}
-        options.json.write_text(json.dumps({"seeds": list(seeds), "cells": data}, indent=1) + "\n")
+        told = [list(each) for each in goals(cells, [work.name for work in WORKLOADS])]
+        about = {"size": "simulated", "repeat": len(seeds), **machine()}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(
+            json.dumps({**about, "seeds": list(seeds), "goals": told, "cells": data}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":
