@@ -44,6 +44,7 @@ LEASE = "daskml_scale.deploy.lease"
 """Preload of the scheduler, by module name."""
 GONE_SECONDS = 30.0
 """Time for all Pods of a cluster that closes to be gone."""
+FORCE_SECONDS = 10.0
 OWNER = "DASKML_OWNER"
 """Environment variable of a runner: the owner of the clusters that it starts, as JSON."""
 
@@ -247,6 +248,8 @@ class ScaledKubernetesCluster(ScaledCluster):
     async def _release(self) -> None:
         if self.board is not None:
             if not await self.board.empty(GONE_SECONDS):
+                self.board.force()  # a Node that is lost confirms nothing
+            if not await self.board.empty(FORCE_SECONDS):
                 logger.warning("Pods of cluster %s are still there: %s", self.name, ", ".join(sorted(self.board.pods)))
             await self.board.stop()
         tunnel = getattr(self.scheduler, "tunnel", None)

@@ -207,6 +207,13 @@ class Board:
             self._deletions.add(task)
             task.add_done_callback(self._deletions.discard)
 
+    def force(self) -> None:
+        """Have all Pods that are left deleted without waiting for who runs them."""
+        self.closing = False
+        for name in list(self.pods):
+            self.delete(f"pods/{name}", grace=0)
+        self.closing = True
+
     async def _end(self, resource: str, group: str = "", grace: int | None = None) -> None:
         body: Object = {"propagationPolicy": "Background"}
         if grace is not None:

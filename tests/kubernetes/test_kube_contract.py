@@ -45,6 +45,7 @@ class Kubernetes:
         return [*self.farm.left(), *(f"process {one.pid}" for one in self.farm.processes()), *keys]
 
 
+@pytest.mark.slow
 class TestKubernetes(ClusterContract):
     @pytest.fixture(scope="class")
     def backend(self, farm: Any) -> Kubernetes:
