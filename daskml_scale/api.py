@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from daskml_scale import events
+from daskml_scale.dashboard import PRELOAD
 from daskml_scale.errors import PlanError, SpecError, UsageError
 from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow
 from daskml_scale.storage import files
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from daskml_scale.spec.load import Loaded
     from daskml_scale.stages.run import StageRow
 
-PRELOADS = ("daskml_scale.dashboard.preload",)
+PRELOADS = (PRELOAD,)
 """Scheduler modules of the clusters that we start; the backlog plugin is always there."""
 
 
@@ -437,6 +439,7 @@ class _Publishing:
         self.sink, self.stack = sink, stack
         self.kept: list[events.Event] = []
         self.publisher: Any | None = None
+        self.before: Any | None = None
         self.lock = threading.RLock()
 
     def __call__(self, event: events.Event) -> None:
@@ -451,13 +454,25 @@ class _Publishing:
         with self.lock:
             if self.publisher is not None:
                 self.publisher.close()
+                self.before = self.publisher
             self.publisher = None if client is None else publisher(client)
             if self.publisher is None:
                 return
+            if self.before is not None:
+                self.publisher.take_over(self.before)
             self.stack.callback(self.publisher.close)
             for event in self.kept:
                 self.publisher(event)
             self.kept.clear()
+
+
+def _page(link: str, run: str) -> str:
+    """Return the link to the page of a run from that to the dashboard; a token in it stays."""
+    if not link:
+        return ""
+    parts = urlsplit(link)
+    query = "&".join(filter(None, (f"run={quote(run)}" if run else "", parts.query)))
+    return urlunsplit(parts._replace(path=parts.path.removesuffix("status") + "workflow", query=query))
 
 
 class _LazyClient:
@@ -478,11 +493,13 @@ class _LazyClient:
 
     def _client(self) -> Any:
         if self.client is None:
+            from daskml_scale.dashboard.plugin import install
+
             asked = time.monotonic()
             started = self.started.enter_context(cluster(self.definition, sink=self.publish))
             self.client = self.started.enter_context(started.get_client())
-            page = (started.dashboard_link or "").removesuffix("status")
-            link = f"{page}workflow" + (f"?run={self.run_id}" if self.run_id else "") if page else ""
+            install(self.client)  # a named or a foreign cluster may not have the page
+            link = _page(started.dashboard_link or "", self.run_id)
             given = self.definition
             name = given if isinstance(given, str) else given["name"] if isinstance(given, Mapping) else given.name
             waited = time.monotonic() - asked

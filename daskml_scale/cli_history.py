@@ -15,13 +15,14 @@ from daskml_scale.errors import Exit
 
 @click.command("report")
 @run_argument(required=False)
-@click.option("--out", metavar="FILE", help="Where the HTML goes; report-RUN.html here by default.")
+@click.option("--out", metavar="FILE", help="FILE.html, .json or .png; report-RUN.html here by default.")
 @options("json")
 def report_verb(run: str | None, out: str | None, as_json: bool) -> int:
     """Write a report of a run: one HTML file that needs nothing else.
 
-    Stages, times, what was reused and why units ran, metrics, rows in quarantine, cost, warnings, and
-    where the results come from. With --json the same as one document on stdout, and no file.
+    Stages over time, throughput, what was reused and why units ran, trials, metrics with their curves,
+    drift, cost, rows in quarantine, scaling, warnings, and where the results come from. With --json the
+    same as one document on stdout, and no file.
 
     \b
     Examples:

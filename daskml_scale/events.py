@@ -7,9 +7,9 @@ seconds since the epoch (float). This module does no I/O and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 TOPIC = "daskml-workflow"
 """Dask event topic on which a driver publishes to the scheduler."""
@@ -27,7 +27,78 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict with the key ``event`` naming the class."""
-        return {"event": self.kind, **asdict(self)}
+        data = asdict(self)
+        for name in _REBUILD.get(type(self), ()):  # the transport refuses named tuples
+            if data[name] is not None:
+                data[name] = tuple(tuple(row) if isinstance(row, tuple) else row for row in data[name])
+        return {"event": self.kind, **data}
+
+
+class CellGrid(NamedTuple):
+    """A map of units: an N-dimensional grid, in cells of one or more units.
+
+    Attributes
+    ----------
+    name : str
+        What the units are: ``rows``, ``fit``, ``block``.
+    shape, step : tuple of int
+        Units per dimension, and per cell along it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    step: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Cells per dimension."""
+        return tuple(-(-size // step) for size, step in zip(self.shape, self.step, strict=True))
+
+
+class Cell(NamedTuple):
+    """What happened in one cell of a map.
+
+    Attributes
+    ----------
+    at : int
+        Number of the cell, in C order.
+    done, failed, quarantined : int
+        Units; quarantined ones are among those done.
+    seconds : float
+        Kernel seconds of these units.
+    unit, worker, why : str
+        Of the unit that says most: the last that failed, else the last one. ``why`` says why it ran, or failed.
+    """
+
+    at: int
+    done: int
+    failed: int
+    quarantined: int
+    seconds: float
+    unit: str
+    worker: str
+    why: str
+
+
+class Score(NamedTuple):
+    """The score of a trial on one split.
+
+    Attributes
+    ----------
+    split, splits : int
+        Number of the split, and how many there are.
+    score : float or None
+        ``None`` when the fit failed.
+    params : str
+        The setting as text; only with split 0.
+    """
+
+    trial: int
+    rung: int
+    split: int
+    splits: int
+    score: float | None
+    params: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +108,8 @@ class RunStarted(Event):
     store: str
     stages: tuple[tuple[str, str], ...] = ()
     """(name, kind) in the order in which they will run."""
+    edges: tuple[tuple[str, str], ...] = ()
+    """(stage, stage that reads what it wrote)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +145,10 @@ class StagePlanned(Event):
     """Units expected in later passes (an estimate)."""
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Why units run: reason -> units."""
+    cells: CellGrid | None = None
+    """Where the units of this pass are on a map; absent where they have no place."""
+    todo: tuple[int, ...] = ()
+    """Units to run in each cell; empty when all of them are to run, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +165,14 @@ class UnitsCommitted(Event):
     """Sum of kernel seconds of these units."""
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Why units failed: exception class -> units."""
+    quarantined: int = 0
+    """Of the units that are done, those with rows that have no result."""
+    cost: float = 0.0
+    """Price of all workers since the stage had units to run; 0 without prices."""
+    cells: tuple[Cell, ...] = ()
+    """What was done where on the map of the pass; only for who watches, not in logs."""
+    scores: tuple[Score, ...] = ()
+    """Of trials of a search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +191,8 @@ class StageFinished(Event):
     result: Mapping[str, Any] = field(default_factory=dict)
     """Small JSON result: metrics, best parameters, a model's path."""
     message: str = ""
+    bad_rows: int = 0
+    """Rows without a result."""
     worker_seconds: float = 0.0
     """Kernel seconds of the units that ran, summed over workers."""
     saved_seconds: float = 0.0
@@ -170,6 +257,24 @@ EVENTS: dict[str, type[Event]] = {
 }
 
 
+def _pairs(rows: Iterable[Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(one), str(other)) for one, other in rows)
+
+
+_REBUILD: dict[type[Event], dict[str, Callable[[Any], Any]]] = {
+    RunStarted: {"stages": _pairs, "edges": _pairs},
+    StagePlanned: {
+        "cells": lambda row: CellGrid(str(row[0]), tuple(map(int, row[1])), tuple(map(int, row[2]))),
+        "todo": lambda row: tuple(map(int, row)),
+    },
+    UnitsCommitted: {
+        "cells": lambda rows: tuple(Cell(*row) for row in rows),
+        "scores": lambda rows: tuple(Score(*row) for row in rows),
+    },
+}
+"""Fields that JSON turns into lists."""
+
+
 def from_dict(data: Mapping[str, Any]) -> Event | None:
     """Rebuild an event; ``None`` for an unknown kind (a newer writer), unknown keys are dropped."""
     cls = EVENTS.get(str(data.get("event")))
@@ -177,8 +282,9 @@ def from_dict(data: Mapping[str, Any]) -> Event | None:
         return None
     known = {f.name for f in fields(cls)}
     values = {key: value for key, value in data.items() if key in known}
-    if cls is RunStarted:
-        values["stages"] = tuple((str(name), str(kind)) for name, kind in values.get("stages", ()))
+    for name, rebuild in _REBUILD.get(cls, {}).items():
+        if values.get(name) is not None:
+            values[name] = rebuild(values[name])
     return cls(**values)
 
 

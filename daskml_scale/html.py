@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape as escape
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,34 @@ def save_figure(path: Path, figure: Any, title: str) -> None:
 
         path.write_text(file_html(figure, INLINE, title), encoding="utf-8")
         return
+    from bokeh.io.export import export_png
+
+    with _browser() as driver:
+        export_png(figure, filename=path, webdriver=driver)
+
+
+def save_page(path: Path, page: str, width: int = 1100) -> None:
+    """Write a picture of a whole page, as wide as told and as high as it is (16,000 pixels at most).
+
+    Raises
+    ------
+    OSError, RuntimeError
+        As of `save_figure`.
+    """
+    with _browser() as driver, tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "page.html"
+        source.write_text(page, encoding="utf-8")
+        driver.set_window_size(width, 900)
+        driver.get(source.as_uri())
+        height = int(driver.execute_script("return document.documentElement.scrollHeight"))
+        driver.set_window_size(width, min(height + 200, 16_000))
+        path.write_bytes(driver.get_screenshot_as_png())
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
+    """Start a browser without a window."""
     try:
-        from bokeh.io.export import export_png
         from bokeh.io.webdriver import create_chromium_webdriver
         from selenium.common.exceptions import WebDriverException
     except ImportError as error:
@@ -60,7 +88,7 @@ def save_figure(path: Path, figure: Any, title: str) -> None:
         # Chromium has no sandbox for root, as whom containers run.
         driver = create_chromium_webdriver(["--no-sandbox"] if os.geteuid() == 0 else None)
         try:
-            export_png(figure, filename=path, webdriver=driver)
+            yield driver
         finally:
             driver.quit()
     except WebDriverException as error:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from daskml_scale.events import Event
 
 MAX_STAGES = 500
+MAX_EDGES = 2000
 MAX_NOTES = 200
 """Scaling decisions, and as many warnings, kept per run."""
 MAX_RUNS = 20

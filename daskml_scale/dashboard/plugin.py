@@ -15,16 +15,22 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from tornado.web import RequestHandler
 
-from daskml_scale.dashboard import private
+from daskml_scale.dashboard import looks, private
+from daskml_scale.dashboard.alerts import alerts
 from daskml_scale.dashboard.board import Runs, fold_runs
+from daskml_scale.dashboard.detail import Detail
 from daskml_scale.dashboard.progress import Progress
-from daskml_scale.dashboard.state import NAME, backlog
+from daskml_scale.dashboard.state import NAME, backlog, in_flight, prices
 from daskml_scale.events import TOPIC, from_dict
 
 logger = logging.getLogger("daskml_scale.dashboard")
 
 _MAX_MESSAGE = 2000
 """Events taken from one message."""
+LOOK_SECONDS = 2.0
+"""Between two looks at the workers."""
+SHARED_SECONDS = 0.9
+MAX_SHARED = 16
 
 
 class WorkflowPlugin(SchedulerPlugin):  # type: ignore[misc]
@@ -48,6 +54,9 @@ class WorkflowPlugin(SchedulerPlugin):  # type: ignore[misc]
     def __init__(self) -> None:
         self.scheduler: Any = None
         self.runs = Runs()
+        self.detail = Detail()
+        self._workers: tuple[float, dict[str, Any]] = (0.0, {})
+        self._encoded: dict[tuple[str, ...], tuple[float, str]] = {}
         self.version = 0
         self.ignored = 0
 
@@ -79,10 +88,15 @@ class WorkflowPlugin(SchedulerPlugin):  # type: ignore[misc]
     def _take(self, item: dict[str, Any]) -> None:
         if "progress" in item:
             self.runs = self.runs.adopt(Progress.from_dict(item["progress"]))
-            return
-        event = from_dict(item)
-        self.ignored += event is None
-        self.runs = fold_runs(self.runs, event)
+        elif "detail" in item:
+            self.detail.adopt(item["detail"])
+        elif "of" in item:
+            self.detail.take(from_dict(item["of"]))
+        else:
+            event = from_dict(item)
+            self.ignored += event is None
+            self.runs = fold_runs(self.runs, event)
+            self.detail.take(event)
 
     def snapshot(self, run: str = "") -> dict[str, Any]:
         """Return everything as JSON-able data; with ``run`` only that run.
@@ -102,6 +116,78 @@ class WorkflowPlugin(SchedulerPlugin):  # type: ignore[misc]
             "backlog": backlog(self.scheduler),
         }
 
+    def page(self, run: str, stage: str) -> dict[str, Any]:
+        """Return what the page shows of one run: the newest when ``run`` is empty, or is not here.
+
+        Beyond `snapshot`: ``run``, ``others``, ``fleet``, ``cost``, ``alerts``, ``trials`` and the ``map`` of a stage
+        (the one asked for, else the one heard of last).
+        """
+        now = time.time()
+        asked = self.runs.get(run) if run else None
+        progress = asked or self.runs.newest or Progress()
+        fleet = self._fleet(now)
+        busy = {} if progress.finished else in_flight(self.scheduler)
+        shown = progress.to_dict(now)
+        for row in shown["stages"]:
+            row["running"] = min(busy.get(row["name"], 0), max(0, row["units"] - row["done"] - row["failed"]))
+        mapped = [name for of, name in self.detail.maps if of == progress.run]
+        chosen = stage if stage in mapped else mapped[-1] if mapped else ""
+        found = self.detail.maps.get((progress.run, chosen))
+        left = backlog(self.scheduler)
+        return {
+            "time": now,
+            "known": asked is not None or not run,
+            "run": shown,
+            "others": [
+                {"run": item.run, "workflow": item.workflow, "state": item.state, "started": item.started}
+                for item in reversed(self.runs.runs)
+            ],
+            "scaling": [event.to_dict() for event in self.runs.scaled],
+            "backlog": left,
+            "fleet": fleet,
+            "cost": looks.cost(progress, fleet["classes"], prices(self.scheduler), now),
+            "alerts": [one.to_dict() for one in alerts(progress, self.runs.scaled, now, fleet["count"], left)],
+            "map": None if found is None else {"stage": chosen, "stages": mapped, **found.shown()},
+            "trials": [
+                {"stage": name, **one.shown()} for (of, name), one in self.detail.trials.items() if of == progress.run
+            ],
+        }
+
+    def cell(self, run: str, stage: str, at: int) -> dict[str, Any]:
+        """Return everything about a cell of a map; empty for one that is not here."""
+        found = self.detail.maps.get((run, stage))
+        return {} if found is None else found.cell(at)
+
+    def _fleet(self, now: float) -> dict[str, Any]:
+        if now - self._workers[0] > LOOK_SECONDS:
+            self._workers = now, looks.fleet(private.fleet(self.scheduler))
+        return self._workers[1]
+
+    def encoded(self, *asked: str) -> str:
+        """Return the JSON of a request; browsers that ask for the same within a second share it.
+
+        Parameters
+        ----------
+        *asked : str
+            ``page``, ``run``, ``map`` and ``cell`` of the request.
+        """
+        now = time.time()
+        then, text = self._encoded.get(asked, (0.0, ""))
+        if asked[0] and not asked[3] and now - then < SHARED_SECONDS:
+            return text
+        page, run, stage, cell = asked
+        if cell:
+            data = self.cell(run, stage, int(cell) if cell.isdecimal() else -1)
+        else:
+            data = self.page(run, stage) if page else self.snapshot(run)
+        # A browser that guesses the type finds no markup: names are users' text.
+        text = json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        if page and not cell:
+            self._encoded = {key: held for key, held in self._encoded.items() if now - held[0] < SHARED_SECONDS}
+            if len(self._encoded) < MAX_SHARED:
+                self._encoded[asked] = now, text
+        return text
+
 
 class WorkflowJSON(RequestHandler):  # type: ignore[misc]
     """``/workflow.json``, read-only; ``?run=ID`` for one run."""
@@ -110,11 +196,10 @@ class WorkflowJSON(RequestHandler):  # type: ignore[misc]
         self.server = dask_server
 
     def get(self) -> None:
-        """Answer with the snapshot."""
+        """Answer with the snapshot; ``?page=1`` with what the page shows, ``&cell=N`` with a cell of its map."""
         plugin = private.plugin(self.server, NAME)
-        data = plugin.snapshot(self.get_query_argument("run", "")) if isinstance(plugin, WorkflowPlugin) else {}
-        # A browser that guesses the type finds no markup: names are users' text.
-        text = json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        asked = [self.get_query_argument(name, "") for name in ("page", "run", "map", "cell")]
+        text = plugin.encoded(*asked) if isinstance(plugin, WorkflowPlugin) else "{}"
         self.set_header("Content-Type", "application/json")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")

@@ -20,6 +20,8 @@ Page: TypeAlias = Callable[[Any, Mapping[str, Any], Any], None]
 
 NAV = "workflow"
 JUPYTER = "individual-workflow"
+PARTS = ("stages", "chunks", "trials", "scaling", "cost", "workers", "alerts")
+"""Parts of the page that JupyterLab shows alone, as ``individual-workflow-PART``."""
 JSON = "workflow.json"
 
 
@@ -67,17 +69,21 @@ def announce(pages: Callable[[], Mapping[str, Page]]) -> None:
         logger.debug("The dashboard's applications cannot be extended: %s", error)
 
 
-def look(doc: Any, variables: Mapping[str, Any], *, navigation: bool) -> None:
-    """Give a document Dask's theme and, with ``navigation``, Dask's page around it."""
-    try:
-        from distributed.dashboard.components.scheduler import BOKEH_THEME, env  # [X]
+def template(body: str, *, navigation: bool) -> Any:
+    """Return the Jinja template of a page: ours, within Dask's with its navigation where that can be had."""
+    from jinja2 import Template
 
-        doc.theme = BOKEH_THEME
-        if navigation:
-            doc.template = env.get_template("simple.html")
-            doc.template_variables.update(variables)
-    except Exception as error:
-        logger.warning("The workflow page is shown without Dask's look: %s: %s", type(error).__name__, error)
+    if navigation:
+        try:
+            from distributed.dashboard.components.scheduler import env  # [X]
+
+            return env.from_string(f'{{% extends "base.html" %}}{{% block content %}}{body}{{% endblock %}}')
+        except Exception as error:
+            logger.warning("The workflow page is shown without Dask's look: %s: %s", type(error).__name__, error)
+    head = "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+    return Template(
+        f"<!doctype html><html lang='en'><head>{head}<title>Workflow</title></head><body>{body}</body></html>"
+    )
 
 
 def plugin(scheduler: Any, name: str) -> Any | None:
@@ -89,6 +95,26 @@ def plugin(scheduler: Any, name: str) -> Any | None:
 def workers(scheduler: Any) -> int:
     """Return the number of workers that are connected."""
     return len(getattr(scheduler, "workers", ()))  # [S]
+
+
+def fleet(scheduler: Any) -> list[dict[str, Any]]:
+    """Return the workers: name, threads, tasks that run, bytes of memory used and allowed, GPU share or ``None``."""
+    rows = []
+    for worker in getattr(scheduler, "workers", {}).values():  # [S] WorkerState
+        metrics = worker.metrics
+        gpu = metrics.get("gpu_utilization")  # percent; Dask reads it where it finds NVML
+        rows.append(
+            {
+                "name": str(worker.name),
+                "threads": int(worker.nthreads),
+                "busy": min(len(worker.processing), int(worker.nthreads)),
+                "memory": int(metrics.get("memory", 0)),
+                "limit": int(worker.memory_limit or 0),
+                "gpu": None if gpu is None else float(gpu) / 100,
+                "status": worker.status.name,
+            }
+        )
+    return rows
 
 
 def _bokeh(scheduler: Any) -> Any | None:
@@ -134,8 +160,10 @@ def _add_links(scheduler: Any) -> None:
     variables = template_variables(scheduler)
     if NAV not in variables["pages"]:
         variables["pages"].insert(1, NAV)
-    if not any(plot["url"] == JUPYTER for plot in variables["plots"]):
-        variables["plots"].append({"url": JUPYTER, "name": "Workflow"})
+    have = {plot["url"] for plot in variables["plots"]}
+    for url, name in ((JUPYTER, "Workflow"), *((f"{JUPYTER}-{part}", f"Workflow {part.title()}") for part in PARTS)):
+        if url not in have:
+            variables["plots"].append({"url": url, "name": name})
 
 
 def _version() -> str:

@@ -10,8 +10,9 @@ counts are clamped, texts are cut, and what is not understood is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from daskml_scale.dashboard import bounds
@@ -43,6 +44,8 @@ class Progress:
         waiting | running | succeeded | failed | partial | interrupted | cancelled
     stages : tuple of StageProgress
         In running order, at most ``MAX_STAGES`` (the newest).
+    edges : tuple of (str, str)
+        (stage, stage that reads what it wrote).
     hidden : int
         Stages left out because of that limit.
     scaled : tuple of Scaled
@@ -61,6 +64,7 @@ class Progress:
     store: str = ""
     state: str = "waiting"
     stages: tuple[StageProgress, ...] = ()
+    edges: tuple[tuple[str, str], ...] = ()
     hidden: int = 0
     scaled: tuple[Scaled, ...] = ()
     warnings: tuple[Warned, ...] = ()
@@ -108,10 +112,15 @@ class Progress:
         own = bounds.known(cls, data)
         own.update(
             stages=stages[-bounds.MAX_STAGES :],
+            edges=_edges(data.get("edges", ())),
             scaled=tuple(bounds.clean(note) for note in notes if isinstance(note, Scaled))[-bounds.MAX_NOTES :],
             warnings=tuple(bounds.clean(note) for note in notes if isinstance(note, Warned))[-bounds.MAX_NOTES :],
         )
         return cls(**own)
+
+
+def _edges(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((bounds.name(one), bounds.name(other)) for one, other in islice(pairs, bounds.MAX_EDGES))
 
 
 def fold(progress: Progress, event: Event | None) -> Progress:
@@ -157,6 +166,7 @@ def _start_run(event: RunStarted) -> Progress:
         stages=tuple(
             StageProgress(bounds.name(name), bounds.name(kind)) for name, kind in event.stages[: bounds.MAX_STAGES]
         ),
+        edges=_edges(event.edges),
         hidden=max(0, len(event.stages) - bounds.MAX_STAGES),
         started=event.time,
         updated=event.time,

@@ -17,8 +17,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from daskml_scale.dashboard.detail import Detail, brief
 from daskml_scale.dashboard.progress import Progress, fold
 from daskml_scale.events import TOPIC, Event, StageFinished, UnitsCommitted
+from daskml_scale.plan.cells import cells
 
 logger = logging.getLogger("daskml_scale.dashboard")
 
@@ -48,6 +50,10 @@ def merge(pending: Sequence[Event], event: Event) -> list[Event]:
                     failed=old.failed + event.failed,
                     rows=old.rows + event.rows,
                     seconds=old.seconds + event.seconds,
+                    quarantined=old.quarantined + event.quarantined,
+                    cost=max(old.cost, event.cost),
+                    cells=cells((*old.cells, *event.cells)),
+                    scores=(*old.scores, *event.scores),
                 )
                 return events
     if isinstance(event, StageFinished):
@@ -81,7 +87,10 @@ class Publisher:
         self.client = client
         self.messages = 0
         self._progress = progress or Progress()
+        self._detail = Detail()
         self._whole = progress is not None
+        self._again = False
+        """The scheduler may have lost maps and trials."""
         self._told = time.monotonic()
         self._pending: list[Event] = []
         self._closing = self._failing = False
@@ -94,14 +103,21 @@ class Publisher:
             if self._closing:
                 return
             self._progress = fold(self._progress, event)
+            self._detail.take(event)
             self._pending = merge(self._pending, event)
             if len(self._pending) > MAX_PENDING:
-                self._whole = True
+                self._whole = self._again = True
                 del self._pending[:-1]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send_all, name="daskml-publisher", daemon=True)
                 self._thread.start()
             self._wake.notify()
+
+    def take_over(self, before: Publisher) -> None:
+        """Go on for a publisher that is closed: the new scheduler is told everything."""
+        with self._wake:
+            self._progress, self._detail = before._progress, before._detail
+            self._whole = self._again = True
 
     def close(self, timeout: float = 5.0) -> None:
         """Deliver what is pending, for at most ``timeout`` seconds. Later events are dropped."""
@@ -132,23 +148,24 @@ class Publisher:
                 return  # closing, and nothing is left
             self._send(message)
 
-    def _message(self, now: float) -> list[Event] | Progress:
-        """Take what is pending; the lock is held."""
+    def _message(self, now: float) -> list[tuple[str, Any]]:
+        """Take what is pending, as (kind of item, what it holds); the lock is held."""
         pending, self._pending = self._pending, []
         if not self._whole and (not pending or not (self._closing or now - self._told >= WHOLE)):
-            return pending
+            return [("", event) for event in pending]
+        again, self._again = self._again, False
         self._whole, self._told = False, now
-        return self._progress
+        if again:
+            return [("progress", self._progress), ("detail", self._detail.to_dict())]
+        return [("progress", self._progress), *(("of", event) for event in pending if not brief(event))]
 
-    def _send(self, message: list[Event] | Progress) -> None:
+    def _send(self, message: list[tuple[str, Any]]) -> None:
         try:
-            if isinstance(message, Progress):
-                self.client.log_event(TOPIC, {"progress": message.to_dict()})
-            else:
-                self.client.log_event(TOPIC, [event.to_dict() for event in message])
+            items = [(kind, held if isinstance(held, dict) else held.to_dict()) for kind, held in message]
+            self.client.log_event(TOPIC, [{kind: data} if kind else data for kind, data in items])
         except Exception as error:
             with self._wake:
-                self._whole = not self._closing
+                self._whole = self._again = not self._closing
             if not self._failing:
                 logger.warning(
                     "The scheduler does not take progress events (%s: %s); the run goes on, its page may be stale.",

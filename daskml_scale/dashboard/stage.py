@@ -84,10 +84,16 @@ class StageProgress:
         Units whose earlier output is still valid.
     later : int
         Units expected in passes that are not planned yet (an estimate).
+    quarantined : int
+        Of those done, units with rows that have no result.
     rows : int
         Rows committed; once finished, all rows of the stage.
+    bad_rows : int
+        Rows without a result, once finished.
     seconds : float
         Kernel seconds summed over units.
+    cost : float
+        Price of all workers while the stage had units to run.
     started, wall : float
         When it started (seconds since the epoch), and the wall seconds once finished.
     reasons : mapping of str to int
@@ -104,8 +110,11 @@ class StageProgress:
     failed: int = 0
     reused: int = 0
     later: int = 0
+    quarantined: int = 0
     rows: int = 0
+    bad_rows: int = 0
     seconds: float = 0.0
+    cost: float = 0.0
     started: float = 0.0
     wall: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -178,6 +187,8 @@ def next_stage(stage: StageProgress, event: StageEvent) -> StageProgress:
         units=max(stage.units, over),  # the event of the plan may have been lost
         rows=stage.rows + event.rows,
         seconds=stage.seconds + event.seconds,
+        quarantined=stage.quarantined + event.quarantined,
+        cost=max(stage.cost, event.cost),
         pace=stage.pace.add(event.units + event.failed, event.time),
     )
 
@@ -202,6 +213,8 @@ def _finish(stage: StageProgress, event: StageFinished) -> StageProgress:
         state=event.state or "ok",
         wall=event.seconds,
         rows=event.rows or stage.rows,
+        bad_rows=event.bad_rows,
+        cost=event.cost or stage.cost,
         started=stage.started or max(0.0, event.time - event.seconds),
         message=event.message,
     )

@@ -46,3 +46,18 @@ def backlog_by_class(scheduler: Any) -> dict[str, float]:
     """Return class -> seconds of work left per worker slot; empty without the backlog plugin."""
     known = getattr(private.plugin(scheduler, BACKLOG), "seconds_by_class", None)
     return {} if known is None else dict(known())
+
+
+def in_flight(scheduler: Any) -> dict[str, int]:
+    """Return stage -> units that workers have now, as its dispatcher reported them last."""
+    found: dict[str, int] = {}
+    for row in dict(getattr(private.plugin(scheduler, BACKLOG), "stages", None) or {}).values():
+        name = str(row.get("stage", ""))
+        found[name] = found.get(name, 0) + int(row.get("in_flight", 0))
+    return found
+
+
+def prices(scheduler: Any) -> dict[str, float]:
+    """Return worker class -> price of one worker per hour, as who scales has told it."""
+    rows = getattr(private.plugin(scheduler, BACKLOG), "classes", None) or ()
+    return {str(row["name"]): float(row.get("price") or 0.0) for row in rows}

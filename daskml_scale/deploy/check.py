@@ -42,8 +42,9 @@ def check(spec: Definition) -> list[Finding]:
 
 def _local(spec: ClusterSpec) -> Iterator[Finding]:
     from .child import free_port
+    from .gate import is_loopback
     from .gpus import check_dask_cuda, check_devices, dask_cuda, needed, visible
-    from .local import listen_here
+    from .local import listen
     from .machine import cores, memory, size_classes
 
     have, room, devices = cores(), memory(), visible()
@@ -67,14 +68,11 @@ def _local(spec: ClusterSpec) -> Iterator[Finding]:
             if each := needed(spec.classes[name].resources):
                 how = f"dask-cuda {dask_cuda()}" if dask_cuda() else "without dask-cuda"
                 yield Finding(f"{name} GPU", True, f"{each} for each worker; devices here: {', '.join(devices)}; {how}")
-    try:
-        host, _, port = listen_here(spec).rpartition(":")
-    except SpecError as error:
-        yield Finding("dashboard", False, f"{error.path}: {error.message}")
-    else:
-        found = free_port(host, int(port))
-        said = f"{host}:{found or 'any'} is free"
-        yield Finding("dashboard", True, said if str(found) == port else f"{host}:{port} is taken; {said}")
+    host, _, port = listen(spec).rpartition(":")
+    found = free_port(host, int(port))
+    said = f"{host}:{found or 'any'} is free"
+    said = said if str(found) == port else f"{host}:{port} is taken; {said}"
+    yield Finding("dashboard", True, said if is_loopback(host) else f"{said}; it asks for the token of its link")
     yield _directory()
 
 

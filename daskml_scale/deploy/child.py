@@ -29,6 +29,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .gate import Rules, guard
+
 BOOTSTRAP = (
     "import sys, pickle; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from daskml_scale.deploy.child import main; sys.exit(main())"
@@ -68,6 +70,8 @@ class Setup:
         Handlers that the scheduler must offer once it runs (from preloads, whose errors Dask only logs).
     device : dict or None
         Of a worker with one GPU: what dask-cuda is asked for (see `cuda`); empty: its defaults, where it is installed.
+    gate : Rules or None
+        Who may see the scheduler's dashboard.
     """
 
     role: str
@@ -79,6 +83,7 @@ class Setup:
     share: int = 0
     needs: tuple[str, ...] = ()
     device: dict[str, Any] | None = None
+    gate: Rules | None = None
 
 
 def main() -> int:
@@ -176,7 +181,10 @@ def _scheduler(setup: Setup) -> Any:
     _quiet()
     host, _, port = setup.options["dashboard_address"].rpartition(":")
     options = {**setup.options, "dashboard_address": f"{host}:{free_port(host, int(port))}"}
-    return Scheduler(**options)
+    scheduler = Scheduler(**options)
+    if setup.gate is not None:
+        guard(scheduler, setup.gate)  # it listens already and has answered nobody: the loop has not run since
+    return scheduler
 
 
 def _worker(setup: Setup) -> Any:

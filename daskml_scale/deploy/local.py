@@ -1,5 +1,7 @@
 """The ``local`` backend: scheduler and workers as processes of this machine, on 127.0.0.1 only.
 
+Only the dashboard may listen beyond it, behind the `gate`.
+
 The scheduler has a process of its own: the driver's Python cannot slow it down, and a lost driver or
 scheduler is a case that this project survives. Workers are plain processes rather than nannies in the
 driver: see `child` for why. Everything that the cluster writes is in one temporary directory, removed
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dask.config
+from distributed.utils import format_dashboard_link
 
 from daskml_scale import events
 from daskml_scale.errors import ClusterError, SpecError
@@ -27,6 +30,7 @@ from daskml_scale.scaling.limits import limits_of
 from daskml_scale.spec.cluster import ClusterSpec, OwnSpec
 
 from .child import Setup
+from .gate import is_loopback, own_names, rules_for, with_token
 from .gpus import Devices, check_dask_cuda, check_devices, device_of, needed, visible
 from .machine import Size, cores, memory, size_classes, thread_environment
 from .processes import SchedulerProcess, WorkerProcess
@@ -77,7 +81,7 @@ class ScaledLocalCluster(ScaledCluster):
     ClusterError
         If a process does not start. Nothing is left behind then.
     SpecError
-        If the machine does not hold what the classes ask for, or the dashboard would be open to others.
+        If the machine does not hold what the classes ask for.
     """
 
     def __init__(
@@ -90,7 +94,6 @@ class ScaledLocalCluster(ScaledCluster):
         asynchronous: bool = False,
         loop: Any = None,
     ) -> None:
-        listen_here(spec)
         wanted = any(needed(item.resources) for item in spec.classes.values())
         self.devices = Devices(visible() if wanted else ())
         check_devices(spec.classes, list(self.devices.users))
@@ -98,6 +101,7 @@ class ScaledLocalCluster(ScaledCluster):
         self.sizes = size_classes(spec.classes, cores(), memory(), len(self.devices.users))
         self.preload = (BACKLOG, *preload)
         self.directory = ""
+        self.gate = rules_for(listen(spec).rpartition(":")[0], spec.dashboard.hosts)
         limits = limits_of(spec, {name: size.maximum for name, size in self.sizes.items()}, on_this_machine=True)
         super().__init__(
             spec,
@@ -110,6 +114,15 @@ class ScaledLocalCluster(ScaledCluster):
             loop=loop,
             silence_logs=logging.WARNING,
         )
+
+    @property
+    def dashboard_link(self) -> str:
+        """Link for people, with the token that a dashboard beyond this machine asks for."""
+        port = self.scheduler_info.get("services", {}).get("dashboard")
+        if port is None:
+            return ""
+        host = listen(self.spec).rpartition(":")[0]
+        return with_token(format_dashboard_link(own_names(host)[0], port), self.gate.token)
 
     async def _prepare(self) -> None:
         self.directory = _make_directory()
@@ -131,11 +144,12 @@ class ScaledLocalCluster(ScaledCluster):
                 **common,
                 "port": 0,
                 "dashboard": True,
-                "dashboard_address": listen_here(self.spec),
+                "dashboard_address": listen(self.spec),
                 "preload": preload,
             },
             config=config,
             needs=("daskml_backlog", "daskml_retire"),
+            gate=self.gate,
         )
         self.scheduler_spec = {
             "cls": SchedulerProcess,
@@ -171,22 +185,28 @@ class ScaledLocalCluster(ScaledCluster):
         return {"cls": WorkerProcess, "options": options, "memory": size.memory}
 
 
+def listen(spec: OwnSpec) -> str:
+    """Return the address of the dashboard, with the host as a number where it is this machine alone."""
+    host, _, port = spec.dashboard.listen.rpartition(":")
+    return f"{HOST if host == 'localhost' else host}:{port}"
+
+
 def listen_here(spec: OwnSpec) -> str:
-    """Return the address of the dashboard, with the host as a number.
+    """Return the address of the dashboard where only this machine may reach it.
 
     Raises
     ------
     SpecError
-        If it is not the loopback address: who reaches the port sees the work, and nothing asks for a password.
+        If it is not the loopback address.
     """
-    host, _, port = spec.dashboard.listen.rpartition(":")
-    if host not in (HOST, "localhost"):
+    found = listen(spec)
+    if not is_loopback(found.rpartition(":")[0]):
         raise SpecError(
-            f"{spec.dashboard.listen}: a cluster shows its dashboard on its own machine only; "
-            f"write '{HOST}:{port}' and reach it from elsewhere through an SSH tunnel",
+            f"{spec.dashboard.listen}: the dashboard of this cluster is reached through its SSH tunnel; "
+            f"write '{HOST}:{found.rpartition(':')[2]}'",
             path="dashboard.listen",
         )
-    return f"{HOST}:{port}"
+    return found
 
 
 def _make_directory() -> str:

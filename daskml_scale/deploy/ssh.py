@@ -25,6 +25,7 @@ from daskml_scale.spec.hosts import SshSpec
 
 from .certificates import new_authority
 from .child import Setup
+from .gate import rules_for
 from .gpus import device_of, needed
 from .hosts import Hosts, Slot
 from .local import BACKLOG, listen_here, preloads, settings
@@ -138,7 +139,8 @@ class ScaledSSHCluster(ScaledCluster):
             "preload": preloads(self.preload),
         }
         needs = ("daskml_backlog", "daskml_retire")
-        setup = Setup(role="scheduler", driver=0, directory="", options=options, config=self._config, needs=needs)
+        gate = rules_for(self.listen.rpartition(":")[0], self.spec.dashboard.hosts)
+        setup = Setup("scheduler", 0, "", options, config=self._config, needs=needs, gate=gate)
         self.scheduler_spec = {
             "cls": RemoteScheduler,
             "options": {"setup": setup, "link": self.hosts.scheduler, "on_lost": self.scheduler_lost},

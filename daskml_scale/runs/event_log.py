@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
+from daskml_scale import redact
 from daskml_scale.events import Event, from_dict
 
 NAME = "events.jsonl"
@@ -63,7 +64,7 @@ class EventLog:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(event.to_dict(), default=str) + "\n")
+            self._file.write(json.dumps(_kept(event), default=str) + "\n")
             self._file.flush()
         except (OSError, ValueError) as error:
             self._give_up(error)
@@ -78,6 +79,14 @@ class EventLog:
         self._close()
         why = getattr(error, "strerror", None) or str(error)
         self.note(f"{self.path} cannot be written ({why}); events of this run are not logged from here on")
+
+
+def _kept(event: Event) -> Any:
+    """Return what is logged of an event: no secrets, and not what only the page shows (the ledger has it)."""
+    data = event.to_dict()
+    for name in ("cells", "todo", "scores"):
+        data.pop(name, None)
+    return redact.value(data)
 
 
 def read(path: Path) -> Iterator[Event]:

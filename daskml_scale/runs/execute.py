@@ -78,6 +78,7 @@ def execute(
             events.RunStarted(
                 time=work.started, run=run, workflow=workflow.name, store=store,
                 stages=tuple((stage.name, stage.kind) for stage in stages),
+                edges=tuple((needed, name) for name, listed in edges(workflow).items() for needed in listed),
             )
         )  # fmt: skip
         try:

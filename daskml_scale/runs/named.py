@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from daskml_scale.dashboard import PRELOAD
 from daskml_scale.errors import ClusterError, ConflictError, DaskMLError, UsageError
 from daskml_scale.spec.base import seconds
 from daskml_scale.storage import files
@@ -136,6 +137,7 @@ def up(definition: str, *, name: str | None = None, idle: str = "1h") -> Named:
 def _started(name: str, path: str, definition: str, idle: str) -> Named:
     log = folder() / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.chmod(0o700)  # records hold links with tokens
     command = [sys.executable, "-m", "daskml_scale", "_cluster", path, name, definition, idle]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -165,7 +167,7 @@ def hold(path: str, name: str, definition: str, idle: str) -> int:
     os.dup2(2, 1)
     record = folder() / f"{name}.json"
     try:
-        with cluster(path) as held, held.get_client() as client:
+        with cluster(path, preload=(PRELOAD,)) as held, held.get_client() as client:
             client.subscribe_topic(TOPIC, lambda event: _scaled(held, event))
             link = str(held.dashboard_link or "")
             files_of_user = getattr(held, "certificates", None)

@@ -121,10 +121,26 @@ def _check_listen(text: Any) -> Any:
     return text
 
 
+def _check_host(text: Any) -> Any:
+    bad = not isinstance(text, str) or not text or any(char.isspace() or char in "/@?#*" for char in text)
+    if bad or (":" in text and not text.startswith("[")):
+        raise ValueError(f"{text!r} is no name of a host; write it without scheme and port, such as hub.example.org")
+    return text.lower()
+
+
 class Dashboard(Spec):
-    """Where the Dask dashboard listens; a taken port means the next free one."""
+    """Where the Dask dashboard listens; a taken port means the next free one.
+
+    Beyond this machine it asks for a token, which the printed link carries.
+
+    Attributes
+    ----------
+    hosts : tuple of str
+        More names under which people reach it: of a JupyterHub, or of a proxy in front of it.
+    """
 
     listen: Annotated[str, BeforeValidator(_check_listen)] = "127.0.0.1:8787"
+    hosts: tuple[Annotated[str, BeforeValidator(_check_host)], ...] = ()
 
 
 Runs = Annotated[int, Field(gt=0)]

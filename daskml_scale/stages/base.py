@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.events import Score
 from daskml_scale.plan.records import Record, to_record
 from daskml_scale.plan.table import total_rows
 from daskml_scale.plan.units import FileId, Outcome, Plan, Snapshot, Unit
@@ -71,6 +72,10 @@ class Stage(Protocol):
         """Make outcomes durable, in one ledger segment. Idempotent."""
         ...
 
+    def scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
+        """Return what committed units say about the trials of a search."""
+        ...
+
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         """Fold the records of a complete stage into its result; write what the driver writes (small files)."""
         ...
@@ -126,6 +131,9 @@ class StageBase:
         records = [to_record(outcome, plan) for outcome in outcomes]
         ledger.append(records)
         return records
+
+    def scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
+        return ()
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         return StageResult(rows=total_rows(records))

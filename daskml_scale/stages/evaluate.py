@@ -22,6 +22,7 @@ from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
 from .base import Input, Ref, StageBase, StageResult
+from .curves import curves
 from .estimator import inner_threads
 from .features.planner import require
 from .matrix import FEATURES, Matrix, all_seen, check_unseen, load_rows, matrix_bytes, matrix_inputs, private
@@ -124,6 +125,8 @@ class EvaluateStage(StageBase):
         other = others[0] if others else None
         result: dict[str, Any] = {"metrics": measure(scored, self.metrics), "rows": len(scored.y)}
         own, apart = intervals(scored, other, self.metrics, self.bootstrap, self.seed)
+        if drawn := curves(scored):
+            result["curves"] = drawn
         if self.bootstrap:
             result["intervals"] = own
         if self.slices:

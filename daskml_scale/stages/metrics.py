@@ -200,7 +200,7 @@ def _f1(scored: Scored) -> float:
     return float(f1_score(scored.y, scored.predicted, labels=labels, average="macro", zero_division=0.0))
 
 
-def _calibration(scored: Scored) -> list[dict[str, Any]]:
+def calibration(scored: Scored) -> list[dict[str, Any]]:
     """Return one entry per bin of the probability of the second class: what was said, what happened, how often."""
     if not scored.binary:
         raise UsageError(f"calibration is of two classes; {scored.name} has {scored.classes.tolist()}")
@@ -244,7 +244,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(_accuracy, ("predict",)),
     "balanced_accuracy": Metric(_balanced_accuracy, ("predict",)),
     "f1": Metric(_f1, ("predict",)),
-    "calibration": Metric(_calibration, ("predict_proba",), table=True),
+    "calibration": Metric(calibration, ("predict_proba",), table=True),
     "r2": Metric(_r2, ("predict",), classes=False),
     "mean_error": Metric(lambda scored: float(_errors(scored).mean()), ("predict",), classes=False),
     "mean_absolute_error": Metric(

@@ -19,6 +19,7 @@ from daskml_scale.engine.client import capacity, workers
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
 from daskml_scale.errors import ClusterError, DaskMLError, PlanError, StoreError, UsageError
+from daskml_scale.plan.cells import Places
 from daskml_scale.plan.records import Record
 from daskml_scale.plan.table import Records
 from daskml_scale.plan.units import Outcome, Plan, Unit
@@ -33,6 +34,7 @@ from .base import Input, Ref, Stage, StageResult
 from .durations import Durations
 from .file_patterns import matching, sources
 from .ingest_grid import cubes
+from .shown import happened, has_bad_rows, mapped, todo
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,7 @@ class _Loop:
         self.keys: tuple[str, ...] = ()
         self.meter, self.saved = Meter(), 0.0
         self.looked = -math.inf
+        self.map: Places | None = None
 
     def to_the_end(self) -> StageResult:
         while True:
@@ -272,10 +275,11 @@ class _Loop:
     def _planned(self, plan: Plan) -> None:
         reused = max(0, len(plan.keys) - len(plan.units) - len(self.executed.intersection(plan.keys)))
         fresh, self.told_reused = reused - self.told_reused, max(reused, self.told_reused)
+        self.map = mapped(plan, self.executed)
         self.sink(
             events.StagePlanned(
                 time=time.time(), run=self.run, stage=self.stage.name, units=len(plan.units), reused=max(0, fresh),
-                later=plan.later, reasons=dict(plan.reasons),
+                later=plan.later, reasons=dict(plan.reasons), **todo(self.map, plan),
             )
         )  # fmt: skip
 
@@ -336,6 +340,8 @@ class _Loop:
                     time=time.time(), run=self.run, stage=self.stage.name, units=len(records) - len(bad),
                     failed=len(bad), rows=sum(r.rows for r in records), seconds=sum(r.seconds for r in records),
                     reasons=dict(Counter(record.error.partition(":")[0] for record in bad)),
+                    quarantined=sum(map(has_bad_rows, records)), cost=self.meter.money,
+                    cells=happened(self.map, records), scores=self.stage.scores(outcomes, records),
                 )
             )  # fmt: skip
 
@@ -375,7 +381,7 @@ class _Loop:
         self.sink(
             events.StageFinished(
                 time=now, run=self.run, stage=row.name, state=state, seconds=row.seconds, units=row.units,
-                reused=row.reused, rows=row.rows, result=dict(result.result), message=message,
+                reused=row.reused, rows=row.rows, result=dict(result.result), message=message, bad_rows=row.bad_rows,
                 worker_seconds=row.worker_seconds, saved_seconds=row.saved_seconds, idle_share=row.idle_share,
                 cost=row.cost,
             )

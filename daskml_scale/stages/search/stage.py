@@ -17,8 +17,9 @@ import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, SpecError, StoreError, UnitsFailedError
+from daskml_scale.events import Score
 from daskml_scale.plan.records import OK, Record, digest, fingerprint, select
-from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit
+from daskml_scale.plan.units import Outcome, Parts, Plan, Snapshot, Unit
 from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, Refit, TimeSplit
 from daskml_scale.spec.space import Distribution, seed_from
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
@@ -48,6 +49,8 @@ from .splits import AnySplit, Split, column_of, count_splits, fold_numbers, make
 from .stage_check import check
 
 CODE = "search-1"
+MAX_PARAMS = 200
+"""Letters of a setting that the page shows."""
 _REMEDY = (
     "keep them from fitting it with fit_where: in the features stage, or fit it per fold: folds: {count: 5} there and "
     "split: {refit: {}} here"
@@ -182,6 +185,18 @@ class SearchStage(StageBase):
         except Exception as error:
             return {"score": None, "error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
         return {"score": score} if math.isfinite(score) else {"score": None, "error": f"the score is {score}"}
+
+    def scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
+        splits, result = self._count_splits(), []
+        payloads = {outcome.unit.key: outcome.unit.payload for outcome in outcomes}
+        for record in records:
+            _, trial, *rest = record.unit.split("/")  # see `passes.key_of`
+            split = int(rest[-1])
+            rung = int(rest[1]) if rest[0] == "rung" else 0
+            score = (record.result or {}).get("score")
+            params = "" if split else ", ".join(f"{name}={value}" for name, value in payloads[record.unit][0].items())
+            result.append(Score(int(trial), rung, split, splits, score, params[:MAX_PARAMS]))
+        return tuple(result)
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         last: dict[int, Step] = {step.trial: step for step in self._steps(records, None, "")[0]}
