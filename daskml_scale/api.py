@@ -334,6 +334,7 @@ def run(
     from daskml_scale.runs.check import NO_CLUSTER, checked
     from daskml_scale.runs.enter import sampled_in
     from daskml_scale.runs.where import check_reach, resolve
+    from daskml_scale.stages import notebook
 
     with ExitStack() as stack:
         client, asked = resolve(client, cluster, stack)
@@ -343,7 +344,7 @@ def run(
         found = sampled_in(loaded.model, sample, store)
         url = files.normal(store or found.store)
         source: Callable[[], Any] | None = None
-        publish = _Publishing(sink, stack)
+        publish = _Publishing(notebook.sink(sink), stack)
         wanted = found.cluster if asked is None else asked
         if client is not None:
             from daskml_scale.dashboard.plugin import install

@@ -21,7 +21,7 @@ from daskml_scale.cli_ledger import ledger
 from daskml_scale.cli_models import models
 from daskml_scale.cli_options import options, workflow_argument
 from daskml_scale.cli_quarantine import quarantine
-from daskml_scale.cli_runs import cancel_verb, list_verb, logs_verb, status_verb, wait_verb
+from daskml_scale.cli_runs import cancel_verb, list_verb, logs_verb, status_verb, top_verb, wait_verb
 from daskml_scale.cli_scaling import scaling
 from daskml_scale.cli_work import rerun_verb, resume_verb, run_verb, runner, submit_verb
 from daskml_scale.errors import Exit
@@ -53,7 +53,7 @@ def verbs() -> None:
 
 
 for _verb in (
-    run_verb, submit_verb, resume_verb, rerun_verb, status_verb, list_verb, wait_verb, logs_verb, cancel_verb,
+    run_verb, submit_verb, resume_verb, rerun_verb, status_verb, top_verb, list_verb, wait_verb, logs_verb, cancel_verb,
     report_verb, cost_verb, provenance_verb, gc_verb,
 ):  # fmt: skip
     verbs.add_command(_verb)

@@ -52,6 +52,38 @@ def status_verb(run: str | None, unit: str | None, as_json: bool) -> int:
     return Exit.OK
 
 
+@click.command("top")
+@run_argument(required=False)
+@options("json")
+def top_verb(run: str | None, as_json: bool) -> int:
+    """Watch a run on the terminal until it has ended: stages, units left, scaling, warnings.
+
+    The newest run, or the one whose id begins with RUN. It exits as the run did. Ctrl-C ends the watching,
+    not the run. With --json the run as one document, once.
+
+    \b
+    Examples:
+      daskml-scale top
+      daskml-scale top flights-20260829-04d2
+    """
+    import sys
+
+    from daskml_scale.runs import control, top
+    from daskml_scale.runs.records import Registry
+
+    registry = Registry()
+    found = registry.get(run, now=time.time())
+    if as_json:
+        print_result(found.to_dict(), True, lambda: "")
+        return Exit.OK
+    try:
+        found = top.follow(registry, found.id, sys.stdout)
+    except KeyboardInterrupt:
+        say(f"run {found.id} goes on; see: daskml-scale top {found.id}")
+        return Exit.INTERRUPTED
+    return control.exit_code(found)
+
+
 @click.command("list")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many, newest first."

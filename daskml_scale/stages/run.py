@@ -29,7 +29,7 @@ from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import Pass, transaction
 from daskml_scale.storage.verify import stale
 
-from . import failures
+from . import failures, notebook
 from .base import Input, Ref, Stage, StageResult
 from .durations import Durations
 from .file_patterns import matching, sources
@@ -179,6 +179,7 @@ def accounted(
     """Run a stage as :func:`run_stage` does; return its result and its accounting. What ``check`` raises stops it."""
     if client is not None and not callable(client) and not hasattr(client, "submit"):
         raise UsageError(f"client is a {type(client).__name__}; give a distributed Client (cluster.get_client())")
+    sink = notebook.sink(sink)
     sink(events.StageStarted(time=time.time(), run=run, stage=stage.name, stage_kind=stage.kind))
     loop = _Loop(stage, client, sink, run, check)
     try:

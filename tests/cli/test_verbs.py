@@ -18,7 +18,7 @@ import pytest
 from .conftest import PROGRAM, write_workflow
 
 VERBS = [
-    "run", "submit", "resume", "rerun", "status", "list", "wait", "logs", "cancel", "report", "cost", "provenance",
+    "run", "submit", "resume", "rerun", "status", "top", "list", "wait", "logs", "cancel", "report", "cost", "provenance",
     "gc", "validate", "workflows", "clusters", "version",
 ]  # fmt: skip
 
