@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from daskml_scale.dashboard.alerts import alerts
+from daskml_scale.dashboard.progress import Progress
 from daskml_scale.dashboard.state import backlog_by_class
 
 MAX_LABELS = 50
@@ -33,13 +35,18 @@ class Collector:
         newest = None if plugin is None else plugin.runs.newest
         for stage in newest.stages[-MAX_LABELS:] if newest is not None else ():
             ratio.add_metric([stage.name], stage.fraction)
-            todo = stage.units - stage.done - stage.failed
-            for state, count in zip(
-                ("reused", "committed", "failed", "todo"), (stage.reused, stage.done, stage.failed, todo), strict=True
-            ):
+            counts = {
+                "reused": stage.reused,
+                "committed": stage.done,
+                "quarantined": stage.quarantined,
+                "failed": stage.failed,
+                "todo": stage.units - stage.done - stage.failed,
+            }
+            for state, count in counts.items():
                 units.add_metric([stage.name, state], count)
         yield ratio
         yield units
+        yield from _of_run(newest)
         seconds = GaugeMetricFamily(
             "daskml_backlog_seconds", "Work left for a class of workers, in seconds of one slot", labels=["class"]
         )
@@ -47,6 +54,21 @@ class Collector:
         for name, value in sorted(found.items())[:MAX_LABELS]:
             seconds.add_metric([name], value)
         yield seconds
+
+
+def _of_run(newest: Progress | None) -> Iterator[Any]:
+    """Yield what the newest run has cost, and how many alerts of each kind it has."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    progress = newest or Progress()
+    yield CounterMetricFamily(
+        "daskml_cost_spent", "Price of the workers of the newest run", sum(stage.cost for stage in progress.stages)
+    )
+    told = GaugeMetricFamily("daskml_alerts", "What needs a look in the newest run", labels=["kind"])
+    found = [one.kind for one in alerts(progress, (), progress.updated, 1, None)]
+    for kind in sorted(set(found)):
+        told.add_metric([kind], found.count(kind))
+    yield told
 
 
 def register(plugin: Any) -> None:

@@ -75,7 +75,7 @@ class Trials:
     def shown(self) -> dict[str, Any]:
         """Return what the page shows."""
         seen: set[int] = set()
-        top = []
+        top: list[dict[str, Any]] = []
         for (trial, rung), score in self.ranked():
             if trial not in seen and len(top) < TOP:
                 seen.add(trial)

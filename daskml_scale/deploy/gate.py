@@ -24,7 +24,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from tornado import httputil
+import tornado.httputil as httputil
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 OPEN = ("/health", "/individual-plots.json")

@@ -31,6 +31,7 @@ from .child import Setup, free_port
 from .gpus import device_of
 from .kube_client import Kube, Tunnel, inside, library
 from .lease import HANDLER, KEY, hold
+from .gate import rules_for
 from .local import BACKLOG, HOST, listen_here, preloads, settings
 from .machine import thread_environment
 from .places import Place
@@ -166,7 +167,8 @@ class ScaledKubernetesCluster(ScaledCluster):
         options = {**common, "dashboard": True, "preload": preloads(self.preload)}
         config[KEY.partition(".")[0]] = {KEY.partition(".")[2]: seconds(self.spec.kubernetes.lease)}
         needs = ("daskml_backlog", "daskml_retire", HANDLER)
-        return Setup("scheduler", 0, "", options, config=config, needs=needs)
+        gate = rules_for(HOST, self.spec.dashboard.hosts)  # behind the tunnel: only pages of other sites are refused
+        return Setup("scheduler", 0, "", options, config=config, needs=needs, gate=gate)
 
     def _worker_setup(self, name: str) -> Setup:
         item = self.spec.classes[name]

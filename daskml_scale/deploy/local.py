@@ -202,7 +202,7 @@ def listen_here(spec: OwnSpec) -> str:
     found = listen(spec)
     if not is_loopback(found.rpartition(":")[0]):
         raise SpecError(
-            f"{spec.dashboard.listen}: the dashboard of this cluster is reached through its SSH tunnel; "
+            f"{spec.dashboard.listen}: the dashboard of this cluster is reached through a tunnel to it; "
             f"write '{HOST}:{found.rpartition(':')[2]}'",
             path="dashboard.listen",
         )

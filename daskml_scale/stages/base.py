@@ -72,7 +72,7 @@ class Stage(Protocol):
         """Make outcomes durable, in one ledger segment. Idempotent."""
         ...
 
-    def scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
+    def trial_scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
         """Return what committed units say about the trials of a search."""
         ...
 
@@ -132,7 +132,7 @@ class StageBase:
         ledger.append(records)
         return records
 
-    def scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
+    def trial_scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
         return ()
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:

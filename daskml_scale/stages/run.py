@@ -342,7 +342,7 @@ class _Loop:
                     failed=len(bad), rows=sum(r.rows for r in records), seconds=sum(r.seconds for r in records),
                     reasons=dict(Counter(record.error.partition(":")[0] for record in bad)),
                     quarantined=sum(map(has_bad_rows, records)), cost=self.meter.money,
-                    cells=happened(self.map, records), scores=self.stage.scores(outcomes, records),
+                    cells=happened(self.map, records), scores=self.stage.trial_scores(outcomes, records),
                 )
             )  # fmt: skip
 

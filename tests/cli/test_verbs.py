@@ -18,8 +18,8 @@ import pytest
 from .conftest import PROGRAM, write_workflow
 
 VERBS = [
-    "run", "submit", "resume", "rerun", "status", "top", "list", "wait", "logs", "cancel", "report", "cost", "provenance",
-    "gc", "validate", "workflows", "clusters", "version",
+    "run", "submit", "resume", "rerun", "status", "top", "list", "wait", "logs", "cancel", "report", "cost",
+    "provenance", "gc", "validate", "workflows", "clusters", "version",
 ]  # fmt: skip
 
 

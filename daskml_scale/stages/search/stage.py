@@ -186,7 +186,7 @@ class SearchStage(StageBase):
             return {"score": None, "error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
         return {"score": score} if math.isfinite(score) else {"score": None, "error": f"the score is {score}"}
 
-    def scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
+    def trial_scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
         splits, result = self._count_splits(), []
         payloads = {outcome.unit.key: outcome.unit.payload for outcome in outcomes}
         for record in records:

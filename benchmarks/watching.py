@@ -1,0 +1,238 @@
+"""What watching costs: a run with three pages open against none, the first paint of a large run, and large reports.
+
+``python -m benchmarks.watching [--units 4000] [--rounds 5] [--json FILE]``
+
+Pages are three processes' worth of requests: what an open page asks for, once a second each, from one other process,
+because three browsers on a small machine would measure the browsers. The first paint is a real browser's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import daskml_scale as dms
+from daskml_scale import events
+from daskml_scale.dashboard.plugin import WorkflowPlugin
+from daskml_scale.dashboard.publish import publisher
+
+BROWSERS = 3
+SPEC: dict[str, Any] = {
+    "version": 1,
+    "name": "watched",
+    "backend": "local",
+    "classes": {"cpu": {"workers": {"min": 2, "max": 2}, "memory": "1GiB"}},
+    "dashboard": {"listen": "127.0.0.1:0"},
+}
+
+
+def look(url: str, stop: Any, count: Any) -> None:
+    """Ask for what an open page asks for, as often."""
+    while not stop.is_set():
+        for _ in range(BROWSERS):
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=30) as answer:
+                answer.read()
+                count.value += 1
+        stop.wait(1.0)
+
+
+@contextlib.contextmanager
+def open_pages(link: str, wanted: bool) -> Iterator[Any]:
+    """Have pages open while the block runs; gives the counter of requests."""
+    context = multiprocessing.get_context("spawn")
+    stop, count = context.Event(), context.Value("q", 0)
+    process = context.Process(target=look, args=(f"{link}workflow.json?page=1&run=&map=", stop, count), daemon=True)
+    if wanted:
+        process.start()
+    try:
+        yield count
+    finally:
+        stop.set()
+        if wanted:
+            process.join()
+
+
+def square(item: int) -> int:
+    """Work for some milliseconds."""
+    until = time.perf_counter() + 0.01
+    while time.perf_counter() < until:
+        item = (item * 31 + 7) % 1_000_003
+    return item
+
+
+def one_run(client: Any, link: str, units: int, folder: Path, watched: bool) -> dict[str, float]:
+    """Map over items; return seconds and the CPU seconds of the scheduler."""
+    scheduler = psutil.Process(client.run_on_scheduler(os.getpid))
+    with open_pages(link, watched) as count:
+        if watched:
+            while not count.value:
+                time.sleep(0.05)
+        before, began = scheduler.cpu_times(), time.perf_counter()
+        dms.map(square, range(units), client=client, out=str(folder / "out.parquet"))
+        seconds, after = time.perf_counter() - began, scheduler.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    return {"seconds": seconds, "scheduler_cpu": cpu, "requests": float(count.value)}
+
+
+def on_and_off(units: int, rounds: int) -> dict[str, Any]:
+    """Run the same with pages and without, alternately."""
+    rows: list[dict[str, Any]] = []
+    with dms.cluster(SPEC, adapt=False) as cluster, cluster.get_client() as client:
+        link = cluster.dashboard_link.removesuffix("status")
+        client.wait_for_workers(2)
+        for number in range(2 * rounds + 1):
+            watched = number % 2 == 0
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append({"watched": watched, **one_run(client, link, units, Path(folder), watched)})
+    rows = rows[1:]  # the first one warms up
+    pairs = list(zip(rows[::2], rows[1::2], strict=True))
+    ratio = {
+        key: statistics.median((on[key] if on["watched"] else off[key]) / (off[key] if on["watched"] else on[key])
+                               for on, off in pairs)
+        for key in ("seconds", "scheduler_cpu")
+    }  # fmt: skip
+    seconds = statistics.median(row["seconds"] for row in rows)
+    extra = [
+        (row["scheduler_cpu"] - other["scheduler_cpu"]) / row["seconds"]
+        for one, two in pairs
+        for row, other in [(one, two) if one["watched"] else (two, one)]
+    ]
+    return {
+        "units": units, "seconds": round(seconds, 2), "run time on/off": round(ratio["seconds"], 4),
+        "scheduler CPU on/off": round(ratio["scheduler_cpu"], 4),
+        "extra scheduler CPU, share of a core": round(statistics.median(extra), 4), "rows": rows,
+    }  # fmt: skip
+
+
+def large_run(units: int) -> list[events.Event]:
+    """Return the events of a run of so many units, in which every tenth cell is done."""
+    cells = events.CellGrid("rows", (units,), (max(1, units // 10_000),))
+    told: list[events.Event] = [
+        events.RunStarted(time=time.time(), run="large", workflow="large", store="s", stages=(("predict", "predict"),)),
+        events.StageStarted(time=time.time(), run="large", stage="predict", stage_kind="predict"),
+        events.StagePlanned(time=time.time(), run="large", stage="predict", units=units, reused=0, cells=cells),
+    ]
+    done = tuple(
+        events.Cell(at, cells.step[0], 0, 0, 0.1, f"rows/{at * cells.step[0]:08d}", "cpu-0", "new")
+        for at in range(0, cells.counts[0], 10)
+    )
+    many = len(done) * cells.step[0]
+    told.append(events.UnitsCommitted(time=time.time(), run="large", stage="predict", units=many, cells=done))
+    return told
+
+
+def first_paint(units: int, rounds: int) -> dict[str, Any]:
+    """Return seconds from asking for the page to the map being drawn, in Chromium."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1280,900"):
+        options.add_argument(f"--{flag}")
+    found = []
+    with dms.cluster(SPEC, adapt=False) as cluster, cluster.get_client() as client:
+        with publisher(client) as sink:
+            for event in large_run(units):
+                sink(event)
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+        try:
+            for _ in range(rounds):
+                browser.get(cluster.dashboard_link.removesuffix("status") + "workflow")
+                while not browser.execute_script("return window.daskml && document.querySelector('canvas')"):
+                    time.sleep(0.02)
+                found.append(browser.execute_script("return window.daskml.painted") / 1000)
+        finally:
+            browser.quit()
+    return {"units": units, "first paint s": round(statistics.median(found), 3), "most s": round(max(found), 3)}
+
+
+def fold_cost(units: int) -> dict[str, Any]:
+    """Return what one JSON document of a large run costs a scheduler, in CPU seconds."""
+    plugin = WorkflowPlugin()
+    plugin.scheduler = type("Nothing", (), {"workers": {}, "plugins": {}})()
+    for event in large_run(units):
+        plugin.log_event(events.TOPIC, event.to_dict())
+    took = []
+    for number in range(20):
+        began = time.process_time()
+        text = plugin.encoded("1", "", "", "") if not number else json.dumps(plugin.page("", ""))
+        took.append(time.process_time() - began)
+    return {"units": units, "ms of CPU a document": round(1000 * statistics.median(took), 2), "bytes": len(text)}
+
+
+def report_cost(units: int, trials: int) -> dict[str, Any]:
+    """Return how long the report of a large run takes, and how large it is."""
+    from daskml_scale.runs import report, report_log
+    from daskml_scale.runs.event_log import EventLog, path_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        home, began = Path(folder), 1e9
+        with EventLog(path_of(home, "large"), print) as log:
+            log.sink(events.StageStarted(time=began, run="large", stage="predict", stage_kind="predict"))
+            log.sink(events.StagePlanned(time=began, run="large", stage="predict", units=units, reused=0))
+            for at in range(units):  # the worst case: each unit was committed alone
+                log.sink(events.UnitsCommitted(time=began + at, run="large", stage="predict", units=1, rows=9))
+            found = [{"trial": n, "score": n / trials, "params": {"a": n, "b": "x" * 20}} for n in range(trials)]
+            log.sink(
+                events.StageFinished(
+                    time=began + units, run="large", stage="search", state="ok", seconds=1.0, units=1, reused=0,
+                    result={"trials": found},
+                )
+            )  # fmt: skip
+        start = time.perf_counter()
+        read = report_log.logged(home, "large")
+        whole = report.page(_document(read))
+        return {"units": units, "trials": trials, "seconds": round(time.perf_counter() - start, 2),
+                "MB": round(len(whole) / 1e6, 3)}  # fmt: skip
+
+
+def _document(read: Any) -> dict[str, Any]:
+    zeros = dict.fromkeys(("worker_seconds", "idle_seconds", "saved_seconds", "startup_seconds", "money"), 0.0)
+    run = {
+        "id": "large", "state": "succeeded", "started": 1e9, "finished": 1e9 + 9, "source": "w", "store": "s",
+        "cluster": "c", "owner": "", "labels": {}, "message": "", "summary": {}, "stages": [],
+    }  # fmt: skip
+    return {
+        "run": run, "history": [], "cost": {"whole": zeros, "stages": []}, "why": {}, "warnings": read.warnings,
+        "scaling": read.scaling, "timeline": read.timeline, "throughput": read.throughput(), "results": read.results,
+        "quarantine": [], "provenance": {},
+    }  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.watching")
+    parser.add_argument("--units", type=int, default=4000, help="of each run with and without pages")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("run", "paint", "report"))
+    parser.add_argument("--json", metavar="FILE")
+    asked = parser.parse_args(words)
+    found: dict[str, Any] = {}
+    if asked.only in (None, "report"):
+        found["report"] = report_cost(100_000, 1000)
+        found["document"] = [fold_cost(units) for units in (100_000, 1_000_000)]
+    if asked.only in (None, "paint"):
+        found["paint"] = first_paint(100_000, asked.rounds)
+    if asked.only in (None, "run"):
+        found["run"] = on_and_off(asked.units, asked.rounds)
+    for name, told in found.items():
+        print(name, json.dumps({key: told[key] for key in told if key != "rows"} if isinstance(told, dict) else told))
+    if asked.json:
+        Path(asked.json).write_text(json.dumps(found, indent=1))
+    return found
+
+
+if __name__ == "__main__":
+    main()
