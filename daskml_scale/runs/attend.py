@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
 from daskml_scale.events import Event, Sink
 
+from . import tracking
 from .event_log import EventLog, path_of
 from .lease import Lease
 from .live import Silent
@@ -53,10 +54,14 @@ def attend(
     run = _started(registry, run, shown, wait)
     lease = Lease(registry, run)
     log = EventLog(path_of(registry.path.parent, run.id), shown.note)
+    uri = tracking.wanted()
+    tracker = tracking.Tracker(uri, log.path.parent, shown.note) if uri else None
 
     def sink(event: Event) -> None:
         lease.sink(event)
         log.sink(event)
+        if tracker is not None:
+            tracker.sink(event)
         shown.sink(event)
 
     try:

@@ -135,12 +135,12 @@ class Dashboard(Spec):
 
     Attributes
     ----------
-    hosts : tuple of str
+    hosts : list of str
         More names under which people reach it: of a JupyterHub, or of a proxy in front of it.
     """
 
     listen: Annotated[str, BeforeValidator(_check_listen)] = "127.0.0.1:8787"
-    hosts: tuple[Annotated[str, BeforeValidator(_check_host)], ...] = ()
+    hosts: list[Annotated[str, BeforeValidator(_check_host)]] = Field(default_factory=list)
 
 
 Runs = Annotated[int, Field(gt=0)]
