@@ -28,10 +28,10 @@ from daskml_scale.spec.kubernetes import KubernetesSpec
 from . import pods
 from .certificates import new_authority
 from .child import Setup, free_port
+from .gate import rules_for
 from .gpus import device_of
 from .kube_client import Kube, Tunnel, inside, library
 from .lease import HANDLER, KEY, hold
-from .gate import rules_for
 from .local import BACKLOG, HOST, listen_here, preloads, settings
 from .machine import thread_environment
 from .places import Place

@@ -19,7 +19,7 @@ from .conftest import PROGRAM, write_workflow
 
 VERBS = [
     "run", "submit", "resume", "rerun", "status", "top", "list", "wait", "logs", "cancel", "report", "cost",
-    "provenance", "gc", "validate", "workflows", "clusters", "version",
+    "provenance", "gc", "validate", "workflows", "clusters", "schema", "version",
 ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_help_lists_the_verbs_and_examples_and_not_the_runner(command):
 def test_every_verb_has_help_and_json_where_it_prints_data(command, verb):
     code, out, _ = command(verb, "--help")
     assert code == 0
-    assert ("--json" in out) is (verb not in ("logs", "provenance"))  # lines, and always JSON
+    assert ("--json" in out) is (verb not in ("logs", "provenance", "schema"))  # lines, and always JSON
     assert "Example" in out or verb == "clusters"  # whose verbs have them
 
 

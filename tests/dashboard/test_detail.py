@@ -68,7 +68,7 @@ def test_a_failed_trial_is_never_the_best_and_many_trials_are_bounded() -> None:
     assert found.shown()["top"][0]["trial"] == 19_999
 
 
-def day(hours: int, units: int = 40) -> list[events.Event]:
+def day(hours: int, units: int = 10, commits: int = 30) -> list[events.Event]:
     """Return what a busy driver tells in some hours: runs, stages, commits, scaling and warnings."""
     told: list[events.Event] = []
     grid = events.CellGrid("rows", (10_000,), (1,))
@@ -78,7 +78,7 @@ def day(hours: int, units: int = 40) -> list[events.Event]:
         for stage in "ab":
             told.append(events.StageStarted(time=base, run=run, stage=stage, stage_kind="map"))
             told.append(events.StagePlanned(time=base, run=run, stage=stage, units=10_000, reused=0, cells=grid))
-            for second in range(250):
+            for second in range(commits):
                 rows = tuple(
                     events.Cell((second * units + at) % 10_000, 1, 0, 0, 0.1, f"rows/{at:08d}", "cpu-0", "new")
                     for at in range(units)
@@ -96,7 +96,7 @@ def day(hours: int, units: int = 40) -> list[events.Event]:
 
 def test_a_day_of_events_leaves_memory_flat() -> None:
     plugin = WorkflowPlugin()
-    stream = [event.to_dict() for event in day(3)]
+    stream = [event.to_dict() for event in day(3)]  # 24 hours in all
 
     def replay(hours: range) -> None:
         for number in hours:
