@@ -135,6 +135,8 @@ class Dashboard(Spec):
 
     Attributes
     ----------
+    listen : str
+        ``host:port``; ``0.0.0.0:8787`` is every address of this machine.
     hosts : list of str
         More names under which people reach it: of a JupyterHub, or of a proxy in front of it.
     """
