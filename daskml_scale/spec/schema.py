@@ -25,7 +25,10 @@ from .steps_grid import GRID_STEPS
 from .workflow import KINDS, Workflow
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-STEP_OF: dict[str, str] = {cls.__name__: cls.step for cls in (*STEPS.values(), *GRID_STEPS.values())}
+STEP_OF = {
+    **{cls.__name__: name for name, cls in STEPS.items()},
+    **{cls.__name__: name for name, cls in GRID_STEPS.items()},
+}
 """Class of a step -> its name in YAML."""
 _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
 
