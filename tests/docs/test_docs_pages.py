@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import re
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,11 @@ def test_python_is_python(snippet: Snippet):
     ast.parse(snippet.text)
 
 
+def _pinned(package: str) -> bool:
+    return f"{package}=={version(package)}\n" in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.skipif(not (_pinned("click") and _pinned("pydantic")), reason="other versions lay out help differently")
 def test_generated_pages_are_up_to_date():
     spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
     assert spec is not None
