@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 CPU: dict[str, Any] = {
-    "workers": {"min": 1, "max": 2}, "memory": "1GiB", "cpu": 0.1, "startup": "60s",
+    "workers": {"min": 1, "max": 2}, "memory": "512MiB", "cpu": 0.1, "startup": "60s",
 }  # fmt: skip
 
 

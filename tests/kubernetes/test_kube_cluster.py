@@ -96,7 +96,7 @@ def test_a_task_that_takes_too_much_memory_is_an_oom_kill(farm: Any, cluster: An
     def take_memory() -> None:
         import time
 
-        held = b"x" * (3 << 29)
+        held = b"x" * (3 << 28)
         time.sleep(PATIENCE)
         del held
 

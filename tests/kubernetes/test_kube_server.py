@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,11 @@ def pod(name: str, *command: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
             "spec": {**spec, **more}}  # fmt: skip
+
+
+def until(path: Path) -> str:
+    """Return a program that waits for a file."""
+    return f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.02)"
 
 
 def phase(farm: Any, name: str) -> str:
@@ -48,31 +54,34 @@ def test_kubectl_applies_follows_logs_and_deletes(farm: Any, kubectl: Kubectl):
     assert "NotFound" in kubectl.run("get", "pod", "logs").stderr
 
 
-def test_kubectl_watches_a_pod_through_its_life(farm: Any, kubectl: Kubectl):
+def test_kubectl_watches_a_pod_through_its_life(farm: Any, kubectl: Kubectl, tmp_path: Path):
     following = kubectl.begin("get", "pods", "-w", "-l", "app=seen", "-o", "jsonpath={.status.phase}{'\\n'}")
     try:
-        kubectl("apply", "-f", "-", given=json.dumps(pod("seen", "python", "-c", "")))
+        kubectl("apply", "-f", "-", given=json.dumps(pod("seen", "python", "-c", until(tmp_path / "go"))))
         assert following.stdout is not None
         seen: list[str] = []
         while "Succeeded" not in seen:
             line = following.stdout.readline()
             assert line, "the watch ended"
             seen.append(line.strip())
-        assert seen[0] == "Pending"
+            if seen[-1] == "Running":
+                (tmp_path / "go").touch()
+        assert "Running" in seen
     finally:
         following.kill()
         following.communicate()
     kubectl("delete", "pod", "seen")
 
 
-def test_a_running_pod_gets_its_grace_and_keeps_its_name_until_it_is_gone(farm: Any, kubectl: Kubectl):
-    script = "import signal, time\nsignal.signal(15, lambda *_: time.sleep(1.5) or exit(0))\nprint('up', flush=True)\n"
-    farm.request("POST", farm.path("pods"), pod("slow", "python", "-c", script + "time.sleep(60)"))
+def test_a_running_pod_gets_its_grace_and_keeps_its_name_until_it_is_gone(farm: Any, kubectl: Kubectl, tmp_path: Path):
+    script = "import signal\nsignal.signal(15, lambda *_: None)\nprint('up', flush=True)\n" + until(tmp_path / "go")
+    farm.request("POST", farm.path("pods"), pod("slow", "python", "-c", script, terminationGracePeriodSeconds=90))
     eventually(lambda: phase(farm, "slow") == "Running")
     eventually(lambda: "up" in kubectl("logs", "slow"))
     farm.request("DELETE", farm.path("pods", "slow"))
     with pytest.raises(ApiError, match=r"409.*object is being deleted"):
         farm.request("POST", farm.path("pods"), pod("slow", "true"))
+    (tmp_path / "go").touch()
     eventually(lambda: not [one for one in farm.listed("pods") if one["metadata"]["name"] == "slow"])
     assert not farm.processes()
 
@@ -104,15 +113,16 @@ def test_rights_are_those_of_the_roles(farm: Any):
     assert "cannot get resource" in limited.run("get", "secret", "nothing").stderr
 
 
-def test_a_quota_counts_pods_that_have_not_ended(farm: Any):
+def test_a_quota_counts_pods_that_have_not_ended(farm: Any, tmp_path: Path):
     quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}}
     farm.request("POST", farm.path("resourcequotas"), quota)
     if farm.server is None:
         eventually(lambda: "hard" in farm.request("GET", farm.path("resourcequotas", "few")).get("status", {}))
     try:
-        farm.request("POST", farm.path("pods"), pod("one", "python", "-c", "import time; time.sleep(0.5)"))
+        farm.request("POST", farm.path("pods"), pod("one", "python", "-c", until(tmp_path / "go")))
         with pytest.raises(ApiError, match=r"403.*exceeded quota: few"):
             farm.request("POST", farm.path("pods"), pod("two", "true"))
+        (tmp_path / "go").touch()
         eventually(lambda: phase(farm, "one") == "Succeeded")
     finally:
         farm.request("DELETE", farm.path("resourcequotas", "few"))
