@@ -69,6 +69,7 @@ class JoinedCluster(Cluster):  # type: ignore[misc]
                 self.sync(self._start)
             except BaseException:
                 self.close()
+                self._loop_runner.stop()
                 raise
 
     async def _start(self) -> None:

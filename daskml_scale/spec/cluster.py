@@ -49,12 +49,12 @@ class Device(Spec):
     Attributes
     ----------
     memory : str or float
-        Above it, data of tasks moves to the host's memory; 0.8 of the device by default.
+        Above it, data of tasks moves to the host's memory.
     pool : str or float, optional
         Memory that RMM takes at the start, from which arrays then come.
     """
 
-    memory: Part | None = None
+    memory: Part = 0.8
     pool: Part | None = None
 
 
