@@ -48,7 +48,7 @@ def by_zarr(found: arrays.Opened, region: tuple[slice, ...], values: np.ndarray)
     return caught
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(stored())
 def test_objects_are_those_of_zarr_and_any_part_is_read_back(case):
     variable, values = case
