@@ -221,17 +221,10 @@ class OtherLength(ValueError):
 
 
 def not_finite(X: np.ndarray) -> np.ndarray:
-    """Return the rows that hold a missing or an infinite number, rising.
-
-    The sum of such a row is not finite; that of another one seldom. One product looks at all rows in a fraction of the
-    time that it takes to look at each number.
-    """
-    flat = X.reshape(len(X), -1)
-    if flat.dtype.kind != "f":
+    """Return the rows that hold a missing or an infinite number, rising. All numbers are looked at in one go."""
+    if X.dtype.kind != "f" or not X.size:
         return np.empty(0, dtype="int64")
-    with np.errstate(all="ignore"):
-        found = np.flatnonzero(~np.isfinite(flat @ np.ones(flat.shape[1], dtype=flat.dtype)))
-    return np.asarray(found[~np.isfinite(flat[found]).all(axis=1)])
+    return np.unique(np.flatnonzero(~np.isfinite(X.reshape(-1))) // (X.size // len(X)))
 
 
 def warmed(model: Any, bundle: Bundle) -> Any:

@@ -20,7 +20,7 @@ _UNITS = (10**9, 10**6, 10**3, 1)
 """Units that instants may be whole numbers of, in ns."""
 _LARGEST = 2**62
 """Search keys stay below it."""
-_BLOCK = 512
+_BLOCK = 1024
 """Rising values that are searched for together."""
 
 
@@ -43,7 +43,7 @@ def count_up_to(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     for number, first in enumerate(range(0, len(wanted), _BLOCK)):
         low, high = ends[number], ends[number + 1]
         part = slice(first, first + _BLOCK)
-        found[part] = np.searchsorted(keys[low:high], wanted[part], "right")
+        found[part] = keys[low:high].searchsorted(wanted[part], "right")
         found[part] += low
     return found
 
