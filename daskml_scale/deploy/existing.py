@@ -26,6 +26,8 @@ from daskml_scale.spec.cluster import Certificates, ExistingSpec
 CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 """Between two looks at the backlog."""
+LEAVE_SECONDS = 15.0
+"""For the running tasks of a worker that closes, of clusters that we start by their class; Dask's own are 30 s."""
 REFRESH_SECONDS = 1.0
 """Between two looks at the workers of a scheduler that is not ours."""
 
@@ -187,6 +189,7 @@ def start(spec: ExistingSpec, *, sink: events.Sink = events.ignore, adapt: bool 
     if not hasattr(cluster, "get_client"):
         raise SpecError(f"{spec.cluster} returned a {type(cluster).__name__}, which has no get_client", path="cluster")
     try:
+        _leave_in_time(cluster)
         _size(cluster, spec, sink, adapt)
     except BaseException:
         cluster.close()
@@ -215,6 +218,31 @@ def load_class(spec: ExistingSpec) -> Any:
     if not made_by_function and not hasattr(found, "get_client"):
         raise SpecError(f"{spec.cluster} is no Dask cluster class: it has no get_client", path="cluster")
     return found
+
+
+def _leave_in_time(cluster: Any) -> None:
+    """Have workers that close end although a task runs: half a minute after ``kill -9`` of the driver none is left."""
+    import os
+    import threading
+
+    from distributed import SpecCluster, WorkerPlugin
+    from distributed.protocol.pickle import dumps
+
+    if not isinstance(cluster, SpecCluster):
+        return
+    patience = LEAVE_SECONDS
+
+    class LeaveInTime(WorkerPlugin):  # type: ignore[misc]
+        """Defined here, it travels as a whole: workers need nothing of ours."""
+
+        def teardown(self, worker: Any) -> None:
+            if worker.nanny and worker.status.name == "closing":  # in a process of its own
+                timer = threading.Timer(patience, os._exit, (1,))
+                timer.daemon = True
+                timer.start()
+
+    register = cluster.scheduler_comm.register_worker_plugin
+    cluster.sync(register, plugin=dumps(LeaveInTime()), name="daskml-leave", idempotent=True)
 
 
 def _size(cluster: Any, spec: ExistingSpec, sink: events.Sink, adapt: bool) -> None:
