@@ -22,12 +22,11 @@ logger = logging.getLogger(__name__)
 HANDLER = "daskml_lease"
 KEY = "daskml-scale.lease"
 """Of the lease in the scheduler's Dask configuration, seconds."""
-BROKEN_SECONDS = 5.0
+BROKEN_SECONDS = 4.0
 START_SECONDS = 120.0
 """Time for a driver's first connection."""
 BEAT_SECONDS = 1.0
 POLL_SECONDS = 0.25
-CLOSE_SECONDS = 3.0
 
 
 def until(now: float, lease: float, broken_since: float | None, heard: float | None, began: float) -> float:
@@ -51,8 +50,8 @@ def until(now: float, lease: float, broken_since: float | None, heard: float | N
 class Lease:
     """What a scheduler knows of its driver."""
 
-    def __init__(self, scheduler: Any, lease: float) -> None:
-        self.scheduler, self.lease = scheduler, lease
+    def __init__(self, lease: float) -> None:
+        self.lease = lease
         self.began = time()
         self.heard: float | None = None
         self.broken_since: float | None = None
@@ -75,21 +74,18 @@ class Lease:
         return Status.dont_reply
 
     async def watch(self) -> None:
-        """End the scheduler, and this process, when the driver is gone."""
+        """End this process when the driver is gone."""
         while time() < until(time(), self.lease, self.broken_since, self.heard, self.began):
             await asyncio.sleep(POLL_SECONDS)
         logger.warning("the driver is gone: the scheduler ends, and its workers with it")
-        try:
-            await asyncio.wait_for(self.scheduler.close(), CLOSE_SECONDS)
-        finally:
-            os._exit(0)
+        os._exit(0)  # closing in good order would wait for workers; nobody needs their results
 
 
 async def dask_setup(scheduler: Any) -> None:
     """Install the handler (the preload hook)."""
     from dask import config
 
-    lease = Lease(scheduler, float(config.get(KEY)))
+    lease = Lease(float(config.get(KEY)))
     scheduler.handlers[HANDLER] = lease.hold
     scheduler.daskml_lease_task = asyncio.ensure_future(lease.watch())
 

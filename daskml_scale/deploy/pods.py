@@ -25,7 +25,7 @@ PORT, DASHBOARD_PORT = 8786, 8787
 SECRETS, SCRATCH = "/daskml/setup", "/daskml/scratch"
 TOLERANCE = 30
 """Seconds before the Pods of a lost Node are given up; Kubernetes' own 300 would stop the work."""
-GRACE = 5
+GRACE = 3
 """Seconds that a worker has to close."""
 PROGRAM = ("python", "-P", "-m", "daskml_scale.deploy.pod")
 _KEYS = {"volumeMounts": "mountPath"}
