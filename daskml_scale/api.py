@@ -505,8 +505,11 @@ class _LazyClient:
             name = given if isinstance(given, str) else given["name"] if isinstance(given, Mapping) else given.name
             waited = time.monotonic() - asked
             self.publish(
-                events.ClusterStarted(time=time.time(), run=self.run_id, cluster=name, dashboard=link, seconds=waited)
-            )
+                events.ClusterStarted(
+                    time=time.time(), run=self.run_id, cluster=name, dashboard=link, seconds=waited,
+                    logs=str(getattr(started, "logs", None) or ""),  # not every backend keeps them apart
+                )
+            )  # fmt: skip
             self.publish.to(self.client)
         return self.client
 

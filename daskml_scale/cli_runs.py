@@ -182,30 +182,42 @@ def cancel_verb(run: str, as_json: bool) -> int:
 @run_argument(required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
 @click.option("--unit", metavar="UNIT", help="What is kept of this unit, with the traceback if it failed.")
-def logs_verb(run: str | None, follow: bool, unit: str | None) -> int:
+@click.option(
+    "--worker", metavar="NAME", help="What this worker on another host wrote; a pattern such as 'cpu-*' for several."
+)
+def logs_verb(run: str | None, follow: bool, unit: str | None, worker: str | None) -> int:
     """Print what a submitted run and the workers on its machine wrote, or the events of another as JSON lines.
 
     The newest run, or the one whose id begins with RUN. UNIT is a key as ledger show lists them, or STAGE:KEY.
+    Workers on other hosts, and those of a cluster that clusters up started, have logs of their own: see --worker.
 
     \b
     Examples:
       daskml-scale logs -f
       daskml-scale logs --unit predictions:rows/00000003
+      daskml-scale logs -f --worker 'cpu-*'
       daskml-scale logs flights-20260829-04d2 | grep warning
     """
-    from daskml_scale.runs import control
+    from daskml_scale.runs import control, worker_logs
     from daskml_scale.runs.records import Registry
 
+    if unit is not None and worker is not None:
+        raise click.UsageError("--unit and --worker: give one of them")
     registry = Registry()
+    found = registry.get(run, now=time.time())
     if unit is not None:
         from daskml_scale.runs.ledgers import said_by
 
-        for line in said_by(registry.get(run, now=time.time()).store, unit):
-            put(line)
-        return Exit.OK
+        lines = iter(said_by(found.store, unit))
+    elif worker is not None:
+        lines = worker_logs.lines(registry, found, worker, follow=follow)
+    else:
+        lines = control.lines(registry, found, follow=follow)
     try:
-        for line in control.lines(registry, registry.get(run, now=time.time()), follow=follow):
+        for line in lines:
             put(line)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    if unit is worker is None and (workers := worker_logs.files(worker_logs.places(registry.path.parent, found.id))):
+        say(f"Its workers wrote:   daskml-scale logs {found.id} --worker NAME   ({', '.join(workers)})")
     return Exit.OK

@@ -176,11 +176,17 @@ def runner(run: str) -> int:
 
 
 def _submitted(registry: Registry, run: RunRecord, as_json: bool, *, wait: bool = False, follow: bool = False) -> int:
-    waits = wait or follow
+    from daskml_scale.runs import provenance
+
+    waits, plan = wait or follow, provenance.read(registry.path.parent, run.id).get("plan", [])
     if not (waits and as_json):
-        put(json.dumps(run.to_dict()) if as_json else run.id)
+        put(json.dumps({**run.to_dict(), "plan": plan}) if as_json else run.id)
     say(f"Watch it:            {PROGRAM} status {run.id}")
     say(f"If it stops, go on:  {_again(run)}")
+    if plan:
+        from daskml_scale.runs.words import planned
+
+        say(f"Its plan:            {planned(plan)}")
     if not waits:
         return Exit.OK
     if follow and not followed(registry, run.id, say):

@@ -122,6 +122,8 @@ class ClusterStarted(Event):
     """Link to this run's page; empty without a dashboard."""
     seconds: float = 0.0
     """From asking for it to its being there."""
+    logs: str = ""
+    """Folder or file with what its workers write; empty where that is the output of the run itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,14 +21,14 @@ from distributed.metrics import time
 
 from daskml_scale.scaling.demand import Shape, backlog_seconds
 
+from .client import KEY_PREFIX
+
 logger = logging.getLogger(__name__)
 
 NAME = "daskml-backlog"
 """Of the plugin on the scheduler."""
 TOPIC = "daskml-backlog"
 """Dask event topic on which dispatchers report."""
-KEY_PREFIX = "daskml-"
-"""Keys of dispatch tasks: their units are reported by stage, so the tasks are not counted."""
 MAX_ROWS = 1000
 """Stages kept; the one reported longest ago is dropped first."""
 MAX_IDLE = 64

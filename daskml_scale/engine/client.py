@@ -9,6 +9,9 @@ from typing import Any
 
 from daskml_scale.errors import ClusterError
 
+KEY_PREFIX = "daskml-"
+"""Keys of dispatch tasks: their units are reported by stage, so the scheduler does not count the tasks."""
+
 
 def current_client() -> Any | None:
     """Return the default ``distributed.Client`` of this process, as every Dask library uses it, or ``None``."""

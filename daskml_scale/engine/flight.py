@@ -34,8 +34,7 @@ from daskml_scale.errors import ClusterError
 from daskml_scale.plan.batching import Batching, window
 from daskml_scale.plan.units import Unit
 
-from .backlog import KEY_PREFIX
-from .client import reconnected
+from .client import KEY_PREFIX, reconnected
 from .lookahead import LookAhead, dumped
 from .outcomes import Finished, Outcomes, failed
 from .reporter import BacklogReporter

@@ -13,7 +13,6 @@ from typing import Any
 
 from daskml_scale.plan.batching import share
 
-from .backlog import NAME, BacklogPlugin
 from .client import slots
 
 logger = logging.getLogger(__name__)
@@ -130,6 +129,8 @@ class BacklogReporter:
 
 def installed(client: Any) -> bool:
     """Make sure that the scheduler has the backlog plugin; ``False`` when it cannot (no such package there)."""
+    from .backlog import NAME, BacklogPlugin  # it imports distributed, which a plan can do without
+
     try:
         client.register_plugin(BacklogPlugin(), name=NAME)
     except Exception:

@@ -20,6 +20,8 @@ FORMAT = 1
 OK, FAILED = "ok", "failed"
 MISSING, TORN, ALTERED = "missing", "torn", "altered"
 """Statuses of a record whose stored output is gone, cut short, or not the bytes that the unit wrote."""
+NEW = "new"
+"""Reason of a unit that has never run."""
 RETRY = "retry"
 """Status of a record whose unit somebody asked to run again."""
 _REASONS = {
@@ -121,7 +123,7 @@ def _fingerprint(head: Any, key: str, inputs: str) -> bytes:
 def reason(record: Record | None, parts: Parts, inputs: str, fingerprint_now: str) -> str:
     """Return why a unit must run, or an empty string when its record is valid."""
     if record is None:
-        return "new"
+        return NEW
     if record.fingerprint == fingerprint_now:
         return _REASONS.get(record.status, "failed before")
     for changed, name in (
@@ -168,7 +170,7 @@ def select(
     for unit, read in units:
         key = unit.key
         keys.append(key)
-        why = "new"
+        why = NEW
         if key in records:
             now = _fingerprint(head, key, read)
             if holds is not None and holds(key, now):

@@ -1,7 +1,8 @@
 """Enter a run into the registry, and start its process: what ``run``, ``submit``, ``resume`` and ``rerun`` share.
 
-All that a file can tell is checked first; then the run gets its id, and its provenance is kept. A crash between two
-of these steps leaves a run that is queued without a process, which counts as lost after a minute, never as running.
+All that a file can tell is checked first, and what is submitted is planned; then the run gets its id, and its
+provenance is kept. A crash between two of these steps leaves a run that is queued without a process, which counts as
+lost after a minute, never as running.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from daskml_scale.errors import ConflictError, Exit, StoreError, UsageError
+from daskml_scale.errors import ConflictError, Exit, PlanError, SpecError, StoreError, UsageError
 from daskml_scale.spec.find import find_workflow
 from daskml_scale.spec.load import Loaded
 from daskml_scale.spec.workflow import Workflow, sampled
@@ -32,6 +33,9 @@ from .lease import spawn
 from .queue import at_once
 from .records import Registry
 from .state import RunRecord
+
+if TYPE_CHECKING:
+    from .planning import StagePlanRow
 
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 LONGEST = 200
@@ -142,6 +146,8 @@ class _Checked:
     store: str
     cluster: str
     kept: Mapping[str, Any]
+    loaded: Loaded[Workflow]
+    spec: Workflow
 
 
 def _checked(asked: Asked, *, detached: bool) -> _Checked:
@@ -160,7 +166,25 @@ def _checked(asked: Asked, *, detached: bool) -> _Checked:
     if detached and files.is_memory(store):
         raise UsageError(f"{store} would end with the detached process; choose a local path with --store")
     kept = provenance.collected(spec, source, text, asked.options.settings, store, cluster)
-    return _Checked(spec.name, source, store, cluster, kept)
+    return _Checked(spec.name, source, store, cluster, kept, loaded, spec)
+
+
+def _planned(found: _Checked, again: str) -> list[StagePlanRow]:
+    """Plan what was found sound.
+
+    Raises
+    ------
+    SpecError
+        With file and line, when it cannot be carried out.
+    """
+    from .projection import projected  # what a run in a terminal does not need here
+
+    try:
+        return projected(
+            found.spec, found.store, cluster=found.cluster, base=Path.cwd(), modules=found.source.parent, again=again
+        )
+    except (PlanError, SpecError) as error:
+        raise found.loaded.place(error) from error.__cause__
 
 
 def registered(registry: Registry, asked: Asked) -> RunRecord:
@@ -181,8 +205,8 @@ def submitted(registry: Registry, asked: Asked) -> RunRecord:
 
     Raises
     ------
-    SpecError, UsageError
-        Nothing was written.
+    PlanError, SpecError, UsageError
+        Nothing was written: the workflow is wrong, or cannot be carried out.
     ConflictError
         When the key belongs to a run of another workflow, store or cluster, or somebody whom the registry
         does not know holds the store.
@@ -192,7 +216,7 @@ def submitted(registry: Registry, asked: Asked) -> RunRecord:
     if before is None:
         if (other := holder(found.store)) and not _known(registry, found.store, now):
             raise in_use(found.store, other)
-        run = _entered(registry, "submit", asked, found, now)
+        run = _entered(registry, "submit", asked, found, now, _planned(found, asked.options.again))
         if run.created == now:
             return _begun(registry, run)
         before = run  # another process was quicker with this key
@@ -214,7 +238,9 @@ def _begun(registry: Registry, run: RunRecord) -> RunRecord:
     return run
 
 
-def _entered(registry: Registry, verb: str, asked: Asked, found: _Checked, now: float) -> RunRecord:
+def _entered(
+    registry: Registry, verb: str, asked: Asked, found: _Checked, now: float, plan: Sequence[StagePlanRow] = ()
+) -> RunRecord:
     options = asked.options
     kept: dict[str, Any] = {"settings": list(options.settings)} if options.settings else {}
     kept |= {"sample": options.sample} if options.sample is not None else {}
@@ -224,11 +250,12 @@ def _entered(registry: Registry, verb: str, asked: Asked, found: _Checked, now: 
         workflow=found.name, source=str(found.source), store=found.store, cluster=found.cluster,
         command=asked.command(verb), cwd=os.getcwd(), now=now, detached=verb == "submit", owner=owner(),
         labels=asked.labels, options=kept, queue=_queue(found.cluster), most=at_once(found.cluster, NO_CLUSTER),
-        priority=asked.priority, key=asked.key,
+        priority=asked.priority, key=asked.key, stages=[row.to_stage() for row in plan],
     )  # fmt: skip
     if run.created == now:
+        planned = {"plan": [row.to_dict() for row in plan]} if plan else {}
         try:
-            provenance.write(registry.path.parent, run.id, found.kept)
+            provenance.write(registry.path.parent, run.id, {**found.kept, **planned})
         except StoreError as error:
             registry.finish(run.id, run.epoch, now=now, state="failed", exit_code=Exit.FAILED, message=str(error))
             raise

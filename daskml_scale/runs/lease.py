@@ -41,7 +41,8 @@ EVERY = 2.0
 def spawn(registry: Registry, run: RunRecord) -> int:
     """Start the detached process of a queued run, its output in ``run.log``; return its process id.
 
-    It has a session of its own and no terminal: it goes on when the terminal closes.
+    It has a session of its own and no terminal: it goes on when the terminal closes. It waits until few others start
+    up, see `begin`.
 
     Raises
     ------
@@ -50,7 +51,8 @@ def spawn(registry: Registry, run: RunRecord) -> int:
     """
     # Python puts the working directory first for ``-m``: the child should find what this process finds.
     safe = [] if sys.path[:1] in ([""], [os.getcwd()]) else ["-P"]
-    command = [sys.executable, *safe, "-m", "daskml_scale", "_runner", run.id]
+    run_words = [*safe, "-m", "daskml_scale", "_runner", run.id]
+    command = [sys.executable, *safe, "-m", "daskml_scale.runs.begin", str(registry.path.parent / "starts"), *run_words]
     log = Path(run.log)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from daskml_scale.events import (
     UnitsCommitted,
     Warned,
 )
+from daskml_scale.plan.records import NEW
 
 from .show import StageLines, console
 from .state import stage_records
@@ -119,13 +120,20 @@ def line(progress: Progress, event: Event, *, due: bool) -> str | None:
         return None
     if isinstance(event, StageStarted):
         return f"{stage.name}: started ({event.stage_kind})"
-    if isinstance(event, StagePlanned) and due and event.units:
-        return f"{stage.name}: {plural(event.units, 'unit')} to run, {stage.reused:,} reused"
+    if isinstance(event, StagePlanned) and event.units and (due or _repeats(event)):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in event.reasons.items())
+        why = f" ({reasons})" if reasons else ""
+        return f"{stage.name}: {plural(event.units, 'unit')} to run{why}, {stage.reused:,} reused"
     if isinstance(event, UnitsCommitted) and due:
         return _pace(stage, event.time)
     if isinstance(event, StageFinished) and event.state == "skipped":
         return f"{stage.name}: skipped: {event.message}"
     return _end(stage) if isinstance(event, StageFinished) else None
+
+
+def _repeats(event: Event) -> bool:
+    """Return whether units run again that have run before: why is told at once, however often."""
+    return isinstance(event, StagePlanned) and any(reason != NEW for reason in event.reasons)
 
 
 def _pace(stage: StageProgress, now: float) -> str:
@@ -195,7 +203,7 @@ class Bars(Silent):
 
     def sink(self, event: Event) -> None:
         self._progress = fold(self._progress, event)
-        if isinstance(event, (Warned, ClusterStarted)):
+        if isinstance(event, (Warned, ClusterStarted)) or _repeats(event):
             self._print(line(self._progress, event, due=True) or "", "yellow" if isinstance(event, Warned) else "")
 
     def note(self, text: str) -> None:

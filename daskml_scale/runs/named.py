@@ -54,6 +54,8 @@ class Named:
         Time without a task after which it ends.
     certificates : mapping, optional
         Files by which this user's programs connect, of a scheduler at ``tls://``.
+    logs : str
+        Folder or file with what its workers write.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Named:
     since: float
     idle: str
     certificates: dict[str, str] | None = None
+    logs: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -181,6 +184,7 @@ def hold(path: str, name: str, definition: str, idle: str) -> int:
                 time.time(),
                 idle,
                 files_of_user and files_of_user.model_dump(),
+                str(getattr(held, "logs", None) or folder() / f"{name}.log"),
             )
             files.write_json(str(record), own.to_dict())
             _say(answer, own.to_dict())

@@ -25,6 +25,11 @@ class NamedCluster(JoinedCluster):
         """Where this machine reaches the dashboard, as its holder knows."""
         return self.named.dashboard
 
+    @property
+    def logs(self) -> str:
+        """Folder or file with what its workers write."""
+        return self.named.logs
+
     def scale(self, n: int = 0, worker_class: str | None = None) -> None:
         """Ask for ``n`` workers of a class (the first when not named); the cluster then follows its backlog no more.
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from daskml_scale.engine.dispatch import dispatch
+from daskml_scale.engine.task import described
+from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, SpecError
 from daskml_scale.plan.dag import order
-from daskml_scale.plan.records import Record, to_record
-from daskml_scale.plan.units import Plan, Snapshot
+from daskml_scale.plan.records import RETRY, Record, to_record
+from daskml_scale.plan.units import Outcome, Plan, Snapshot, Unit
 from daskml_scale.spec.workflow import StageSpec, TrainSpec, Workflow
 from daskml_scale.stages.base import Input, Stage
 from daskml_scale.stages.failures import failure
@@ -27,6 +28,8 @@ from daskml_scale.stages.run import checked_records, gather
 from daskml_scale.storage import files
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.stores import dataset_of
+
+from .state import StageRecord
 
 LOOKED_AT = 256 << 20
 """Bytes of sources that a dry run reads: with more of them, what follows is not planned yet."""
@@ -66,6 +69,11 @@ class StagePlanRow:
         found = asdict(replace(self, graph=None))
         del found["graph"]
         return found
+
+    def to_stage(self) -> StageRecord:
+        """Return it as the registry keeps the stages of a run that has not begun."""
+        known = self.units + self.reused
+        return StageRecord(self.name, self.kind, units=known, done=self.reused, reused=self.reused)
 
     def to_dask(self, limit: int | None = LIMIT) -> list[Any]:
         """Return the first units as ``dask.delayed`` objects: see `StageGraph.to_dask`."""
@@ -122,94 +130,132 @@ def planned(workflow: Workflow, store: str, *, base: Path, modules: Path | None 
 
     A stage whose input will be written by this very run is planned from the input's expected schema.
     """
-    builder = Builder(workflow, files.normal(store), base, modules)
-    expected: dict[str, Snapshot] = {}
-    running: set[str] = set()
-    stale: list[str] = []
+    planner = Planner(workflow, store, base=base, modules=modules)
     for name in order(workflow):
-        stage, spec = builder.build(name), workflow.stages[name]
+        yield planner.one(name)
+
+
+class Planner:
+    """Plans the stages of a workflow one by one, in their order.
+
+    Parameters
+    ----------
+    again : collection of str
+        Stages of which everything is done again.
+    looked_at : int
+        Bytes of sources that are read for a plan.
+    quick : bool
+        Leave out checks that import an estimator.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        store: str,
+        *,
+        base: Path,
+        modules: Path | None = None,
+        again: Collection[str] = (),
+        looked_at: int = LOOKED_AT,
+        quick: bool = False,
+    ) -> None:
+        self.workflow, self.again, self.looked_at, self.quick = workflow, again, looked_at, quick
+        self.builder = Builder(workflow, files.normal(store), base, modules)
+        self.expected: dict[str, Snapshot] = {}
+        self.running: set[str] = set()
+        self.stale: list[str] = []
+
+    def one(self, name: str) -> Planned:
+        """Plan a stage."""
+        stage, spec = self.builder.build(name), self.workflow.stages[name]
         with of_stage(name):
-            found = _dry(stage, spec, expected, running, stale)
+            found = self._dry(stage, spec)
         if found.row.units or found.row.later:
-            running.add(name)
-            stale += [builder.dataset(name), builder.ledger(name)]
-            stale += [builder.model(name)] if isinstance(spec, TrainSpec) else []
+            self.running.add(name)
+            self.stale += [self.builder.dataset(name), self.builder.ledger(name)]
+            self.stale += [self.builder.model(name)] if isinstance(spec, TrainSpec) else []
         if found.writes is not None:
-            expected[builder.dataset(name)] = found.writes
-        yield found
+            self.expected[self.builder.dataset(name)] = found.writes
+        return found
 
+    def _inputs(self, stage: Stage) -> dict[str, Input]:
+        """Return the inputs of a stage as they will be when it is its turn, as far as that is known."""
+        inputs: dict[str, Input] = dict(gather(stage.reads(), stage.ledger))
+        for key, ref in stage.reads().items():
+            found_now = inputs[key]
+            if ref.kind == "dataset" and ref.url in self.expected:
+                inputs[key] = self.expected[ref.url]
+            elif isinstance(found_now, Snapshot) and ref.url in self.stale:
+                inputs[key] = replace(found_now, ids={})
+            elif ref.kind != "dataset" and any(ref.url == url or ref.url.startswith(f"{url}/") for url in self.stale):
+                inputs[key] = None  # this run will write it anew
+        return inputs
 
-def _dry(
-    stage: Stage, spec: StageSpec, expected: Mapping[str, Snapshot], running: set[str], stale: list[str]
-) -> Planned:
-    """Plan one stage of a dry run."""
-    waits_for = sorted(running.intersection(spec.references().values()))
-    inputs: dict[str, Input] = dict(gather(stage.reads(), stage.ledger))
-    for key, ref in stage.reads().items():
-        found_now = inputs[key]
-        if ref.kind == "dataset" and ref.url in expected:
-            inputs[key] = expected[ref.url]
-        elif isinstance(found_now, Snapshot) and ref.url in stale:
-            inputs[key] = replace(found_now, ids={})
-        elif ref.kind != "dataset" and any(ref.url == url or ref.url.startswith(f"{url}/") for url in stale):
-            inputs[key] = None  # this run will write it anew
-    records = checked_records(Ledger(stage.ledger))
-    try:
-        found = stage.plan(inputs, records)
-        looked: list[Plan] = []
-        seen = dict(records)
-        while _only_looks(found):
-            looked.append(found)
-            seen.update(_seen(stage, found))
-            found = stage.plan(inputs, seen)
-        scan = _together(looked)
+    def _dry(self, stage: Stage, spec: StageSpec) -> Planned:
+        waits_for = sorted(self.running.intersection(spec.references().values()))
+        inputs = self._inputs(stage)
+        records = checked_records(Ledger(stage.ledger))
+        if stage.name in self.again:
+            records = records.marked(dict.fromkeys(records, RETRY))
+        make = getattr(stage, "projected", stage.plan) if self.quick else stage.plan
+        try:
+            found, scan = self._looked_through(stage, lambda seen: make(inputs, seen), records)
+        except PlanError as error:
+            if not waits_for:
+                raise
+            why = "" if "does not exist" in str(error) else f": {error}"  # of course not: a stage before it writes it
+            note = f"planned after {', '.join(waits_for)}{why}"
+            return Planned(StagePlanRow(stage.name, stage.kind, 0, 0, 1, "", 0, {}, note), stage, None, records)
         scanned = len(scan.units) if scan is not None else 0
+        snapshot = None
+        if found.template is not None and (found.units or scanned):
+            snapshot = found.template.snapshot(dataset_of(stage.ledger))
+        note = f"its input is written by {', '.join(waits_for)}" if waits_for else ""
+        units = len(found.units) + scanned + found.later
+        row = StagePlanRow(
+            stage.name, stage.kind, units, found.reused - scanned, found.later, found.grid, found.memory, found.reasons,
+            note, StageGraph(stage, found),
+        )  # fmt: skip
+        return Planned(row, stage, found, records, snapshot, scan)
+
+    def _looked_through(
+        self, stage: Stage, make: Callable[[Mapping[str, Record]], Plan], records: Mapping[str, Record]
+    ) -> tuple[Plan, Plan | None]:
+        """Return a plan, and the passes that only looked at the source and were run for it."""
+        found, looked = make(records), list[Plan]()
+        while _only_looks(found, self.looked_at):
+            looked.append(found)
+            records = {**records, **_seen(stage, found)}
+            found = make(records)
+        scan = _together(looked)
         if scan is not None:
             found = replace(found, reasons=dict(Counter(found.reasons) + Counter(scan.reasons)))
-    except PlanError as error:
-        if not waits_for:
-            raise
-        why = "" if "does not exist" in str(error) else f": {error}"  # of course not: a stage before it writes it
-        note = f"planned after {', '.join(waits_for)}{why}"
-        row = StagePlanRow(stage.name, stage.kind, 0, 0, 1, "", 0, {}, note)
-        return Planned(row, stage, None, records)
-    snapshot = None
-    if found.template is not None and (found.units or scanned):
-        snapshot = found.template.snapshot(dataset_of(stage.ledger))
-    note = f"its input is written by {', '.join(waits_for)}" if waits_for else ""
-    units = len(found.units) + scanned + found.later
-    row = StagePlanRow(
-        stage.name,
-        stage.kind,
-        units,
-        found.reused - scanned,
-        found.later,
-        found.grid,
-        found.memory,
-        found.reasons,
-        note,
-        StageGraph(stage, found),
-    )
-    return Planned(row, stage, found, records, snapshot, scan)
+        return found, scan
 
 
-def _only_looks(found: Plan) -> bool:
+def _only_looks(found: Plan, most: int) -> bool:
     """Return whether a pass of a dry run writes nothing and is soon done: a plan needs what it finds."""
     looks = all(unit.key.partition("/")[0] in ("hash", "scan", "index", "text") for unit in found.units)
-    return bool(found.units) and looks and sum(unit.weight for unit in found.units) <= LOOKED_AT
+    return bool(found.units) and looks and sum(unit.weight for unit in found.units) <= most
 
 
 def _seen(stage: Stage, found: Plan) -> dict[str, Record]:
     """Run the units that look at a source here, without committing them."""
-    records = [
-        to_record(outcome, found)
-        for group in dispatch(stage.kernel, found.shared, found.units, name=stage.name)
-        for outcome in group
-    ]
+    context = WorkerContext(shared=found.shared, threads=len(os.sched_getaffinity(0)))
+    records = [to_record(_outcome(stage, unit, context), found) for unit in found.units]
     failed = [record for record in records if record.error]
     if failed:
         raise failure(stage.name, failed, len(records))
     return {record.unit: record for record in records}
+
+
+def _outcome(stage: Stage, unit: Unit, context: WorkerContext) -> Outcome:
+    """Run a unit here. The engine would import Dask, to measure what it returned."""
+    try:
+        return Outcome(unit, stage.kernel(unit, context))
+    except Exception as raised:
+        why = described(raised)
+        return Outcome(unit, None, why.error, why.traceback)
 
 
 def _together(looked: list[Plan]) -> Plan | None:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from daskml_scale.errors import SpecError
+from daskml_scale.errors import SpecError, StoreError
 
+from .begin import arrived
 from .state import RunRecord, state_at
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ AT_ONCE = 1
 """Runs at a time on a cluster whose definition does not say: each starts workers for the whole machine."""
 QUICKEST, SLOWEST = 0.25, 10.0
 """Seconds between two looks of a waiting run: of the next one, and of one far behind."""
+PATIENCE = 600.0
+"""Seconds for which a waiting run goes on asking a registry that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,24 @@ def wait_turn(
     ------
     ConflictError
         When it was cancelled, or another process took it.
+    StoreError
+        When the registry could not be used for ten minutes.
     """
-    waited = False
+    waited, trouble, heard = False, "", time.monotonic()
     while True:
-        now = time.time()
-        found = registry.take_turn(run, host=host, pid=pid, now=now)
+        try:
+            found = registry.take_turn(run, host=host, pid=pid, now=time.time())
+        except StoreError as error:
+            if time.monotonic() - heard > PATIENCE:
+                raise
+            if not trouble:
+                told(f"{error}; the run goes on asking")
+            trouble = str(error)
+            sleep(SLOWEST)
+            continue
+        finally:
+            arrived()
+        trouble, heard = "", time.monotonic()
         if not isinstance(found, int):
             return found
         if not waited:

@@ -25,7 +25,7 @@ from daskml_scale.errors import CancelledRunError, ConflictError, UsageError
 from .costs import Cost
 from .process import gone
 from .queue import Turn, before, next_to_start
-from .rows import HOLD, NONE_YET, fenced, not_one, noted, record, row_of, running
+from .rows import HOLD, NONE_YET, fenced, not_one, noted, put_stages, record, row_of, running
 from .schema import COSTS, EVENTS, RUNS, STAGES, explained, immediate, opened
 from .state import LIVE, RunRecord, StageRecord, home, run_id
 
@@ -73,10 +73,11 @@ class Registry:
         most: int = 0,
         priority: int = 0,
         key: str | None = None,
+        stages: Sequence[StageRecord] = (),
     ) -> RunRecord:
         """Insert a queued run under a new id; return the run that has ``key``, if there is one already.
 
-        ``detached`` gives it a log file under ``home``.
+        ``detached`` gives it a log file under ``home``; ``stages`` are what is planned of it.
         """
         for attempt in range(1000):
             name = run_id(workflow, now, attempt)
@@ -86,11 +87,12 @@ class Registry:
                 cwd=cwd, state="queued", epoch=0, lease_until=now + START_GRACE, host="", pid=0, created=now,
                 started=None, finished=None, exit_code=None, message="", log=log, summary={}, owner=owner,
                 labels=dict(labels or {}), options=dict(options or {}), queue=queue or cluster, most=most,
-                priority=priority, key=key,
+                priority=priority, key=key, stages=tuple(stages),
             )  # fmt: skip
             try:
                 with self._write() as connection:
                     connection.execute(RUNS.insert().values(**row_of(made)))
+                    put_stages(connection, name, stages)
                     noted(connection, name, 0, now, "queued")
             except sa.exc.IntegrityError:
                 if key is not None and (taken := self.keyed(key, now=now)) is not None:

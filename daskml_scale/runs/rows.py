@@ -47,13 +47,18 @@ def fenced(
         return False
     if stages is not None:
         connection.execute(STAGES.delete().where(STAGES.c.run == run))
-        if stages:
-            rows = [{"run": run, "position": n, **asdict(stage)} for n, stage in enumerate(stages)]
-            connection.execute(STAGES.insert(), rows)
+        put_stages(connection, run, stages)
     if costs:
         connection.execute(COSTS.delete().where(COSTS.c.run == run))
         connection.execute(COSTS.insert(), [{**asdict(cost), "run": run} for cost in costs])
     return True
+
+
+def put_stages(connection: sa.Connection, run: str, stages: Sequence[StageRecord]) -> None:
+    """Insert the stages of a run that has none."""
+    if stages:
+        rows = [{"run": run, "position": n, **asdict(stage)} for n, stage in enumerate(stages)]
+        connection.execute(STAGES.insert(), rows)
 
 
 def noted(connection: sa.Connection, run: str, epoch: int, now: float, state: str, message: str = "") -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from daskml_scale.errors import UsageError
 
@@ -52,6 +53,20 @@ def size(count: int) -> str:
             break
         value /= 1024
     return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:,.0f} {unit}"
+
+
+def planned(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the plan of a run, rows of a dry run in their JSON form, in one line."""
+    listed = list(rows)
+    memory = max((row["memory"] for row in listed), default=0)
+    later = ", ".join(row["name"] for row in listed if row["note"].startswith("planned "))
+    parts = [
+        f"{plural(sum(row['units'] for row in listed), 'unit')} to run",
+        f"{sum(row['reused'] for row in listed):,} reused",
+        f"up to {size(memory)} at a time" if memory else "",
+        f"planned when it runs: {later}" if later else "",
+    ]
+    return f"{plural(len(listed), 'stage')}: " + ", ".join(filter(None, parts))
 
 
 def near(path: str, here: str) -> str:

@@ -94,7 +94,7 @@ def noted(name: str, kind: str, units: int, rows: int) -> Iterator[None]:
 
 def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
     """Look at the inputs of a stage: schemas, identities, small results. ``None`` where there is none yet."""
-    return _looked(refs, _known_ids(ledger_url))
+    return _looked(refs, known_ids(ledger_url))
 
 
 def _looked(refs: Mapping[str, Ref], known: dict[str, tuple[int, int, str]]) -> dict[str, Input]:
@@ -124,7 +124,7 @@ def _looked(refs: Mapping[str, Ref], known: dict[str, tuple[int, int, str]]) -> 
     return found
 
 
-def _known_ids(ledger_url: str) -> dict[str, tuple[int, int, str]]:
+def known_ids(ledger_url: str) -> dict[str, tuple[int, int, str]]:
     """Return the remembered identities of files; none from a file that says something else: it is written anew."""
     if not ledger_url:
         return {}
@@ -202,7 +202,7 @@ class _Loop:
         self.stage, self.client, self.sink, self.run, self.check = stage, client, sink, run, check
         self.ledger = Ledger(stage.ledger)
         self.out = stores.dataset_of(stage.ledger)
-        self.known = _known_ids(stage.ledger)
+        self.known = known_ids(stage.ledger)
         self.kept_ids = dict(self.known)
         self.starter: Any = None
         self.executed: set[str] = set()
@@ -294,7 +294,7 @@ class _Loop:
         if callable(self.client):
             self.starter = self.client
         self._use_newest()
-        self._check_memory(plan)
+        check_memory(self.stage.name, plan, memory_limit(self.client))
         if plan.template is not None:
             stores.create(self.out, plan.template)
         for url, template in plan.beside.items():
@@ -361,16 +361,6 @@ class _Loop:
         with suppress(ClusterError, RuntimeError):  # a client that is closing: dispatching finds out, and goes on
             self.meter, self.looked = self.meter.seen(now, *capacity(self.client)), now
 
-    def _check_memory(self, plan: Plan) -> None:
-        limit = memory_limit(self.client)
-        if limit and plan.memory > limit:
-            if plan.need is not None:
-                raise PlanError(f"{self.stage.name}: {plan.need.refusal(limit)}")
-            raise PlanError(
-                f"{self.stage.name}: one unit needs about {plan.memory / 2**20:,.0f} MiB and a worker has "
-                f"{limit / 2**20:,.0f} MiB ({plan.grid}); use smaller chunks, or a cluster with more memory per worker"
-            )
-
     def finished(self, state: str, result: StageResult, message: str = "") -> StageRow:
         """Emit the end of the stage and return its accounting."""
         now = time.time()
@@ -388,6 +378,29 @@ class _Loop:
             )
         )  # fmt: skip
         return row
+
+
+def check_memory(name: str, plan: Plan, limit: int) -> None:
+    """Refuse a plan of which one unit needs more memory than a worker has.
+
+    Parameters
+    ----------
+    name : str
+        Of the stage.
+    limit : int
+        Memory of a worker, bytes; 0 is unknown.
+
+    Raises
+    ------
+    PlanError
+    """
+    if limit and plan.memory > limit:
+        if plan.need is not None:
+            raise PlanError(f"{name}: {plan.need.refusal(limit)}")
+        raise PlanError(
+            f"{name}: one unit needs about {plan.memory / 2**20:,.0f} MiB and a worker has "
+            f"{limit / 2**20:,.0f} MiB ({plan.grid}); use smaller chunks, or a cluster with more memory per worker"
+        )
 
 
 def _rows(unit: Unit) -> int:

@@ -79,6 +79,17 @@ def test_unit_lines_are_never_closer_than_ten_seconds(steps):
     assert all(later - earlier >= LINE_EVERY for earlier, later in pairwise(printed))
 
 
+def test_why_units_run_again_is_told_at_once_and_new_ones_are_no_news():
+    lines = lines_of(
+        [
+            StageStarted(time=T, stage="s", stage_kind="k"),
+            StagePlanned(time=T, stage="s", units=5, reused=2, reasons={"code changed": 3, "new": 2}),
+            StagePlanned(time=T, stage="s", units=5, reused=0, reasons={"new": 5}),
+        ]
+    )
+    assert lines == ["s: started (k)", "s: 5 units to run (3 code changed, 2 new), 2 reused"]
+
+
 def test_failures_and_warnings_are_lines():
     lines = lines_of(
         [

@@ -52,14 +52,27 @@ def test_check_proves_hosts_and_says_what_is_wrong(command, written, hosts):
     assert found["127.0.0.2"]["ok"]
 
 
-def test_a_run_on_hosts_that_were_brought_up_and_down(command, written, hosts):
+def logs(command: Any) -> list[str]:
+    """What the workers of the newest run wrote; nothing while nothing of it is here yet."""
+    return list(command("logs", "--worker", "cpu-*")[1].splitlines())
+
+
+def test_a_run_on_hosts_that_were_brought_up_and_down(command, written, hosts, folder):
     definition = written("127.0.0.2", "127.0.0.3")
+    (folder / "say.py").write_text("def hello(item):\n    print('hello from', item, flush=True)\n    return item\n")
+    with (folder / "tiny.yaml").open("a") as file:
+        file.write("  say: {kind: map, function: 'say:hello', over: {range: 3}}\n")
     code, out, err = command("clusters", "up", definition, "--name", "team", "--json")
     assert code == 0, err
     try:
         assert json.loads(out)["address"].startswith("tls://127.0.0.2:")
         code, _, err = command("run", "tiny.yaml", "--cluster", "team", "--json")
         assert code == 0, err
+        hello = {f"hello from {item}" for item in range(3)}
+        eventually(lambda: hello <= {line.rpartition(": ")[2] for line in logs(command)})
+        code, _, err = command("logs", "--worker", "gpu-0")
+        assert code == 2
+        assert "there are cpu-0" in err
         code, out, err = command("clusters", "ps", "team", "--json")
         assert code == 0, err
         assert {row["worker"].partition("-")[0] for row in json.loads(out)} == {"cpu"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daskml_scale.engine.backlog import KEY_PREFIX
+from daskml_scale.engine.client import KEY_PREFIX
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import DEATHS
 from daskml_scale.engine.worker import Cache

@@ -83,6 +83,13 @@ class SearchStage(StageBase):
         return {"matrix": Ref("dataset", self.input)}
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
+        plan = self.projected(inputs, records)
+        if plan.units:
+            check(self)
+        return plan
+
+    def projected(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
+        """Return the plan without building the estimator, which takes seconds to import."""
         matrix = inputs["matrix"]
         if not isinstance(matrix, Snapshot):
             raise PlanError(f"{self.name}: {self.input} does not exist; run the stage that writes it")
@@ -102,7 +109,7 @@ class SearchStage(StageBase):
             for split in range(splits)
         ]
         trials = len({step.trial for step in wanted})
-        plan = select(
+        return select(
             units,
             parts,
             records,
@@ -112,9 +119,6 @@ class SearchStage(StageBase):
             rows=matrix.rows,
             later=later * splits,
         )
-        if plan.units:
-            check(self)
-        return plan
 
     def _parts(self) -> Parts:
         more = () if self.early_stopping is None else (self.early_stopping.resource,)
