@@ -164,10 +164,10 @@ def test_runs_submitted_at_once_all_end_and_none_twice(command, folder):
 
 
 def test_the_example_for_cron_starts_once_a_day(folder):
-    docs = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs" / "how-to" / "nightly.md").read_text()
     line = next(line for line in docs.splitlines() if line.startswith("15 3 * * *"))
     command = line.removeprefix("15 3 * * *").strip().replace("\\%", "%")
-    command = command.replace("/srv/flights", str(folder)).replace("flights.yaml", "tiny.yaml")
+    command = command.replace("/srv/trips", str(folder)).replace("trips.yaml", "tiny.yaml")
     command = command.replace("daskml-scale", f"'{sys.executable}' -m daskml_scale")
     for _ in range(2):
         assert subprocess.run(["/bin/sh", "-c", command], timeout=200, check=False).returncode == 0
