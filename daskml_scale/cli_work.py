@@ -96,13 +96,18 @@ def submit_verb(
       daskml-scale submit flights --key flights-$(date +%F)     once a day, however often
       for x in 1 2 3; do daskml-scale submit my.yaml --store runs/$x --set stages.model.seed=$x; done
     """
-    from daskml_scale.runs.enter import Asked, Options, submitted
-    from daskml_scale.runs.records import Registry
-    from daskml_scale.runs.words import labelled
+    from daskml_scale.runs.begin import among_few
+    from daskml_scale.storage.home import home
 
-    registry = Registry()
-    asked = Asked(workflow, store, cluster, Options(sample, settings), labelled(labels), priority, key)
-    return _submitted(registry, submitted(registry, asked), as_json, wait=wait, follow=follow)
+    with among_few(str(home() / "submits")):  # before what takes its time: a hundred may be submitted at once
+        from daskml_scale.runs.enter import Asked, Options, submitted
+        from daskml_scale.runs.records import Registry
+        from daskml_scale.runs.words import labelled
+
+        registry = Registry()
+        asked = Asked(workflow, store, cluster, Options(sample, settings), labelled(labels), priority, key)
+        run = submitted(registry, asked)
+    return _submitted(registry, run, as_json, wait=wait, follow=follow)
 
 
 @click.command("resume")

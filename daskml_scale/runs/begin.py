@@ -5,6 +5,8 @@ together take minutes for it, and none gets anywhere. So each begins as a bare i
 few locks and then becomes the run (the same process, by ``exec``). The lock stays with the process until `arrived`;
 one that dies gives it back, since the operating system does. Nobody waits for ever: see `LONGEST`.
 
+The command lines that plan such runs are kept to a few in the same way, for a shorter time (`among_few`).
+
 This module must import nothing but the standard library: a hundred of it wait at once.
 """
 
@@ -14,12 +16,16 @@ import fcntl
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 FEWEST = 2
 """Runs that start up at once on a single core: one that is suspended just then does not hold all others up."""
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
 LONGEST = 600.0
 """Seconds after which a run starts whatever the others do."""
+PLANNING = 60.0
+"""The same of a command line."""
 HELD = "DASKML_SCALE_STARTS"
 """Variable with the descriptor of the lock, from the bare interpreter to the run."""
 
@@ -61,6 +67,23 @@ def awaited(folder: str, longest: float = LONGEST) -> int | None:
             return descriptor
         time.sleep(LOOK_SECONDS)
     return None
+
+
+@contextmanager
+def among_few(folder: str) -> Iterator[None]:
+    """Let the block run in few processes at once; one that waited for long goes on whatever the others do.
+
+    Parameters
+    ----------
+    folder : str
+        Of the locks.
+    """
+    descriptor = awaited(folder, PLANNING)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def arrived() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from daskml_scale.runs import control
 from daskml_scale.runs.process import gone
 from daskml_scale.runs.records import Registry
 
@@ -82,6 +83,22 @@ def test_a_cancelled_run_stops_keeps_what_it_committed_and_can_be_resumed(comman
     (endless / "tiny.yaml").write_text(NEVER.replace("1000", "2"))
     code, out, _ = command("resume", run, "--json")
     assert (code, json.loads(out)["state"]) == (0, "succeeded")
+
+
+def test_a_run_that_does_not_heed_its_end_is_ended(command, endless, monkeypatch):
+    (endless / "slow.py").write_text(
+        "import pathlib, signal, time\n"
+        "def sleep(item):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    pathlib.Path('began').touch()\n"
+        "    time.sleep(600)\n"
+    )
+    run = submitted(command)
+    began(endless)
+    found = Registry().get(run, now=time.time())
+    monkeypatch.setattr(control, "GRACE_SECONDS", 0.5)
+    assert command("cancel", run)[0] == 0
+    _, status = os.waitpid(found.pid, 0)  # this process started it
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    assert Registry().get(run, now=time.time()).state == "cancelled"
 
 
 def test_a_run_in_a_terminal_that_is_cancelled_elsewhere_says_so(command, endless):

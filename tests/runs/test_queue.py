@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskml_scale.errors import CancelledRunError, ConflictError
+from daskml_scale.errors import CancelledRunError, ConflictError, StoreError
+from daskml_scale.runs import schema
 from daskml_scale.runs.queue import AT_ONCE, Turn, at_once, before, next_to_start, patience, wait_turn
 from daskml_scale.runs.records import QUEUE_HOLD, Registry
 from daskml_scale.runs.rows import HOLD
@@ -195,6 +196,33 @@ def test_waiting_is_told_once_and_ends_with_the_turn(registry):
 
     assert wait_turn(registry, second, told.append, host="b", pid=2, sleep=sleep).state == "running"
     assert told == [f"run {second.id} waits for its turn: 1 before it on local, or its store is in use"]
+
+
+def test_a_waiting_run_outlives_a_registry_that_is_locked_for_long(registry, monkeypatch):
+    import sqlite3
+    import time
+
+    run, told = queued(registry, "s", now=time.time()), list[str]()
+    registry.close()
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
+    held = sqlite3.connect(registry.path, isolation_level=None)
+    held.execute("begin immediate")
+    looks = iter(range(3))
+
+    def sleep(seconds: float) -> None:
+        if next(looks) == 2:
+            held.execute("rollback")
+
+    try:
+        assert wait_turn(registry, run, told.append, host="elsewhere", pid=2, sleep=sleep).state == "running"
+        assert len(told) == 1
+        assert "database is locked" in told[0]
+        held.execute("begin immediate")
+        monkeypatch.setattr("daskml_scale.runs.queue.PATIENCE", -1.0)
+        with pytest.raises(StoreError, match="another process has been writing it"):
+            wait_turn(registry, run, told.append, host="elsewhere", pid=2)
+    finally:
+        held.close()
 
 
 def test_a_queued_run_whose_process_is_slow_to_ask_is_not_lost_and_one_whose_process_died_is(registry):
