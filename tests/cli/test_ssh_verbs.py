@@ -72,7 +72,7 @@ def test_a_run_on_hosts_that_were_brought_up_and_down(command, written, hosts, f
         eventually(lambda: hello <= {line.rpartition(": ")[2] for line in logs(command)})
         code, _, err = command("logs", "--worker", "gpu-0")
         assert code == 2
-        assert "there are cpu-0" in err
+        assert "there are cpu-" in err
         code, out, err = command("clusters", "ps", "team", "--json")
         assert code == 0, err
         assert {row["worker"].partition("-")[0] for row in json.loads(out)} == {"cpu"}
