@@ -37,6 +37,7 @@ class Farm:
         self.sessions: dict[str, list[Any]] = {}
         self._sockets: list[socket.socket] = []
         self._servers: dict[str, Any] = {}
+        self._running: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -77,6 +78,9 @@ class Farm:
 
     async def _run(self, process: Any) -> None:
         self.commands.append(process.command)
+        if (task := asyncio.current_task()) is not None:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         child = await asyncio.create_subprocess_shell(
             process.command,
             stdin=asyncio.subprocess.PIPE,
@@ -159,6 +163,13 @@ class Farm:
             **more,
         }
 
+    async def _settle(self) -> None:
+        """Let the ends of processes that were killed be noticed before the loop stops."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=10)
+        for task in set(self._running):
+            task.cancel()
+
     def close(self) -> None:
         """End all, also what hosts still run."""
         for address in self._servers:
@@ -168,6 +179,7 @@ class Farm:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        self.do(self._settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         shutil.rmtree(self.temporary, ignore_errors=True)
