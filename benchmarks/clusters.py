@@ -220,7 +220,10 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="daskml-bench-") as folder, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="daskml-bench-", ignore_cleanup_errors=True) as folder,
+        ExitStack() as stack,
+    ):
         rows = measure(Bench("full", options.repeat, Path(folder), stack, options.only))
         print(table(rows))
     if options.json:

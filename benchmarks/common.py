@@ -167,7 +167,7 @@ def timed(runner: Runner, folder: Path) -> tuple[float, Counts]:
         taken = time.perf_counter() - started
         return found.pop("seconds", taken), found
     finally:
-        shutil.rmtree(own)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def cpu() -> float:
