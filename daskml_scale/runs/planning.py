@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from daskml_scale import html
 from daskml_scale.engine.task import described
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError, SpecError
@@ -120,9 +121,21 @@ class Planned:
     """The pass before ``plan`` that only looked at the source, where it was run for this plan."""
 
 
-def plan(workflow: Workflow, store: str, *, base: Path, modules: Path | None = None) -> list[StagePlanRow]:
+class PlanRows(list[StagePlanRow]):
+    """The stages of a dry run; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [(row.name, row.kind, row.units, row.reused, row.later, row.grid, _why(row)) for row in self]
+        return html.table(("stage", "kind", "to run", "reused", "later", "grid", "why"), rows, title="Plan")
+
+
+def _why(row: StagePlanRow) -> str:
+    return row.note or ", ".join(f"{reason} {count:,}" for reason, count in row.reasons.items())
+
+
+def plan(workflow: Workflow, store: str, *, base: Path, modules: Path | None = None) -> PlanRows:
     """Plan every stage without writing anything: what would run, what is reused, and why."""
-    return [found.row for found in planned(workflow, store, base=base, modules=modules)]
+    return PlanRows(found.row for found in planned(workflow, store, base=base, modules=modules))
 
 
 def planned(workflow: Workflow, store: str, *, base: Path, modules: Path | None = None) -> Iterator[Planned]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from daskml_scale import html
 from daskml_scale.dashboard.progress import Progress
 from daskml_scale.storage.home import home as home
 
@@ -115,6 +116,14 @@ class RunRecord:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
         return {**asdict(self), "command": list(self.command), "stages": [asdict(stage) for stage in self.stages]}
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (stage.name, stage.kind, stage.state, stage.units, stage.done, stage.reused, stage.failed, stage.rows)
+            for stage in self.stages
+        ]
+        header = ("stage", "kind", "state", "units", "done", "reused", "failed", "rows")
+        return html.table(header, rows, title=f"{self.id}: {self.state}")
 
 
 def run_id(workflow: str, now: float, attempt: int = 0) -> str:

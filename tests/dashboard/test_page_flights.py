@@ -13,7 +13,7 @@ from dashboard_helpers import eventually
 import daskml_scale as dms
 from daskml_scale.storage.ledger import Ledger
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults_long, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parent.parent.parent
 COUNTS = ("total", "todo", "running", "committed", "reused", "quarantined", "failed", "rows")
 SPEC: dict[str, Any] = {
