@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.watching [--units 4000] [--rounds 5] [--json FILE]``
 
-Pages are three processes' worth of requests: what an open page asks for, once a second each, from one other process,
-because three browsers on a small machine would measure the browsers. The first paint is a real browser's.
+"On" is: the driver publishes as that of a large run does, and three pages are open. Pages are requests: what an open
+page asks for, once a second each, from one other process, because three browsers on a small machine would measure the
+browsers. The first paint is a real browser's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,7 @@ import psutil
 
 import daskml_scale as dms
 from daskml_scale import events
-from daskml_scale.dashboard.plugin import WorkflowPlugin
+from daskml_scale.dashboard.plugin import WorkflowPlugin, install
 from daskml_scale.dashboard.publish import publisher
 
 BROWSERS = 3
@@ -72,15 +74,45 @@ def square(item: int) -> int:
     return item
 
 
-def one_run(client: Any, link: str, units: int, folder: Path, watched: bool) -> dict[str, float]:
+@contextlib.contextmanager
+def telling(client: Any, wanted: bool) -> Iterator[None]:
+    """Publish what the driver of a run of 100,000 units would: 400 units a second, each with its place."""
+    if not wanted:
+        yield
+        return
+    stop = threading.Event()
+
+    def tell() -> None:
+        with publisher(client) as sink:
+            for event in large_run(100_000):
+                sink(event)
+            at = 0
+            while not stop.wait(0.25):
+                done = tuple(
+                    events.Cell((at + n) % 10_000, 1, 0, 0, 0.01, f"rows/{at + n:08d}", "cpu-0", "new")
+                    for n in range(100)
+                )
+                at += 100
+                sink(events.UnitsCommitted(time=time.time(), run="large", stage="predict", units=100, cells=done))
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def one_run(client: Any, link: str, units: int, watched: bool) -> dict[str, float]:
     """Map over items; return seconds and the CPU seconds of the scheduler."""
     scheduler = psutil.Process(client.run_on_scheduler(os.getpid))
-    with open_pages(link, watched) as count:
+    with open_pages(link, watched) as count, telling(client, watched):
         if watched:
             while not count.value:
                 time.sleep(0.05)
         before, began = scheduler.cpu_times(), time.perf_counter()
-        dms.map(square, range(units), client=client, out=str(folder / "out.parquet"))
+        dms.map(square, range(units), client=client)
         seconds, after = time.perf_counter() - began, scheduler.cpu_times()
     cpu = after.user + after.system - before.user - before.system
     return {"seconds": seconds, "scheduler_cpu": cpu, "requests": float(count.value)}
@@ -90,12 +122,12 @@ def on_and_off(units: int, rounds: int) -> dict[str, Any]:
     """Run the same with pages and without, alternately."""
     rows: list[dict[str, Any]] = []
     with dms.cluster(SPEC, adapt=False) as cluster, cluster.get_client() as client:
+        install(client)
         link = cluster.dashboard_link.removesuffix("status")
         client.wait_for_workers(2)
         for number in range(2 * rounds + 1):
             watched = number % 2 == 0
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append({"watched": watched, **one_run(client, link, units, Path(folder), watched)})
+            rows.append({"watched": watched, **one_run(client, link, units, watched)})
     rows = rows[1:]  # the first one warms up
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
     ratio = {
