@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import replace
 
 from rich.console import Console
 
@@ -85,19 +84,3 @@ def test_a_notebook_shows_what_takes_longer_than_a_second_and_escapes_it():
     shown(events.StageFinished(time=1.0, stage="<b>x</b>", state="ok", seconds=2.0, units=10, reused=2))
     assert "9 / 10, 1 failed, 2.0 s" in drawn[-1][1]
     assert "script" not in html
-
-
-def test_a_plan_and_a_run_are_tables_in_a_notebook_with_all_text_escaped(command, folder):
-    import daskml_scale as dms
-    from daskml_scale.runs.planning import PlanRows, StagePlanRow
-    from daskml_scale.runs.state import StageRecord
-
-    planned = dms.dry_run("tiny.yaml")
-    assert ">table<" in planned._repr_html_()
-    row = StagePlanRow("<b>x", "map", 1, 0, 0, "<i>", 0, {"<u>": 1})
-    assert "<b>" not in PlanRows([row])._repr_html_()
-    assert command("run", "tiny.yaml")[0] == 0
-    run = Registry().get(None, now=time.time())
-    assert ">table<" in run._repr_html_()
-    hostile = replace(run, stages=(StageRecord("<b>x", "map"),))
-    assert "<b>" not in hostile._repr_html_()
