@@ -144,6 +144,7 @@ class Registry:
                 chosen = run.id in next_to_start(turns, now)
                 if chosen:
                     values = running(run, host, pid, now)
+                    connection.execute(STAGES.delete().where(STAGES.c.run == run.id))  # what was planned; it tells now
                     noted(connection, run.id, values["epoch"], now, "running", f"process {pid} on {host}")
                 connection.execute(RUNS.update().where(RUNS.c.id == run.id).values(**values))
                 return replace(run, **values) if chosen else ahead
