@@ -14,6 +14,10 @@ _STYLE = "border-collapse:collapse;font-size:90%;margin:.3em 0"
 _CELL = "padding:.15em .7em;text-align:{align};border-bottom:1px solid rgba(128,128,128,.3)"
 
 
+class Raw(str):
+    """HTML that is set as it is: it was made here, and what came from elsewhere in it was escaped."""
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> str:
     """Return an HTML table; numbers are set right, all text is escaped.
 
@@ -28,7 +32,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, title: str
     def cell(tag: str, value: object) -> str:
         align = "right" if isinstance(value, (int, float)) and not isinstance(value, bool) else "left"
         text = f"{value:,}" if align == "right" and isinstance(value, int) else f"{value}"
-        return f"<{tag} style='{_CELL.format(align=align)}'>{escape(text)}</{tag}>"
+        content = value if isinstance(value, Raw) else escape(text)
+        return f"<{tag} style='{_CELL.format(align=align)}'>{content}</{tag}>"
 
     head = "".join(cell("th", name) for name in header)
     body = "".join("<tr>" + "".join(cell("td", value) for value in row) + "</tr>" for row in rows)

@@ -15,7 +15,7 @@ from daskml_scale import redact
 from daskml_scale.errors import DaskMLError, StoreError, UsageError
 from daskml_scale.html import escape, save_page, table
 
-from . import provenance, report_parts
+from . import provenance, report_data, report_parts
 from .costs import bills
 from .records import Registry
 from .report_log import MOST_ROWS, logged
@@ -62,6 +62,7 @@ def gathered(registry: Registry, run: RunRecord) -> dict[str, Any]:
             "results": log.results,
             "quarantine": _quarantine(run),
             "provenance": kept,
+            "data": report_data.documents(run.store, run.to_dict()["stages"]),
         }
     )
     return found
@@ -112,8 +113,8 @@ def page(found: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     parts = [f"<h1>{escape(run['id'])}</h1>", table(("run", ""), facts)]
     for part in (
-        report_parts.stages, report_parts.trials, report_parts.scores, report_parts.drift, report_parts.costs,
-        report_parts.quarantine, report_parts.told, report_parts.origin,
+        report_parts.stages, report_parts.trials, report_parts.scores, report_parts.drift, report_data.sections,
+        report_parts.costs, report_parts.quarantine, report_parts.told, report_parts.origin,
     ):  # fmt: skip
         parts += part(found)
     title = escape(f"{run['id']}: {run['state']}")
