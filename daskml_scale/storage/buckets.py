@@ -63,7 +63,7 @@ def _open(root: str) -> Any:
             "retry_timeout": timedelta(seconds=120),
         },
     }
-    if root.startswith("s3://"):
+    if root.startswith(("s3://", "s3a://")):
         options = _s3(options)
     with explained(root, "open"):
         return from_url(root, **options)

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 
 from daskml_scale.errors import UsageError
 
-OBJECTS = ("s3", "gs", "az", "abfs", "abfss")
-"""Schemes of object stores."""
+OTHER_NAMES = {"s3a": "s3", "azure": "az", "adl": "az"}
+"""Schemes that other tools write for one of ours."""
+OBJECTS = ("s3", "gs", "az", "abfs", "abfss", *OTHER_NAMES)
+"""Schemes of object stores: those of obstore."""
 ICECHUNK = "icechunk+"
 SCHEMES = "a local path, memory://NAME, s3://, gs://, az://, abfs://, icechunk+file:// or icechunk+s3://"
 
@@ -107,7 +109,8 @@ def _bucket(text: str) -> str:
     path = "/".join(part for part in parts.path.split("/") if part)
     if any(part in (".", "..") for part in path.split("/")):
         raise UsageError(f"{_shown(text)}: '.' and '..' are not folders of a bucket")
-    return f"{parts.scheme}://{parts.netloc}" + (f"/{path}" if path else "")
+    kind = OTHER_NAMES.get(parts.scheme, parts.scheme)
+    return f"{kind}://{parts.netloc}" + (f"/{path}" if path else "")
 
 
 def _shown(url: str) -> str:

@@ -229,6 +229,14 @@ def test_other_buckets_are_urls_of_stores_too(url):
     assert isinstance(files.backend(url), buckets.Buckets)
 
 
+def test_one_bucket_has_one_url_by_whichever_name(bucket):
+    files.write_bytes(f"{bucket}/a", b"one")
+    other = bucket.replace("s3://", "s3a://")
+    assert files.normal(f"{other}/a/") == f"{bucket}/a"
+    assert files.read_bytes(f"{other}/a") == b"one"
+    assert files.normal("azure://container/x") == files.normal("adl://container/x") == "az://container/x"
+
+
 def test_without_obstore_the_remedy_is_named(tmp_path):
     (tmp_path / "obstore").mkdir()
     (tmp_path / "obstore" / "__init__.py").write_text("raise ImportError('not here')")
