@@ -82,10 +82,10 @@ def places(keys: Sequence[str], of: str, most: int = MAX_CELLS) -> Places | None
     of : str
         Key of one unit of the pass: units whose keys begin like it belong to it.
     """
-    name, _, place = of.rpartition("/")
+    name, mark, place = of.rpartition("/")
     if not _PLACE.match(place):
         return _numbered(keys, of.partition("/")[0], most)
-    head, length = f"{name}/", len(of)
+    head, length = name + mark, len(of)
     mine = [key for key in keys if len(key) == length and key.startswith(head)]
     # In C order the last place is the largest of every dimension.
     shape = tuple(int(part) + 1 for part in mine[-1][len(head) :].split("."))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.events import Score
 from daskml_scale.plan.records import Record, Written
 from daskml_scale.plan.units import Outcome, Plan, Unit
 from daskml_scale.stages.base import Input, Ref, Stage, StageResult
@@ -214,6 +215,9 @@ class Counted:
         self.script.note_committed(self.name, records)
         self.script.reach(f"committed.{number}")
         return records
+
+    def trial_scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
+        return self._stage.trial_scores(outcomes, records)
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         self.script.reach(f"finish.{self._number('finish')}")

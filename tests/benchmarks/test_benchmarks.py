@@ -169,7 +169,7 @@ def test_the_table_shows_medians_and_the_spread_of_the_ratio():
 
 def test_unknown_modules_and_no_rounds_are_refused(capsys):
     for arguments, message in (
-        (["dispach"], "no module dispach; there are dispatch,"),
+        (["dispach"], "no module dispach; there are clusters, dispatch,"),
         (["--repeat", "0"], "at least"),
     ):
         with pytest.raises(SystemExit, match="2"):

@@ -22,7 +22,7 @@ from daskml_scale.storage.ledger import Ledger
 
 from .conftest import PROGRAM, write_workflow
 
-MANY = 2000
+MANY = 10_000
 """Units that no test lives to see the end of."""
 SHOW, HIDE = b"\x1b[?25h", b"\x1b[?25l"
 

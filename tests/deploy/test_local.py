@@ -212,7 +212,7 @@ def test_a_place_that_takes_no_files_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        ({"dashboard": {"hosts": ["http://hub"]}}, "dashboard.hosts.0"),
+        ({"dashboard": {"hosts": ["http://hub"]}}, "dashboard.hosts[0]"),
         ({"classes": {"cpu": {"memory": "900TiB"}}}, "classes.cpu.memory"),
         ({"clases": {}}, "clases"),
     ],

@@ -47,6 +47,13 @@ def test_keys_without_a_place_are_numbered_while_they_are_few() -> None:
     assert places(["train"], "train").grid.shape == (1,)  # type: ignore[union-attr]
 
 
+def test_keys_that_are_a_place_alone_are_on_the_map() -> None:
+    found = places([f"{number:04d}" for number in range(30)], "0000")
+    assert found is not None
+    assert found.grid.shape == (30,)
+    assert found.of("0007") == 7
+
+
 def test_a_grid_with_gaps_is_numbered_and_another_pass_is_not_on_the_map() -> None:
     keys = [row_key(10 * at, 10) for at in (0, 1, 5)]
     found = places([*keys, row_key(0, 10, "fit")], keys[0])
