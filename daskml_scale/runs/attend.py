@@ -18,6 +18,7 @@ from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
 from daskml_scale.events import Event, Sink
 
 from . import tracking
+from .branches import ASKED
 from .event_log import EventLog, path_of
 from .lease import Lease
 from .live import Silent
@@ -113,7 +114,8 @@ def _started(registry: Registry, run: RunRecord, shown: Silent, wait: bool) -> R
 
 @contextmanager
 def stoppable(shown: Silent, leave: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP raise ``KeyboardInterrupt``, so that work cleans up.
+    """Ctrl-C, SIGTERM and SIGHUP raise ``KeyboardInterrupt``, so that work cleans up; where that is lost, the
+    next look of a stage at its limits raises it again.
 
     A second Ctrl-C or SIGTERM leaves at once, after ``leave`` noted it. A second SIGHUP does nothing: a
     closing terminal may send several.
@@ -129,6 +131,7 @@ def stoppable(shown: Silent, leave: Callable[[], None]) -> Iterator[None]:
         for each in before:
             signal.signal(each, signal.SIG_IGN if each == signal.SIGHUP else at_once)
         shown.stopping()
+        ASKED.set()
         raise KeyboardInterrupt
 
     # A signal that the caller ignores (nohup, a background job) stays ignored.
@@ -139,6 +142,7 @@ def stoppable(shown: Silent, leave: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        ASKED.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -49,6 +49,10 @@ def retried(error: BaseException) -> bool:
     return isinstance(error, Exception) and not (isinstance(error, DaskMLError) and error.exit_code in lasting)
 
 
+ASKED = threading.Event()
+"""Somebody asked this process to stop: its exception may be lost inside an import or a destructor."""
+
+
 class Walk:
     """One walk over the stages of a workflow.
 
@@ -130,7 +134,7 @@ class Walk:
         deadline = None if limits.timeout is None else time.monotonic() + limits.timeout
 
         def check() -> None:
-            if self.stopping.is_set():
+            if self.stopping.is_set() or ASKED.is_set():
                 raise KeyboardInterrupt
             if deadline is not None and time.monotonic() > deadline:
                 raise StageTimeoutError(

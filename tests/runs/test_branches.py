@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,9 @@ from hypothesis import strategies as st
 
 from daskml_scale.errors import ConflictError, DaskMLError, InterruptedRunError, PlanError, UnitsFailedError
 from daskml_scale.runs import branches
+from daskml_scale.runs.attend import stoppable
 from daskml_scale.runs.branches import Limits, StageTimeoutError, Walk, pause, retried, startable
+from daskml_scale.runs.live import Silent
 
 NEEDS = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c"), "e": ()}
 
@@ -116,3 +121,23 @@ def test_a_stage_that_takes_too_long_is_ended_with_a_remedy():
 
     with pytest.raises(StageTimeoutError, match=r"a: it took longer than its timeout of 0\.02 s.*raise timeout:"):
         walk(work, limits={"a": Limits(timeout=0.02)}).to_the_end()
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_stop_that_was_lost_on_its_way_comes_again(at_once):
+    """Python drops what a signal raises inside a destructor or some imports."""
+    looks = 0
+
+    def work(name, check):
+        nonlocal looks
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+        while looks < 1000:
+            looks += 1
+            check()
+
+    with stoppable(Silent(), lambda: None), pytest.raises(KeyboardInterrupt):
+        walk(work, at_once=at_once, needs={"a": ()}).to_the_end()
+    assert looks < 1000
+    assert not branches.ASKED.is_set()
