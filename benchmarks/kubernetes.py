@@ -33,17 +33,6 @@ GOALS = {
     "seconds until nothing is left after kill -9": 10.0,
     "driver requests per second, idle": 1.0,
 }
-DRIVER = """
-import json, sys, time
-from daskml_scale import deploy
-cluster = deploy.cluster(json.loads(sys.argv[1]))
-client = cluster.get_client()
-endless = client.submit(time.sleep, 1000)
-while not any(client.processing().values()):
-    time.sleep(0.01)
-print("working", flush=True)
-time.sleep(1000)
-"""
 USER = "driver"
 RULES = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "list", "watch", "delete"]},
@@ -118,6 +107,8 @@ class Bench:
 
     def killed(self) -> dict[str, float]:
         """Kill a driver at work and wait until nothing is left."""
+        from daskml_scale.testing.kube.farm import DRIVER
+
         given = self.definition(1)
         given["classes"]["cpu"]["workers"]["min"] = 1
         given["kubernetes"]["connect"] = "tunnel"

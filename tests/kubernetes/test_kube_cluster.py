@@ -20,18 +20,6 @@ from daskml_scale import deploy
 from daskml_scale.errors import ClusterError, UsageError
 from daskml_scale.testing.clusters import PATIENCE, eventually, names, work
 
-DRIVER = """
-import json, sys, time
-from daskml_scale import deploy
-cluster = deploy.cluster(json.loads(sys.argv[1]))
-client = cluster.get_client()
-endless = client.submit(time.sleep, 1000)
-while not any(client.processing().values()):
-    time.sleep(0.01)
-print("working", flush=True)
-time.sleep(1000)
-"""
-
 
 @pytest.fixture(scope="module")
 def recorder() -> Recorder:
@@ -186,6 +174,8 @@ def test_a_server_that_restarts_costs_nothing_when_the_scheduler_is_reached_dire
 
 @pytest.mark.slow
 def test_kill_9_of_the_driver_leaves_nothing(farm: Any, tmp_path: Path):
+    from daskml_scale.testing.kube.farm import DRIVER
+
     before = set(farm.left())
     processes = {one.pid for one in farm.processes()}
     definition = farm.definition({"cpu": CPU}, kubernetes={"connect": "tunnel"})
