@@ -88,6 +88,11 @@ class WorkerView:
     asked: float | None = None
 
 
+_HERE = ("running", "paused")
+_GOING = ("stopping", "stopped", "closing", "closing_gracefully", "closed", "failed")
+"""Words of ``distributed.core.Status``; a worker that has any other has registered and does not run yet."""
+
+
 def read(
     raw: Mapping[str, Any],
     planned: Mapping[str, str],
@@ -101,8 +106,8 @@ def read(
     raw : mapping
         As ``engine.backlog.snapshot`` gives it.
     planned : mapping of str to str
-        Worker name -> class, of every worker that should exist; those the scheduler does not list are
-        starting.
+        Worker name -> class, of every worker that should exist; those the scheduler does not list, or lists
+        before they run, are starting.
     leaving : iterable of str
         Names being retired: no longer counted.
     groups : mapping, optional
@@ -117,10 +122,10 @@ def read(
             continue
         members = (groups or {}).get(name, (name,))
         rows = [registered[member] for member in members if member in registered]
-        if not rows:
-            workers[worker_class].append(WorkerView(name, ready=False))
-        elif any(row["status"] in ("running", "paused") for row in rows):
+        if any(row["status"] in _HERE for row in rows):
             workers[worker_class].append(_view(name, rows))
+        elif not any(row["status"] in _GOING for row in rows):
+            workers[worker_class].append(WorkerView(name, ready=False))
     return [demand for demand in demands if demand.units > 0], workers
 
 

@@ -64,6 +64,15 @@ def test_a_worker_that_closes_is_not_counted():
     assert read(raw, {"cpu-0": "cpu"})[1] == {"cpu": []}
 
 
+def test_a_worker_that_has_registered_and_does_not_run_yet_is_starting():
+    """It is there: who does not count it asks for another one, above the maximum."""
+    raw = {"stages": [], "tasks": [], "workers": [worker("cpu-0", status="init"), worker("cpu-1")]}
+    found = read(raw, {"cpu-0": "cpu", "cpu-1": "cpu"})[1]["cpu"]
+    assert found == [WorkerView("cpu-0", ready=False), WorkerView("cpu-1")]
+    grouped = read(raw, {"pair": "cpu"}, groups={"pair": ("cpu-0", "cpu-1")})[1]["cpu"]
+    assert [view.ready for view in grouped] == [True]
+
+
 def test_slots_are_limited_by_every_resource():
     shape = Shape("gpu", threads=8, resources={"GPU": 2.0, "licence": 3.0})
     assert shape.slots({}) == 8
