@@ -23,7 +23,8 @@ from daskml_scale.spec.expressions import Coded, Values, evaluate
 from daskml_scale.spec.expressions import names as names_in
 from daskml_scale.storage import files, stores, tables
 
-from .features.timeline import Keys, Timeline
+from .features.keys import Keys
+from .features.timeline import Timeline
 from .matrix import FEATURE_NAMES, FEATURES
 
 if TYPE_CHECKING:

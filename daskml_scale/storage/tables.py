@@ -88,7 +88,12 @@ def decode(raw: np.ndarray, attrs: Mapping[str, Any]) -> Values:
         return Coded(raw, tuple(attrs["categories"]))
     factor = _UNITS.get(str(attrs.get("units", "")))
     if factor is not None and raw.dtype.kind == "i":
-        ns = np.where(raw == NO_TIME, NO_TIME, raw * np.int64(factor))
+        ns = raw.astype("int64", copy=False)
+        if factor != 1:
+            absent = ns == NO_TIME
+            ns = ns * factor
+            if absent.any():
+                ns[absent] = NO_TIME
         return ns.view("datetime64[ns]")
     if str(attrs.get("units", "")).split(" since ")[0] in ("days", "hours", "minutes", "seconds", "milliseconds"):
         return _decode_cf(raw, attrs)

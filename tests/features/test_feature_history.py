@@ -28,7 +28,7 @@ STEPS = [
 cells = st.tuples(
     st.one_of(st.integers(0, 600), st.sampled_from([7, 7, 8])),
     st.integers(0, 2),
-    st.one_of(st.none(), st.floats(-1e4, 1e4), st.integers(-3, 3).map(float)),
+    st.one_of(st.none(), st.floats(-1e4, 1e4), st.integers(-3, 3).map(float), st.sampled_from([np.inf, -np.inf])),
     st.sampled_from([0.0, 1.0, np.nan]),
 )
 histories = st.lists(cells, min_size=1, max_size=40)

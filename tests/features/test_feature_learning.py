@@ -54,9 +54,10 @@ def near(found: np.ndarray, wanted: np.ndarray, scale: float = 1.0) -> None:
 @given(lists, chunks)
 def test_scaling_equals_scikit_learn(values, chunk):
     data = column(values)
-    if np.isfinite(data).any():
+    known = np.isfinite(data).any()
+    if known:
         near(made([{"min_max": {"of": "x"}}], values, chunk), theirs(sklearn.preprocessing.MinMaxScaler(), data))
-    if np.nanstd(data) > 1e-3:
+    if known and np.nanstd(data) > 1e-3:
         near(made([{"standardize": {"of": "x"}}], values, chunk), theirs(sklearn.preprocessing.StandardScaler(), data))
     narrow = made([{"min_max": {"of": "x", "low": -2.0, "high": 3.0}}], values, chunk)
     assert not ((narrow < -2 - 1e-9) | (narrow > 3 + 1e-9)).any()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from daskml_scale.spec.expressions import Coded
 from daskml_scale.stages.features import timeline
-from daskml_scale.stages.features.timeline import Keys, Timeline
+from daskml_scale.stages.features.keys import Keys, plain
+from daskml_scale.stages.features.timeline import Timeline
 
 SCALES = [1, 10**3, 10**9, 86400 * 10**9, 2**61 // 50]
 """Steps of time in ns: whole seconds, finer ones, and so far apart that they cannot be told by a difference."""
@@ -41,8 +42,9 @@ moments = st.one_of(st.none(), st.integers(-20, 20))
     st.integers(-1, 1),
     st.booleans(),
     st.sampled_from(["drawn", "by time", "by group and time"]),
+    st.booleans(),
 )
-def test_a_timeline_counts_what_a_plain_loop_counts(events, asked, scale, shift, inclusive, ordered):
+def test_a_timeline_counts_what_a_plain_loop_counts(events, asked, scale, shift, inclusive, ordered, indexed):
     if ordered != "drawn":
         by_time = (lambda e: (e[1] is not None, e[1] or 0)) if ordered == "by time" else (lambda e: (e[0], e[1] or 0))
         events = sorted(events, key=by_time)
@@ -52,7 +54,9 @@ def test_a_timeline_counts_what_a_plain_loop_counts(events, asked, scale, shift,
     at = [None if t is None else t * scale + shift for _, t in asked]
     line = Timeline(groups, instants(times))
     expected = counted(groups, times, wanted, at, inclusive=inclusive)
-    assert line.count(wanted, instants(at), inclusive=inclusive).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timeline, "_FEW", 0 if indexed else len(asked) + 1)
+        assert line.count(wanted, instants(at), inclusive=inclusive).tolist() == expected
     assert line.first(wanted).tolist() == counted(groups, times, wanted, [None] * len(at))
     kept = [row for row in range(len(events)) if groups[row] >= 0 and times[row] is not None]
     assert line.order.tolist() == sorted(kept, key=lambda row: (groups[row], times[row]))
@@ -64,8 +68,10 @@ def test_a_timeline_counts_what_a_plain_loop_counts(events, asked, scale, shift,
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.floats(0, 1), st.floats(0.01, 0.2))
 def test_a_search_near_the_time_asked_about_is_the_whole_search(seed, groups, first, width):
+    """Also where half of the events lie close together."""
     rng = np.random.default_rng(seed)
-    line = Timeline(rng.integers(-1, groups, 3000), rng.integers(0, 10**6, 3000).view("datetime64[ns]"))
+    times = np.where(rng.random(3000) < 0.5, rng.integers(0, 10**6, 3000), rng.integers(4000, 4100, 3000))
+    line = Timeline(rng.integers(-1, groups, 3000), times.view("datetime64[ns]"))
     asked = rng.integers(-1, groups + 1, 2000)
     at = (first * 10**6 + rng.random(2000) * width * 10**6).astype("int64")
     found = line.count(asked, at.view("datetime64[ns]"))
@@ -115,4 +121,4 @@ def test_more_groups_than_a_short_sort_can_number():
     groups = np.arange(70_000)[::-1].copy()
     line = Timeline(groups, np.zeros(70_000, dtype="datetime64[ns]"))
     assert line.order.tolist() == list(range(69_999, -1, -1))
-    assert timeline.plain(np.array([True])).dtype == "int64"
+    assert plain(np.array([True])).dtype == "int64"

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskml_scale.stages.features import windows
-from daskml_scale.stages.features.windows import Windows
+from daskml_scale.stages.features.windows import Present, Windows
+
+
+def among(values: np.ndarray, *window: np.ndarray) -> tuple[Windows, np.ndarray]:
+    """Return windows of the values that are there, and those."""
+    present = Present(np.isfinite(values))
+    return present.windows(*window), present.values(values)
+
+
+def made(statistic, values: np.ndarray, *window: np.ndarray) -> np.ndarray:
+    return statistic(*among(values, *window))
 
 
 def deviations(values: np.ndarray, *window: np.ndarray) -> np.ndarray:
-    some = Windows(*window)
-    return some.deviations(values, some.counts(~np.isnan(values)))
+    return made(Windows.deviations, values, *window)
 
 
 MADE = {
-    "count": lambda values, *window: Windows(*window).counts(~np.isnan(values)),
-    "sum": lambda values, *window: Windows(*window).sums(np.where(np.isnan(values), 0.0, values)),
+    "count": partial(made, lambda some, _: some.counts()),
+    "sum": partial(made, Windows.sums),
     "std": deviations,
-    "min": lambda values, *window: Windows(*window).extremes(values, largest=False),
-    "max": lambda values, *window: Windows(*window).extremes(values, largest=True),
+    "min": partial(made, partial(Windows.extremes, largest=False)),
+    "max": partial(made, partial(Windows.extremes, largest=True)),
 }
 
 

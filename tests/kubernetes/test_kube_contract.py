@@ -48,5 +48,6 @@ class Kubernetes:
 @pytest.mark.slow
 class TestKubernetes(ClusterContract):
     @pytest.fixture(scope="class")
-    def backend(self, farm: Any) -> Kubernetes:
+    @classmethod
+    def backend(cls, farm: Any) -> Kubernetes:
         return Kubernetes(farm)

@@ -19,9 +19,9 @@ from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.spec.steps_learned import Aggregate
 
 from .kernels import numbers
+from .keys import Keys
 from .summary import pack, unpack
 from .target_mean import folds_of
-from .timeline import Keys
 
 GROUPS = 100_000
 """Most groups whose statistics are kept."""

@@ -22,8 +22,8 @@ from daskml_scale.spec.steps_history import CarriedStep, ExponentialMean, Since
 
 from .aggregate import joined_columns, packed
 from .kernels import numbers
+from .keys import Keys
 from .summary import pack, unpack
-from .timeline import Keys
 
 MOST_STATES = 2_000_000
 """Most states of entities, over all chunks, that are kept."""
@@ -87,7 +87,9 @@ def decay(step: ExponentialMean, time: np.ndarray, now: np.ndarray) -> np.ndarra
 
 
 def counts_for(step: CarriedStep, values: np.ndarray) -> np.ndarray:
-    """Return which events a step counts: those with a value, and for ``since`` those that are not 0."""
+    """Return which events a step counts: those with a value, finite for a mean, and for ``since`` not 0."""
+    if isinstance(step, ExponentialMean):
+        return np.asarray(np.isfinite(values))
     present = ~np.isnan(values)
     return np.asarray(present & (values != 0) if isinstance(step, Since) else present)
 

@@ -27,7 +27,7 @@ from daskml_scale.spec.steps_history import (
 from .carried import NEVER, State, counts_for, decay
 from .kernels import numbers
 from .past import Past
-from .windows import Windows
+from .windows import Present
 
 _BLOCK = 1 << 20
 """Most events of windows that are looked at together."""
@@ -194,28 +194,28 @@ def _weighed(step: CarriedStep, found: _Histories, place: np.ndarray) -> tuple[n
 
 
 def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return statistics of the newest ``events`` events."""
+    """Return statistics of the newest ``events`` events; infinite values are counted, and else do not count."""
     values = found.values[:-1]
     start = np.maximum(found.start, found.stop - events)
-    stop = np.maximum(found.stop, start)
-    here = ~np.isnan(values)
-    windows = Windows(start, stop)
-    count = windows.counts(here)
-    made = {"count": count}
+    made: dict[str, np.ndarray] = {}
+    if "count" in stats:
+        made["count"] = Present(~np.isnan(values)).windows(start, found.stop).counts()
+    present = Present(np.isfinite(values))
+    windows, values = present.windows(start, found.stop), present.values(values)
     if not {"sum", "mean"}.isdisjoint(stats):
-        total = np.where(count > 0, windows.sums(np.where(here, values, 0.0)), np.nan)
-        made |= {"sum": total, "mean": total / count}
+        total, count = windows.sums(values), windows.counts()
+        made |= {"sum": np.where(count > 0, total, np.nan), "mean": total / count}
     for stat, largest in (("min", False), ("max", True)):
         if stat in stats:
             made[stat] = windows.extremes(values, largest=largest)
     if "std" in stats:
-        made["std"] = windows.deviations(values, count)
+        made["std"] = windows.deviations(values)
     return made
 
 
 def _exponential(found: _Histories, known_at: np.ndarray, half_life: int) -> np.ndarray:
     """Return the weighted mean of each history; weights count from its newest event, so that none overflows."""
-    newest = np.append(found.times, 0)[found.last(~np.isnan(found.values[:-1]))]
+    newest = np.append(found.times, 0)[found.last(np.isfinite(found.values[:-1]))]
     result = np.full(len(known_at), np.nan)
     for first, last, row, value, times in _windows(found):
         weight = np.exp2((times - newest[first:last][row]) / half_life)
@@ -232,7 +232,7 @@ def _windows(found: _Histories) -> Iterator[tuple[int, int, np.ndarray, np.ndarr
         row = np.repeat(np.arange(last - first), length)
         place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length) + start[row]
         value = found.values[place]
-        used = ~np.isnan(value)
+        used = np.isfinite(value)
         yield first, last, row[used], value[used], found.times[place[used]]
 
 

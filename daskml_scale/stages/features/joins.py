@@ -17,9 +17,10 @@ from daskml_scale.spec.expressions import Coded, Values, missing
 from daskml_scale.spec.steps import AsOf, Lookup, Trailing
 
 from .kernels import numbers
+from .keys import Keys
 from .past import Past
-from .timeline import Keys, Timeline
-from .windows import Windows
+from .timeline import Timeline
+from .windows import Present
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +117,12 @@ def as_of(
 
 
 def _take(join: Join, rows: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
+    if found.all():
+        return [values.take(rows) for values in join.taken]
     if not found.any():
         return [np.full(len(found), np.nan) for _ in join.taken]
     rows = np.where(found, rows, 0)
-    return [np.where(found, values[rows], np.nan) for values in join.taken]
+    return [np.where(found, values.take(rows), np.nan) for values in join.taken]
 
 
 def trailing(
@@ -144,8 +147,10 @@ def trailing(
         Of these rows and events.
     """
     past = past or Past(step.at, step.match, columns, known_at, events)
-    here = past.timeline.arranged(~missing(events[step.of]))
-    values = None if step.stat == "count" else np.where(here, past.timeline.arranged(numbers(events[step.of])), 0.0)
+    column = events[step.of]
+    counts = ~missing(column) if step.stat == "count" else np.isfinite(numbers(column))
+    present = Present(past.timeline.arranged(counts))
+    values = None if step.stat == "count" else present.values(past.timeline.arranged(numbers(column)))
     own = None if itself is None else past.places(itself)
     features = []
     for window in step.windows:
@@ -156,9 +161,9 @@ def trailing(
             inside = np.flatnonzero((own >= start) & (own < stop))
             middle = stop.copy()
             middle[inside] = own[inside]
-        before, after = Windows(start, middle), Windows(middle[inside] + 1, stop[inside])
-        count = before.counts(here)
-        count[inside] += after.counts(here)
+        before, after = present.windows(start, middle), present.windows(middle[inside] + 1, stop[inside])
+        count = before.counts()
+        count[inside] += after.counts()
         if values is None:
             features.append(count)
             continue

@@ -12,7 +12,8 @@ import numpy as np
 
 from daskml_scale.spec.expressions import Values
 
-from .timeline import Keys, Timeline, plain
+from .keys import Keys, plain
+from .timeline import Timeline
 
 
 class Past:

@@ -49,7 +49,8 @@ class Moments:
             return cls(missing=missing)
         mean = float(present.mean())
         apart = present - mean
-        squares = float(np.square(apart, out=apart).sum())
+        with np.errstate(over="ignore"):
+            squares = float(np.square(apart, out=apart).sum())
         return cls(len(present), missing, mean, squares, float(present.min()), float(present.max()))
 
     def merged(self, other: Moments) -> Moments:

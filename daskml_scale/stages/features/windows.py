@@ -4,7 +4,8 @@ A window [start, stop) is put together from blocks of 1, 2, 4, ... elements, eac
 n windows of at most m elements cost n log m operations, whatever their order. Only blocks inside a window are
 joined, in an order that its length alone decides. So a result depends on the elements of its window and on nothing
 else, to the bit: not on how the table was cut, not on an infinite or huge value beside it (a difference of running
-sums would), and rounding grows with log m. Where the windows lie is worked out once for all statistics of them.
+sums would), and rounding grows with log m. Elements that do not count are taken out first, so those left are finite.
+Where the windows lie is worked out once for all statistics of them.
 """
 
 from __future__ import annotations
@@ -12,15 +13,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Columns: TypeAlias = tuple[np.ndarray, ...]
 Join: TypeAlias = "Callable[[Columns, int | np.ndarray, Columns, int], Columns]"
-"""What is known of neighbouring parts, each with its number of elements -> the same of both together."""
+"""What is known of neighbouring parts, each with its number of elements -> the same of both together; the last of
+the columns is what is asked for. Nothing (no elements, -0.0 in every column) joined to a part is that part."""
 _TURN = 1 << 15
 """Windows that are made together."""
+
+
+class Present:
+    """The elements of an array that count, and the windows of the array as windows of them.
+
+    Parameters
+    ----------
+    here : ndarray of bool, shape (elements,)
+    """
+
+    def __init__(self, here: np.ndarray) -> None:
+        self._here = None if here.all() else here
+        self._until = np.zeros(0 if self._here is None else len(here) + 1, dtype="int64")
+        if self._here is not None:
+            np.cumsum(here, out=self._until[1:])
+
+    def values(self, array: np.ndarray) -> np.ndarray:
+        """Return the elements of an array that count."""
+        return array if self._here is None else array[self._here]
+
+    def windows(self, start: np.ndarray, stop: np.ndarray) -> Windows:
+        """Return the windows ``[start, stop)`` of the array."""
+        if self._here is None:
+            return Windows(start, stop)
+        return Windows(self._until.take(start), self._until.take(stop))
 
 
 class Windows:
@@ -32,52 +59,38 @@ class Windows:
     """
 
     def __init__(self, start: np.ndarray, stop: np.ndarray) -> None:
-        self._start, self._stop = start, stop
-        self._length = np.maximum(stop - start, 0)
+        self._start, self._length = start, np.maximum(stop - start, 0)
 
-    def counts(self, here: np.ndarray) -> np.ndarray:
-        """Return how many elements of ``here`` are true, float64; 0 for an empty window."""
-        if here.all():
-            return np.asarray(self._length, dtype="float64")
-        until = np.zeros(len(here) + 1, dtype="int64")
-        np.cumsum(here, out=until[1:])
-        return np.asarray(np.maximum(until[self._stop] - until[self._start], 0), dtype="float64")
+    def counts(self) -> np.ndarray:
+        """Return how many elements every window has, float64."""
+        return np.asarray(self._length, dtype="float64")
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of every window; 0 for an empty one."""
-        return self._joined(lambda one, _, other, __: (one[0] + other[0],), (values,))[0]
+        """Return the sum of every window of finite values; 0 for an empty one."""
+        found = self._made(lambda turn: _joined(_add, (values,), turn))
+        found[self._length == 0] = 0.0
+        return found
 
     def extremes(self, values: np.ndarray, *, largest: bool) -> np.ndarray:
-        """Return the smallest or largest element that is not NaN; NaN where there is none."""
-        pick = np.fmax if largest else np.fmin
-        found = self._joined(lambda one, _, other, __: (pick(one[0], other[0]),), (values,))[0]
+        """Return the smallest or largest of the values, of which none is NaN; NaN for an empty window."""
+        found = self._made(lambda turn: _extremes(np.maximum if largest else np.minimum, values, turn))
         found[self._length == 0] = np.nan
         return found
 
-    def deviations(self, values: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """Return the standard deviation (divisor n - 1) without NaN; NaN for fewer than two elements.
-
-        Parameters
-        ----------
-        count : ndarray of float64, shape (windows,)
-            What :meth:`counts` says of the elements that are not NaN.
-        """
-        here = ~np.isnan(values)
+    def deviations(self, values: np.ndarray) -> np.ndarray:
+        """Return the standard deviation (divisor n - 1) of finite values; NaN for fewer than two."""
         zeros = np.zeros(len(values))
-        if here.all():
-            squares = self._joined(_moments, (values, zeros))[1]
-        else:
-            columns = (np.where(here, values, 0.0), zeros, here.astype("float64"))
-            squares = self._joined(_counted_moments, columns)[1]
+        found = self._made(lambda turn: _joined(_moments, (values, zeros), turn))
         with np.errstate(all="ignore"):
-            return np.where(count > 1, np.sqrt(squares / (count - 1)), np.nan)
+            found /= self._length - 1
+            np.sqrt(found, out=found)
+        found[self._length < 2] = np.nan
+        return found
 
-    def _joined(self, join: Join, columns: Columns) -> Columns:
-        """Return what is known of every window; 0 of an empty one. ``columns`` is what is known of single elements."""
-        parts = [_of_turn(join, columns, turn) for turn in self._turns]
-        if len(parts) == 1:
-            return parts[0]
-        return tuple(np.concatenate(found) for found in zip(*parts, strict=True))
+    def _made(self, make: Callable[[_Turn], np.ndarray]) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts = [make(turn) for turn in self._turns]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @cached_property
     def _turns(self) -> list[_Turn]:
@@ -96,78 +109,111 @@ class _Turn:
 
     Attributes
     ----------
-    count : int
-        Windows.
     low, high : int
         Elements that they reach.
-    often : mapping of length to (rows, places)
-        Windows of a length that many have: it is cheaper to make all windows of that length than those asked for.
-    steps : sequence of sequence of (rows, places, elements before them)
-        For blocks of 1, 2, 4, ... elements, the other windows that have one; ``None`` where it is their first.
+    bits : int
+        Blocks of up to ``2 ** (bits - 1)`` elements fit into a window.
+    start, length : ndarray of int, shape (windows,)
     """
 
-    count: int
     low: int
     high: int
-    often: dict[int, tuple[np.ndarray, np.ndarray]]
-    steps: list[list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]]
+    bits: int
+    start: np.ndarray
+    length: np.ndarray
+
+    @cached_property
+    def often(self) -> list[int]:
+        """Lengths that many windows have, the most frequent first.
+
+        It is cheaper to make all windows of such a length than those asked for.
+        """
+        counts = np.bincount(self.length)
+        many = 16 * counts >= max(128, self.high - self.low)
+        many[:1] = False
+        return sorted(np.flatnonzero(many).tolist(), key=lambda each: -counts[each])
+
+    @cached_property
+    def rest(self) -> np.ndarray:
+        """Windows of other lengths."""
+        others = np.ones(len(self.length), dtype=bool)
+        for each in self.often:
+            others &= self.length != each
+        return np.flatnonzero(others)
+
+    @cached_property
+    def steps(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For blocks of 1, 2, 4, ... elements, which of ``rest`` have one, where, and the elements before it."""
+        lengths, start = self.length[self.rest], self.start[self.rest]
+        return [(each, start[each] + before, before) for each, before in _blocks(lengths, self.bits)]
+
+    @cached_property
+    def shorter(self) -> list[np.ndarray]:
+        """For blocks of 1, 2, 4, ... elements but the widest, the windows of which that is the widest."""
+        some = np.flatnonzero(self.length < 1 << max(0, self.bits - 1))
+        width = np.frexp(self.length[some])[1] - 1  # exact: lengths are far below 2**53
+        return [some[width == bit] for bit in range(self.bits - 1)]
 
 
 def _turn(start: np.ndarray, length: np.ndarray) -> _Turn:
     low = int(start.min()) if len(start) else 0
     high = int((start + length).max(initial=low))
-    counts = np.bincount(length)
-    many = 16 * counts >= max(128, high - low)
-    many[:1] = False
-    often = {}
-    for each in np.flatnonzero(many).tolist():
-        rows = np.flatnonzero(length == each)
-        often[each] = rows, start[rows] - low
-    rest = np.flatnonzero(~many[length]) if len(often) else np.arange(len(length))
-    lengths, at = length[rest], start[rest] - low
-    bits = int(length.max(initial=0)).bit_length()
-    return _Turn(len(length), low, high, often, [list(_step(rest, lengths, at, 1 << bit)) for bit in range(bits)])
+    return _Turn(low, high, int(length.max(initial=0)).bit_length(), start - low, length)
 
 
-def _step(
-    rows: np.ndarray, lengths: np.ndarray, start: np.ndarray, width: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Yield the windows that have a block of this width: where it is their first, and where others lie before it."""
-    having = np.flatnonzero(lengths & width)
-    done = lengths[having] & (width - 1)  # elements of the narrower blocks
-    first, later = np.flatnonzero(done == 0), np.flatnonzero(done)
-    if len(first):
-        yield rows[having[first]], start[having[first]], None
-    if len(later):
-        some, before = having[later], done[later]
-        yield rows[some], start[some] + before, before
+def _blocks(lengths: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield for 1, 2, 4, ... the windows that have a block of so many elements, and how many lie before it."""
+    for bit in range(bits):
+        having = np.flatnonzero((lengths & (1 << bit)) != 0)
+        yield having, lengths[having] & ((1 << bit) - 1)
 
 
-def _of_turn(join: Join, columns: Columns, turn: _Turn) -> Columns:
-    found = tuple(np.zeros(turn.count) for _ in columns)
+def _extremes(pick: Any, values: np.ndarray, turn: _Turn) -> np.ndarray:
+    """Return the extremes of windows: a window is two blocks, the widest at its start and the widest at its end."""
+    if not turn.bits:
+        return np.full(len(turn.length), np.nan)
+    blocks, shorter = values[turn.low : turn.high], []
+    for bit, rows in enumerate(turn.shorter):
+        start = turn.start[rows]
+        shorter.append(pick(blocks[start], blocks[start + turn.length[rows] - (1 << bit)]))
+        blocks = pick(blocks[: -(1 << bit)], blocks[1 << bit :])
+    # What is too short for the widest blocks is made of any, and then overwritten.
+    end = turn.start + turn.length
+    end -= 1 << (turn.bits - 1)
+    found: np.ndarray = pick(blocks.take(turn.start, mode="clip"), blocks.take(end, mode="clip"))
+    for rows, made in zip(turn.shorter, shorter, strict=True):
+        found[rows] = made
+    return found
+
+
+def _joined(join: Join, columns: Columns, turn: _Turn) -> np.ndarray:
+    """Return what is asked for of every window of a turn. ``columns`` is what is known of single elements."""
+    rest = tuple(np.full(len(turn.rest), -0.0) for _ in columns)
     columns = _cut(columns, turn.low, turn.high)
     whole: dict[int, Columns] = {}
-    with np.errstate(all="ignore"):
-        for bit, steps in enumerate(turn.steps):
-            width = 1 << bit
-            if width > 1:
-                half = width // 2
-                columns = join(_cut(columns, 0, -half), half, _cut(columns, half, None), half)
-            for each in turn.often:
-                if each & width:
-                    done = each & (width - 1)
-                    after = _cut(columns, done, None)
-                    before = _cut(whole[each], 0, len(after[0])) if done else ()
-                    whole[each] = join(before, done, after, width) if done else columns
-            for rows, places, done_before in steps:
-                new = tuple(each[places] for each in columns)
-                if done_before is not None:
-                    new = join(tuple(each[rows] for each in found), done_before, new, width)
-                for into, made in zip(found, new, strict=True):
-                    into[rows] = made
-    for each, (rows, places) in turn.often.items():
-        for into, made in zip(found, whole[each], strict=True):
-            into[rows] = made[places]
+    for bit, (rows, places, before) in enumerate(turn.steps):
+        width = 1 << bit
+        if bit:
+            half = width // 2
+            columns = join(_cut(columns, 0, -half), half, _cut(columns, half, None), half)
+        for each in turn.often:
+            if each & width:
+                size = each & (width - 1)
+                after = _cut(columns, size, None)
+                whole[each] = join(_cut(whole[each], 0, len(after[0])), size, after, width) if size else columns
+        if len(rows):
+            done = tuple(each.take(rows) for each in rest)
+            new = join(done, before, tuple(each.take(places) for each in columns), width)
+            for into, made in zip(rest, new, strict=True):
+                into[rows] = made
+    found = np.empty(len(turn.length))
+    for number, each in enumerate(turn.often):
+        if number:
+            windows = np.flatnonzero(turn.length == each)
+            found[windows] = whole[each][-1].take(turn.start.take(windows))
+        else:  # all are taken to be of the most frequent length, and the others then overwritten
+            found = whole[each][-1].take(turn.start, mode="clip")
+    found[turn.rest] = rest[-1]
     return found
 
 
@@ -175,20 +221,14 @@ def _cut(columns: Columns, start: int, stop: int | None) -> Columns:
     return tuple(each[start:stop] for each in columns)
 
 
+def _add(one: Columns, _: int | np.ndarray, other: Columns, __: int) -> Columns:
+    return (one[0] + other[0],)
+
+
 def _moments(one: Columns, ones: int | np.ndarray, other: Columns, others: int) -> Columns:
     """Join mean and sum of squared deviations of two parts (Chan, Golub & LeVeque 1983)."""
-    return _chan(one, ones, other, others / (ones + others))
-
-
-def _counted_moments(one: Columns, _: int | np.ndarray, other: Columns, __: int) -> Columns:
-    """Do the same where elements are missing; the third column counts those that are there."""
-    count = one[2] + other[2]
-    return *_chan(one, one[2], other, other[2] / np.maximum(count, 1.0)), count
-
-
-def _chan(one: Columns, ones: int | np.ndarray, other: Columns, share: float | np.ndarray) -> Columns:
     apart = other[0] - one[0]
-    mean = apart * share
+    mean = apart * (others / (ones + others))
     apart *= ones  # first: what is joined to nothing does not overflow
     apart *= mean
     apart += one[1]
