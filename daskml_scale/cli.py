@@ -23,7 +23,7 @@ from daskml_scale.cli_options import options, workflow_argument
 from daskml_scale.cli_quarantine import quarantine
 from daskml_scale.cli_runs import cancel_verb, list_verb, logs_verb, status_verb, top_verb, wait_verb
 from daskml_scale.cli_scaling import scaling
-from daskml_scale.cli_work import rerun_verb, resume_verb, run_verb, runner, submit_verb
+from daskml_scale.cli_work import job_runner, rerun_verb, resume_verb, run_verb, runner, submit_verb
 from daskml_scale.errors import Exit
 
 
@@ -151,6 +151,7 @@ verbs.add_command(quarantine)
 
 
 verbs.add_command(runner)
+verbs.add_command(job_runner)
 
 
 @verbs.command()

@@ -8,7 +8,7 @@ import time
 
 import click
 
-from daskml_scale.cli_end import print_result, put
+from daskml_scale.cli_end import print_result, put, say
 from daskml_scale.cli_options import options, run_argument
 from daskml_scale.errors import Exit
 
@@ -30,11 +30,11 @@ def report_verb(run: str | None, out: str | None, as_json: bool) -> int:
       daskml-scale report flights-20260829-04d2 --out /tmp/flights.html
       daskml-scale report flights-20260829-04d2 --json
     """
-    from daskml_scale.runs import report
+    from daskml_scale.runs import remote, report
     from daskml_scale.runs.records import Registry
 
     registry = Registry()
-    found = report.gathered(registry, registry.get(run, now=time.time()))
+    found = report.gathered(registry, remote.current(registry, registry.get(run, now=time.time()), say))
     if as_json:
         put(json.dumps(found, default=str))
     else:

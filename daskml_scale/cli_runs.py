@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -32,11 +32,11 @@ def status_verb(run: str | None, unit: str | None, as_json: bool) -> int:
       daskml-scale status
       daskml-scale status --why predictions:rows/00000003
     """
-    from daskml_scale.runs import show
+    from daskml_scale.runs import remote, show
     from daskml_scale.runs.records import Registry
 
-    now = time.time()
-    found = Registry().get(run, now=now)
+    registry, now = Registry(), time.time()
+    found = remote.current(registry, registry.get(run, now=now), say)
     if unit is not None:
         from daskml_scale import api
         from daskml_scale.runs.why import drawn
@@ -68,16 +68,17 @@ def top_verb(run: str | None, as_json: bool) -> int:
     """
     import sys
 
-    from daskml_scale.runs import control, top
+    from daskml_scale.runs import control, remote, top
     from daskml_scale.runs.records import Registry
 
     registry = Registry()
-    found = registry.get(run, now=time.time())
+    found = remote.current(registry, registry.get(run, now=time.time()), say)
     if as_json:
         print_result(found.to_dict(), True, lambda: "")
         return Exit.OK
     try:
-        found = top.follow(registry, found.id, sys.stdout)
+        with remote.news(registry, found, say) as sleep:
+            found = top.follow(registry, found.id, sys.stdout, sleep=sleep)
     except KeyboardInterrupt:
         say(f"run {found.id} goes on; see: daskml-scale top {found.id}")
         return Exit.INTERRUPTED
@@ -98,12 +99,13 @@ def list_verb(limit: int, labels: tuple[str, ...], owner: str | None, as_json: b
       daskml-scale list
       daskml-scale list --label team=weather --limit 100 --json
     """
-    from daskml_scale.runs import show
+    from daskml_scale.runs import remote, show
     from daskml_scale.runs.records import Registry
     from daskml_scale.runs.words import labelled
 
-    now = time.time()
-    runs = Registry().list(now=now, limit=limit, labels=labelled(labels), owner=owner)
+    registry, now = Registry(), time.time()
+    runs = registry.list(now=now, limit=limit, labels=labelled(labels), owner=owner)
+    runs = [remote.current(registry, one, say) for one in runs]
     print_result([run.to_dict() for run in runs], as_json, lambda: show.runs(runs, now, os.getcwd()))
     return Exit.OK
 
@@ -129,10 +131,11 @@ def wait_verb(run: str | None, as_json: bool) -> int:
 
 def awaited(registry: Registry, run: str, as_json: bool, *, quiet: bool = False) -> int:
     """Wait until a run has ended, tell how, and return its exit code."""
-    from daskml_scale.runs import control, show
+    from daskml_scale.runs import control, remote, show
 
     try:
-        found = control.finished(registry, run)
+        with remote.news(registry, registry.get(run, now=time.time()), say) as sleep:
+            found = control.finished(registry, run, sleep=sleep)
     except KeyboardInterrupt:
         say(f"run {run} goes on; see: daskml-scale status {run}")
         return Exit.INTERRUPTED
@@ -146,11 +149,13 @@ def awaited(registry: Registry, run: str, as_json: bool, *, quiet: bool = False)
 
 def followed(registry: Registry, run: str, tell: Callable[[str], None]) -> bool:
     """Tell the lines of a run's log until it has ended; False when Ctrl-C ended that."""
-    from daskml_scale.runs import control
+    from daskml_scale.runs import control, remote
 
+    found = registry.get(run, now=time.time())
     try:
-        for line in control.lines(registry, registry.get(run, now=time.time()), follow=True):
-            tell(line)
+        with remote.news(registry, found, say) as sleep:
+            for line in control.lines(registry, found, follow=True, sleep=sleep):
+                tell(line)
     except KeyboardInterrupt:
         say(f"run {run} goes on; see: daskml-scale status {run}")
         return False
@@ -170,10 +175,15 @@ def cancel_verb(run: str, as_json: bool) -> int:
     Example:
       daskml-scale cancel flights-20260829-04d2
     """
-    from daskml_scale.runs import control, show
+    from daskml_scale.runs import control, remote, show
     from daskml_scale.runs.records import Registry
 
-    found = control.cancel(Registry(), run)
+    registry = Registry()
+    found = registry.get(run, now=time.time())
+    if remote.is_elsewhere(found):
+        found = remote.cancel(registry, found, say)
+    else:
+        found = control.cancel(registry, run)
     print_result(found.to_dict(), as_json, lambda: show.text(f"run {found.id} is {found.state}; committed work stays"))
     return Exit.OK
 
@@ -198,24 +208,26 @@ def logs_verb(run: str | None, follow: bool, unit: str | None, worker: str | Non
       daskml-scale logs -f --worker 'cpu-*'
       daskml-scale logs flights-20260829-04d2 | grep warning
     """
-    from daskml_scale.runs import control, worker_logs
+    from daskml_scale.runs import control, remote, worker_logs
     from daskml_scale.runs.records import Registry
 
     if unit is not None and worker is not None:
         raise click.UsageError("--unit and --worker: give one of them")
     registry = Registry()
-    found = registry.get(run, now=time.time())
+    found = remote.current(registry, registry.get(run, now=time.time()), say)
+    lines: Iterator[str] = iter(())
     if unit is not None:
         from daskml_scale.runs.ledgers import said_by
 
         lines = iter(said_by(found.store, unit))
-    elif worker is not None:
-        lines = worker_logs.lines(registry, found, worker, follow=follow)
-    else:
-        lines = control.lines(registry, found, follow=follow)
     try:
-        for line in lines:
-            put(line)
+        with remote.news(registry, found, say) as sleep:
+            if worker is not None:
+                lines = worker_logs.lines(registry, found, worker, follow=follow, sleep=sleep)
+            elif unit is None:
+                lines = control.lines(registry, found, follow=follow, sleep=sleep)
+            for line in lines:
+                put(line)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     if unit is worker is None and (workers := worker_logs.files(worker_logs.places(registry.path.parent, found.id))):

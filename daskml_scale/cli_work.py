@@ -17,6 +17,7 @@ from daskml_scale.errors import Exit
 
 if TYPE_CHECKING:
     from daskml_scale.events import Sink
+    from daskml_scale.runs.live import Silent
     from daskml_scale.runs.records import Registry
     from daskml_scale.runs.state import RunRecord
     from daskml_scale.runs.summary import RunSummary
@@ -147,11 +148,12 @@ def rerun_verb(run: str, stage: str, quiet: bool, detach: bool, as_json: bool) -
 
 def _go_on(ref: str, again: str, quiet: bool, detach: bool, as_json: bool) -> int:
     from daskml_scale.errors import ConflictError, UsageError
+    from daskml_scale.runs import remote
     from daskml_scale.runs.enter import Asked, registered, resumed, submitted
     from daskml_scale.runs.records import Registry
 
     registry = Registry()
-    found = registry.get(ref, now=time.time())
+    found = remote.current(registry, registry.get(ref, now=time.time()), say)
     if found.live:
         raise ConflictError(f"run {found.id} is {found.state}; see it: {PROGRAM} status {found.id}")
     try:
@@ -165,6 +167,19 @@ def _go_on(ref: str, again: str, quiet: bool, detach: bool, as_json: bool) -> in
     if detach:
         return _submitted(registry, submitted(registry, asked), as_json)
     return _run_here(registry, registered(registry, asked), as_json, quiet)
+
+
+@click.command("_job", hidden=True)
+def job_runner() -> int:
+    """Do the work of a run whose runner is a Job. Started by Kubernetes."""
+    from daskml_scale.runs import inside, show
+    from daskml_scale.runs.live import view
+
+    tell = inside.teller()
+    registry, run = inside.entered(os.environ, tell)
+    summary = _work(registry, run, quiet=False, shown=inside.Told(view(sys.stderr), tell))
+    show.write(show.summary(summary.to_dict(), os.getcwd()), sys.stderr)
+    return summary.exit_code
 
 
 @click.command("_runner", hidden=True)
@@ -230,7 +245,9 @@ def _dry_run(
     return Exit.OK
 
 
-def _work(registry: Registry, run: RunRecord, *, quiet: bool, wait: bool = False) -> RunSummary:
+def _work(
+    registry: Registry, run: RunRecord, *, quiet: bool, wait: bool = False, shown: Silent | None = None
+) -> RunSummary:
     from daskml_scale.runs.attend import attend
     from daskml_scale.runs.live import view
     from daskml_scale.runs.words import near
@@ -250,7 +267,7 @@ def _work(registry: Registry, run: RunRecord, *, quiet: bool, wait: bool = False
             run_id=run.id, text=text, again=asked.again,
         )  # fmt: skip
 
-    return attend(registry, run, work, view(sys.stderr, quiet=quiet), wait=wait)
+    return attend(registry, run, work, shown or view(sys.stderr, quiet=quiet), wait=wait)
 
 
 def _again(run: RunRecord) -> str:

@@ -6,7 +6,7 @@ Nothing is made. The rights are asked for with a SelfSubjectRulesReview, which e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from daskml_scale.errors import ClusterError, UsageError
@@ -24,6 +24,8 @@ NEEDED = {
 """(API group, resource) -> verbs that a driver needs in the namespace."""
 TUNNEL = {("", "pods/portforward"): ("get", "create")}
 """And one outside the cluster."""
+SUBMIT = {("", "configmaps"): ("create",), ("batch", "jobs"): ("get",)}
+"""And one that hands runs over, beside the above."""
 REVIEW = "authorization.k8s.io"
 
 
@@ -67,17 +69,22 @@ async def _ask(spec: KubernetesSpec) -> list[Finding]:
     return [Finding("server", True, "it answers, and knows the user"), *_judge(spec, found["status"])]
 
 
+def _rights(what: str, lacking: Sequence[str], spec: KubernetesSpec, status: Mapping[str, Any]) -> Finding:
+    where = f"in namespace {spec.kubernetes.namespace}"
+    if not lacking:
+        return Finding(what, True, f"all that is needed {where}")
+    if status.get("incomplete"):
+        # An authorizer that cannot list its rules, such as a cloud's, may allow what is not listed.
+        return Finding(what, True, f"the server does not list them all; not listed {where}: {', '.join(lacking)}")
+    return Finding(what, False, f"missing {where}: {', '.join(lacking)}", RIGHTS)
+
+
 def _judge(spec: KubernetesSpec, status: Mapping[str, Any]) -> Iterator[Finding]:
     direct = spec.kubernetes.connect == "direct" or (spec.kubernetes.connect == "auto" and inside())
     lacking = missing(status.get("resourceRules") or (), NEEDED if direct else {**NEEDED, **TUNNEL})
-    where = f"in namespace {spec.kubernetes.namespace}"
-    if not lacking:
-        yield Finding("rights", True, f"all that is needed {where}")
-    elif status.get("incomplete"):
-        # An authorizer that cannot list its rules, such as a cloud's, may allow what is not listed.
-        yield Finding("rights", True, f"the server does not list them all; not listed {where}: {', '.join(lacking)}")
-    else:
-        yield Finding("rights", False, f"missing {where}: {', '.join(lacking)}", RIGHTS)
+    yield _rights("rights", lacking, spec, status)
+    if not inside():
+        yield _rights("submit", missing(status.get("resourceRules") or (), SUBMIT), spec, status)
     reached = "by the address of its Pod" if direct else "through the API server's port-forward"
     yield Finding("connection", True, f"the scheduler is reached {reached}")
     for name, item in spec.classes.items():

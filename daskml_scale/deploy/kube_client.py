@@ -113,6 +113,11 @@ class Kube:
             ) from error
         self._tidy()
 
+    @property
+    def context(self) -> str | None:
+        """The context of the kubeconfig in use; ``None`` with the service account of a Pod."""
+        return self._api.auth.active_context or None
+
     def _tidy(self) -> None:
         """Remove the copies of certificates and keys that kr8s leaves in the temporary folder; its session has them."""
         auth = self._api.auth
@@ -129,7 +134,7 @@ class Kube:
 
     async def call(
         self, method: str, resource: str, body: Object | None = None, group: str = "", namespaced: bool = True,
-        **params: Any,
+        text: bool = False, **params: Any,
     ) -> tuple[int, Any]:  # fmt: skip
         """Make a request once and return its code and object, or text.
 
@@ -137,6 +142,8 @@ class Kube:
         ----------
         resource : str
             Such as ``pods`` or ``pods/NAME/log``.
+        text : bool
+            A good answer is text, also when it looks like an object.
 
         Raises
         ------
@@ -152,10 +159,10 @@ class Kube:
         try:
             async with self._api.call_api(method, raise_for_status=False, **place, **given) as response:
                 if response.status_code != 401:
-                    return response.status_code, _content(response)
+                    return response.status_code, _content(response, text)
             async with self._api.call_api(method, **place, **given) as response:  # it asks for a new token
                 self._tidy()
-                return response.status_code, _content(response)
+                return response.status_code, _content(response, text)
         except kr8s.ServerError as error:
             code = error.response.status_code if error.response is not None else 500
             return code, {"message": str(error)}
@@ -229,10 +236,10 @@ class Kube:
 
     # Connections to Pods
 
-    async def forward(self, pod: str, port: int, local: int = 0) -> Tunnel:
-        """Lead a port of 127.0.0.1 to a port of a Pod."""
+    async def forward(self, pod: str, port: int, local: int = 0, host: str = "127.0.0.1") -> Tunnel:
+        """Lead a port of this machine to a port of a Pod."""
         made = Tunnel(self, pod, port)
-        await made.open(local)
+        await made.open(local, host)
         return made
 
     def socket(self, pod: str, port: int) -> Any:
@@ -245,7 +252,9 @@ async def _opened(api: Any) -> None:
     await api
 
 
-def _content(response: Any) -> Any:
+def _content(response: Any, text: bool) -> Any:
+    if text and response.status_code == 200:
+        return response.text
     try:
         return response.json()
     except ValueError:
@@ -256,7 +265,7 @@ RIGHTS = "kubectl apply -k clusters/kubernetes gives a user what it needs, see d
 
 
 class Tunnel:
-    """A port of 127.0.0.1 that leads to a Pod through the API server; each connection is a websocket.
+    """A port of this machine that leads to a Pod through the API server; each connection is a websocket.
 
     A connection that cannot be made is closed; whoever made it tries again in its own time.
     """
@@ -265,9 +274,9 @@ class Tunnel:
         self._kube, self._pod, self._port = kube, pod, port
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def open(self, local: int) -> None:
+    async def open(self, local: int, host: str = "127.0.0.1") -> None:
         """Listen; at any free port with 0."""
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", local)
+        self._server = await asyncio.start_server(self._connect, host.strip("[]"), local)
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

@@ -28,11 +28,11 @@ from daskml_scale.spec.kubernetes import KubernetesSpec
 from . import pods
 from .certificates import new_authority
 from .child import Setup, free_port
-from .gate import rules_for
+from .gate import own_names, rules_for, with_token
 from .gpus import device_of
 from .kube_client import Kube, Tunnel, inside, library
 from .lease import HANDLER, KEY, hold
-from .local import BACKLOG, HOST, listen_here, preloads, settings
+from .local import BACKLOG, HOST, listen, preloads, settings
 from .machine import thread_environment
 from .places import Place
 from .pod_board import Board
@@ -46,8 +46,6 @@ LEASE = "daskml_scale.deploy.lease"
 GONE_SECONDS = 30.0
 """Time for all Pods of a cluster that closes to be gone."""
 FORCE_SECONDS = 10.0
-OWNER = "DASKML_OWNER"
-"""Environment variable of a runner: the owner of the clusters that it starts, as JSON."""
 
 
 class ScaledKubernetesCluster(ScaledCluster):
@@ -93,7 +91,10 @@ class ScaledKubernetesCluster(ScaledCluster):
         loop: Any = None,
     ) -> None:
         library()
-        self.listen = listen_here(spec)
+        self.listen = listen(spec)
+        host = self.listen.rpartition(":")[0]
+        # Who forwards a port of the Pod by himself needs no token; a runner inside the cluster leads it nowhere.
+        self.gate = rules_for(HOST if pods.OWNER in os.environ else host, spec.dashboard.hosts)
         self.preload = (BACKLOG, LEASE, *preload)
         self.kube: Kube | None = None
         self.board: Board | None = None
@@ -118,7 +119,10 @@ class ScaledKubernetesCluster(ScaledCluster):
     @property
     def dashboard_link(self) -> str:
         """Where this machine reaches the scheduler's dashboard."""
-        return f"http://{HOST}:{self._dashboard.port}/status" if self._dashboard is not None else ""
+        if self._dashboard is None:
+            return ""
+        name = own_names(self.listen.rpartition(":")[0])[0]
+        return with_token(f"http://{name}:{self._dashboard.port}/status", self.gate.token)
 
     def report(self, message: str) -> None:
         """Tell the user what keeps Pods from running, or replaces them."""
@@ -138,7 +142,7 @@ class ScaledKubernetesCluster(ScaledCluster):
         await self.kube.open()
         self.board = Board(self.kube, self.name, self._unwatched)
         await self.board.start()
-        owner = json.loads(os.environ[OWNER]) if OWNER in os.environ else None
+        owner = json.loads(os.environ[pods.OWNER]) if pods.OWNER in os.environ else None
         self._setups = {
             "scheduler": pickle.dumps(self._scheduler_setup()),
             **{f"worker-{name}": pickle.dumps(self._worker_setup(name)) for name in self.spec.classes},
@@ -167,8 +171,7 @@ class ScaledKubernetesCluster(ScaledCluster):
         options = {**common, "dashboard": True, "preload": preloads(self.preload)}
         config[KEY.partition(".")[0]] = {KEY.partition(".")[2]: seconds(self.spec.kubernetes.lease)}
         needs = ("daskml_backlog", "daskml_retire", HANDLER)
-        gate = rules_for(HOST, self.spec.dashboard.hosts)  # behind the tunnel: only pages of other sites are refused
-        return Setup("scheduler", 0, "", options, config=config, needs=needs, gate=gate)
+        return Setup("scheduler", 0, "", options, config=config, needs=needs, gate=self.gate)
 
     def _worker_setup(self, name: str) -> Setup:
         item = self.spec.classes[name]
@@ -206,10 +209,11 @@ class ScaledKubernetesCluster(ScaledCluster):
         if self._holding is None:
             args = self.security.get_connection_args("client")
             self._holding = asyncio.ensure_future(hold(self.scheduler.address, args))
-            wanted = int(self.listen.rpartition(":")[2])
+            host, _, wanted = self.listen.rpartition(":")
             assert self.kube is not None
-            local = free_port(HOST, wanted)
-            self._dashboard = await self.kube.forward(self.scheduler.pod, pods.DASHBOARD_PORT, local)
+            if pods.OWNER not in os.environ:
+                local = free_port(host, int(wanted))
+                self._dashboard = await self.kube.forward(self.scheduler.pod, pods.DASHBOARD_PORT, local, host)
 
     def _unwatched(self, error: ClusterError) -> None:
         if self._settled:

@@ -28,6 +28,8 @@ TOLERANCE = 30
 GRACE = 3
 """Seconds that a worker has to close."""
 PROGRAM = ("python", "-P", "-m", "daskml_scale.deploy.pod")
+OWNER = "DASKML_OWNER"
+"""Environment variable of a runner: the owner of the clusters that it starts, as JSON."""
 _KEYS = {"volumeMounts": "mountPath"}
 _NAMED = ("containers", "initContainers", "env", "volumes", "imagePullSecrets", "ports", "volumeMounts")
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")

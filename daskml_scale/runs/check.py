@@ -14,6 +14,7 @@ from daskml_scale.errors import PlanError, SpecError, UsageError
 from daskml_scale.spec.columns import column_problems
 from daskml_scale.spec.cube_stages import GenerateSpec
 from daskml_scale.spec.find import check_sources, find_cluster, find_workflow, source_urls
+from daskml_scale.spec.kubernetes import KubernetesSpec
 from daskml_scale.spec.load import Loaded, check_workflow, first_error, load_cluster, read_workflow
 from daskml_scale.spec.workflow import IngestSpec, MapSpec, SearchSpec, TrainSpec, Workflow
 from daskml_scale.storage import files
@@ -30,12 +31,14 @@ def checked(
     estimators: bool = True,
     settings: Sequence[str] = (),
     text: str = "",
+    detached: bool = False,
 ) -> Loaded[Workflow]:
     """Return a workflow that was checked, with its lines; parameters and errors as in ``dms.check``.
 
     A store or cluster given here replaces the workflow's own, which is not looked at then; ``cluster`` is
     a name or a path, ``none`` where something else than a definition says where the work is done. ``settings``
-    are values beside the file, ``text`` is what the file said when the run was submitted.
+    are values beside the file, ``text`` is what the file said when the run was submitted. Of a ``detached`` run whose
+    runner will be elsewhere, only what the file says is checked: its sources may not be on this machine.
     """
     if isinstance(workflow, Workflow):
         if settings:
@@ -47,6 +50,8 @@ def checked(
     else:
         raise UsageError(f"a workflow is a name, a path or a Workflow, not a {type(workflow).__name__}")
     _check_place(loaded, store, cluster)
+    if detached and elsewhere(cluster or loaded.model.cluster) is not None:
+        return loaded
     check_sources(loaded.model, loaded.file)
     if problems := column_problems(loaded.model, _headers(loaded)):
         raise first_error(problems, loaded.lines, loaded.file)
@@ -133,6 +138,16 @@ def _check_place(loaded: Loaded[Workflow], store: str | os.PathLike[str] | None,
         named = repr(loaded.model.cluster)
         message = error.message if named in error.message else f"{named}: {error.message}"
         raise loaded.error("cluster", message) from None
+
+
+def elsewhere(name: str) -> KubernetesSpec | None:
+    """Return the definition of a cluster whose submitted runs have their runner there; ``None`` for others."""
+    from .named import find
+
+    if name == NO_CLUSTER or find(name) is not None:
+        return None
+    spec = load_cluster(find_cluster(name))
+    return spec if isinstance(spec, KubernetesSpec) else None
 
 
 def check_cluster(name: str) -> None:

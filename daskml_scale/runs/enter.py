@@ -27,11 +27,12 @@ from daskml_scale.spec.yaml_text import read_text
 from daskml_scale.storage import files
 from daskml_scale.storage.lock import holder, in_use
 
-from . import provenance
-from .check import NO_CLUSTER, checked
+from . import provenance, remote
+from .check import NO_CLUSTER, checked, elsewhere
 from .lease import spawn
 from .queue import at_once
 from .records import Registry
+from .rows import PLACE
 from .state import RunRecord
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ class _Checked:
     kept: Mapping[str, Any]
     loaded: Loaded[Workflow]
     spec: Workflow
+    parcel: remote.Parcel | None = None
+    """What travels to a runner elsewhere."""
 
 
 def _checked(asked: Asked, *, detached: bool) -> _Checked:
@@ -157,7 +160,7 @@ def _checked(asked: Asked, *, detached: bool) -> _Checked:
     source, text = path.absolute(), read_text(path)
     loaded: Loaded[Workflow] = checked(
         asked.workflow, store=asked.store, cluster=asked.cluster, estimators=not detached,
-        settings=asked.options.settings, text=text,
+        settings=asked.options.settings, text=text, detached=detached,
     )  # fmt: skip
     spec = sampled_in(loaded.model, asked.options.sample, asked.store)
     if asked.options.again and asked.options.again not in spec.stages:
@@ -166,7 +169,11 @@ def _checked(asked: Asked, *, detached: bool) -> _Checked:
     if detached and files.is_memory(store):
         raise UsageError(f"{store} would end with the detached process; choose a local path with --store")
     kept = provenance.collected(spec, source, text, asked.options.settings, store, cluster)
-    return _Checked(spec.name, source, store, cluster, kept, loaded, spec)
+    parcel = None
+    if detached and (there := elsewhere(cluster)) is not None:
+        remote.refuse_folder(asked.store or spec.store)
+        parcel = remote.packed(there, source, text, kept)
+    return _Checked(spec.name, source, store, cluster, kept, loaded, spec, parcel)
 
 
 def _planned(found: _Checked, again: str) -> list[StagePlanRow]:
@@ -213,12 +220,17 @@ def submitted(registry: Registry, asked: Asked) -> RunRecord:
     """
     found, now = _checked(asked, detached=True), time.time()
     before = registry.keyed(asked.key, now=now) if asked.key is not None else None
-    if before is None:
+    if before is None and found.parcel is not None:
+        run = _entered(registry, "submit", asked, found, now, place=remote.place(found.parcel.spec.kubernetes))
+        if run.created == now:
+            return _begun(registry, run, found)
+        before = run  # another process was quicker with this key
+    elif before is None:
         if (other := holder(found.store)) and not _known(registry, found.store, now):
             raise in_use(found.store, other)
         run = _entered(registry, "submit", asked, found, now, _planned(found, asked.options.again))
         if run.created == now:
-            return _begun(registry, run)
+            return _begun(registry, run, found)
         before = run  # another process was quicker with this key
     if before.options.get("asked") != _digest(found.kept):
         raise ConflictError(
@@ -226,12 +238,15 @@ def submitted(registry: Registry, asked: Asked) -> RunRecord:
             f"or settings; choose another key, or see: daskml-scale status {before.id}"
         )
     if before.state == "lost" and before.epoch == 0 and registry.requeue(before, now=now):
-        _begun(registry, before)
+        return _begun(registry, before, found)
     return registry.get(before.id, now=now)
 
 
-def _begun(registry: Registry, run: RunRecord) -> RunRecord:
-    """Start the process of a run and note it, so that its death is seen at once."""
+def _begun(registry: Registry, run: RunRecord, found: _Checked) -> RunRecord:
+    """Start the process of a run and note it, so that its death is seen at once; or make its Job."""
+    if found.parcel is not None:
+        remote.start(registry, run, found.parcel)
+        return registry.get(run.id, now=time.time())
     pid = spawn(registry, run)
     with suppress(StoreError):  # it says so itself when it waits
         registry.attached(run, host=os.uname().nodename, pid=pid)
@@ -239,13 +254,15 @@ def _begun(registry: Registry, run: RunRecord) -> RunRecord:
 
 
 def _entered(
-    registry: Registry, verb: str, asked: Asked, found: _Checked, now: float, plan: Sequence[StagePlanRow] = ()
-) -> RunRecord:
+    registry: Registry, verb: str, asked: Asked, found: _Checked, now: float, plan: Sequence[StagePlanRow] = (),
+    place: Mapping[str, Any] | None = None,
+) -> RunRecord:  # fmt: skip
     options = asked.options
     kept: dict[str, Any] = {"settings": list(options.settings)} if options.settings else {}
     kept |= {"sample": options.sample} if options.sample is not None else {}
     kept |= {"again": options.again} if options.again else {}
     kept |= {"asked": _digest(found.kept)} if asked.key is not None else {}
+    kept |= {PLACE: dict(place)} if place is not None else {}
     run = registry.create(
         workflow=found.name, source=str(found.source), store=found.store, cluster=found.cluster,
         command=asked.command(verb), cwd=os.getcwd(), now=now, detached=verb == "submit", owner=owner(),

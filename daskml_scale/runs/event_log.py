@@ -64,7 +64,7 @@ class EventLog:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(_kept(event), default=str) + "\n")
+            self._file.write(json.dumps(kept(event), default=str) + "\n")
             self._file.flush()
         except (OSError, ValueError) as error:
             self._give_up(error)
@@ -81,7 +81,7 @@ class EventLog:
         self.note(f"{self.path} cannot be written ({why}); events of this run are not logged from here on")
 
 
-def _kept(event: Event) -> Any:
+def kept(event: Event) -> Any:
     """Return what is logged of an event: no secrets, and not what only the page shows (the ledger has it)."""
     data = event.to_dict()
     for name in ("cells", "todo", "scores"):

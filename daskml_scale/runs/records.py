@@ -74,13 +74,15 @@ class Registry:
         priority: int = 0,
         key: str | None = None,
         stages: Sequence[StageRecord] = (),
+        given: str = "",
     ) -> RunRecord:
         """Insert a queued run under a new id; return the run that has ``key``, if there is one already.
 
-        ``detached`` gives it a log file under ``home``; ``stages`` are what is planned of it.
+        ``detached`` gives it a log file under ``home``; ``stages`` are what is planned of it; ``given`` is the id of a
+        run that was entered in another registry.
         """
         for attempt in range(1000):
-            name = run_id(workflow, now, attempt)
+            name = given or run_id(workflow, now, attempt)
             log = str(self.path.parent / "runs" / name / "log.txt") if detached else ""
             made = RunRecord(
                 id=name, workflow=workflow, source=source, store=store, cluster=cluster, command=tuple(command),
@@ -212,6 +214,28 @@ class Registry:
             if done:
                 noted(connection, run, epoch, now, state, message)
         return done
+
+    def mirrored(
+        self,
+        run: str,
+        *,
+        now: float,
+        values: Mapping[str, Any],
+        stages: Sequence[StageRecord] | None = None,
+        costs: Sequence[Cost] = (),
+    ) -> bool:
+        """Note how a run stands whose runner is elsewhere; False when it has ended, and then nothing is changed."""
+        with self._write() as connection:
+            mine = (RUNS.c.id == run, RUNS.c.state.in_((*LIVE, "lost")))
+            before = connection.execute(sa.select(RUNS.c.epoch, RUNS.c.state).where(*mine)).one_or_none()
+            if before is None:
+                return False
+            if before.state == "lost":  # it was found again
+                connection.execute(RUNS.update().where(*mine).values(state="queued"))
+            changed = {**values, "lease_until": now + HOLD}
+            if changed.get("state", before.state) != before.state:
+                noted(connection, run, before.epoch, now, changed["state"], changed.get("message", ""))
+            return fenced(connection, run, before.epoch, changed, stages, costs)
 
     def get(self, ref: str | None = None, *, now: float) -> RunRecord:
         """Return a run with its stages, by id or by a prefix that only it has; the newest without one.

@@ -23,6 +23,8 @@ HOLD = 15.0
 NONE_YET = "there are no runs yet; start one with: daskml-scale run WORKFLOW"
 JSON = ("command", "summary", "labels", "options")
 """Columns that hold JSON."""
+PLACE = "job"
+"""Option of a run whose runner is a Job elsewhere: where, see `remote`."""
 
 
 def running(run: RunRecord, host: str, pid: int, now: float) -> dict[str, Any]:
@@ -86,14 +88,15 @@ def row_of(run: RunRecord) -> dict[str, Any]:
 def record(row: sa.RowMapping, stages: Sequence[sa.RowMapping], now: float) -> RunRecord:
     """Return the run of a row with its stages, in the state that it has at ``now``."""
     values: dict[str, Any] = dict(row)
-    values["state"] = state_at(values["state"], values["lease_until"], now)
+    values |= {name: json.loads(values[name]) for name in JSON}
+    elsewhere = PLACE in values["options"] and values["epoch"] > 0  # no process of ours, and no lease
+    values["state"] = values["state"] if elsewhere else state_at(values["state"], values["lease_until"], now)
     if values["state"] in LIVE and gone(values["host"], values["pid"], values["started"]):
         values["state"] = "lost"
     waits = row["state"] == "queued" and values["state"] == "lost"
     # On a busy machine its process may not have got to ask yet; it began before its lease ended.
     if waits and there(values["host"], values["pid"], values["lease_until"]):
         values["state"] = "queued"
-    values |= {name: json.loads(values[name]) for name in JSON}
     values["command"] = tuple(values["command"])
     hidden = ("run", "position")
     listed = tuple(StageRecord(**{key: stage[key] for key in stage if key not in hidden}) for stage in stages)

@@ -48,6 +48,9 @@ class KubernetesOptions(Spec):
         So long the scheduler waits for a silent driver; then everything ends. A lost connection ends it sooner.
     service_account : str
         Of the runner of a submitted run, the only Pod with a token.
+    code : str
+        Where a submitted run has the Python of its workflow from: ``configmap`` takes that beside it along, 1 MiB at
+        most; ``image`` takes none, all is installed in the image.
     pod : mapping
         Part of the spec of every Pod.
     """
@@ -61,11 +64,12 @@ class KubernetesOptions(Spec):
     connect: Literal["auto", "direct", "tunnel"] = "auto"
     lease: Duration = "30s"
     service_account: Label = "daskml-runner"
+    code: Literal["configmap", "image"] = "configmap"
     pod: PodTemplate = Field(default_factory=dict)
 
 
 class SchedulerPod(Spec):
-    """What the scheduler asks for.
+    """What the scheduler asks for, or the runner of a submitted run.
 
     Attributes
     ----------
@@ -106,11 +110,18 @@ class KubernetesClass(WorkerClass):
 
 
 class KubernetesSpec(OwnSpec):
-    """A whole cluster file of the backend ``kubernetes``."""
+    """A whole cluster file of the backend ``kubernetes``.
+
+    Attributes
+    ----------
+    runner : SchedulerPod
+        Of a submitted run.
+    """
 
     backend: Literal["kubernetes"]
     kubernetes: KubernetesOptions
     scheduler: SchedulerPod = Field(default_factory=SchedulerPod)
+    runner: SchedulerPod = Field(default_factory=SchedulerPod)
     classes: Annotated[dict[Word, KubernetesClass], Field(min_length=1)]
 
     @model_validator(mode="after")

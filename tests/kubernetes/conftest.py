@@ -33,3 +33,33 @@ def farm(tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path | None) -> I
 
     with farm(tmp_path_factory.mktemp("kube"), kubeconfig=kubeconfig) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def accounts(farm: Any) -> Any:
+    """The farm, with what ``kubectl apply -k clusters/kubernetes`` makes."""
+    import yaml
+    from kube_laptop import RBAC, made_of
+
+    for item in yaml.safe_load_all(RBAC.read_text()):
+        made_of(farm, item)
+    return farm
+
+
+@pytest.fixture
+def laptop(
+    accounts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Any]:
+    """A machine outside the cluster; nothing may be left of what it submitted."""
+    from kube_helpers import nothing_left
+    from kube_laptop import Laptop, end_jobs
+
+    from daskml_scale.testing.clusters import eventually
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DASKML_SCALE_HOME", str(tmp_path / "home"))
+    found = Laptop(accounts, tmp_path, capsys)
+    yield found
+    found.gate.touch()
+    end_jobs(accounts)
+    eventually(lambda: nothing_left(accounts))

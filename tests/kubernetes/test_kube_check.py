@@ -11,7 +11,7 @@ from kube_helpers import CPU, Kubectl
 
 from daskml_scale import deploy
 from daskml_scale.deploy.check import check
-from daskml_scale.deploy.check_kubernetes import NEEDED, TUNNEL, missing
+from daskml_scale.deploy.check_kubernetes import NEEDED, SUBMIT, TUNNEL, missing
 from daskml_scale.spec.kubernetes import KubernetesSpec
 from daskml_scale.spec.load import load_cluster
 from daskml_scale.testing.clusters import PATIENCE
@@ -43,13 +43,15 @@ def found(farm: Any, kubeconfig: Path, **options: Any) -> dict[str, Any]:
 
 def test_applying_again_changes_nothing(applied: str):
     lines = applied.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 8
     assert all(line.endswith("unchanged") for line in lines), applied
 
 
 def test_the_manifests_are_enough_for_a_driver_outside_the_cluster(farm: Any, applied: str):
     kubeconfig = farm.kubeconfig_of("daskml-driver")
-    assert found(farm, kubeconfig)["rights"].ok
+    seen = found(farm, kubeconfig)
+    assert seen["rights"].ok
+    assert seen["submit"].ok
     given = farm.definition({"cpu": CPU}, kubernetes={"kubeconfig": str(kubeconfig), "connect": "tunnel"})
     with deploy.cluster(given) as cluster, cluster.get_client() as client:
         assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3
@@ -57,12 +59,17 @@ def test_the_manifests_are_enough_for_a_driver_outside_the_cluster(farm: Any, ap
 
 def test_the_manifests_allow_no_verb_that_is_not_needed():
     documents = list(yaml.safe_load_all((MANIFESTS / "rbac.yaml").read_text()))
-    (role,) = [one for one in documents if one["kind"] == "Role"]
     given = {
-        (group, resource): set(rule["verbs"])
-        for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
+        role["metadata"]["name"]: {
+            (group, resource): set(rule["verbs"])
+            for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
+        }
+        for role in documents if role["kind"] == "Role"
     }  # fmt: skip
-    assert given == {key: set(verbs) for key, verbs in {**NEEDED, **TUNNEL}.items()}
+    assert given == {
+        "daskml-driver": {key: set(verbs) for key, verbs in {**NEEDED, **TUNNEL}.items()},
+        "daskml-submitter": {key: set(verbs) for key, verbs in SUBMIT.items()},
+    }
     assert not [one for one in documents if one["kind"].startswith("Cluster")]
 
 
@@ -84,6 +91,7 @@ def test_a_check_names_each_right_that_is_missing(farm: Any):
         "create pods/portforward"
     )
     assert "kubectl apply -k" in seen["rights"].remedy
+    assert seen["submit"].said == f"missing in namespace {farm.namespace}: create configmaps, get jobs"
     assert not farm.left()
 
 
