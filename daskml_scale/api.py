@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -476,6 +476,15 @@ def _page(link: str, run: str) -> str:
     return urlunsplit(parts._replace(path=parts.path.removesuffix("status") + "workflow", query=query))
 
 
+def _performance(client: Any, run: str, cluster: str) -> AbstractContextManager[Any]:
+    """Return what keeps Dask's performance report of a run where the report of the run finds it."""
+    from daskml_scale.dashboard import performance
+    from daskml_scale.runs.event_log import path_of
+    from daskml_scale.storage.home import home
+
+    return performance.Kept(client, path_of(home(), run).with_name(performance.NAME), f"{run} on {cluster}")
+
+
 class _LazyClient:
     """Gives the client of a cluster that starts on the first call: a run that reuses everything starts none."""
 
@@ -504,6 +513,8 @@ class _LazyClient:
             given = self.definition
             name = given if isinstance(given, str) else given["name"] if isinstance(given, Mapping) else given.name
             waited = time.monotonic() - asked
+            if self.run_id:
+                self.started.enter_context(_performance(self.client, self.run_id, name))
             self.publish(
                 events.ClusterStarted(
                     time=time.time(), run=self.run_id, cluster=name, dashboard=link, seconds=waited,

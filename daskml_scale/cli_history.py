@@ -36,7 +36,7 @@ def report_verb(run: str | None, out: str | None, as_json: bool) -> int:
     registry = Registry()
     found = report.gathered(registry, remote.current(registry, registry.get(run, now=time.time()), say))
     if as_json:
-        put(json.dumps(found, default=str))
+        put(report.document(found))
     else:
         put(str(report.written(found, out or f"report-{found['run']['id']}.html")))
     return Exit.OK

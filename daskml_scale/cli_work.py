@@ -186,12 +186,14 @@ def job_runner() -> int:
 @click.argument("run")
 def runner(run: str) -> int:
     """Do the work of a submitted run. Started by submit."""
+    from daskml_scale import logs
     from daskml_scale.runs import show
     from daskml_scale.runs.records import Registry
 
     registry = Registry()
     summary = _work(registry, registry.get(run, now=time.time()), quiet=False, wait=True)
-    show.write(show.summary(summary.to_dict(), os.getcwd()), sys.stderr)
+    if not logs.as_json():
+        show.write(show.summary(summary.to_dict(), os.getcwd()), sys.stderr)
     return summary.exit_code
 
 

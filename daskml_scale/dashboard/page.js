@@ -101,7 +101,7 @@
       const legend = h("div", {class: "legend"}, KINDS.map(([key, name]) => h("span", {}, h("i", {style: `background:var(--${key})`}), name === "todo" ? "to do" : name === "later" ? "expected later" : name)));
       const names = ["stage", "kind", "state", "units", "to do", "running", "committed", "reused", "quarantined", "failed", "rows", "rate", "left", "time", "why"];
       const rows = found.run.stages.map(stage => {
-        const counts = parts(stage), cell = (name, value) => h("td", {class: "n", "data-count": name}, stage.state === "waiting" ? "" : count(value));
+        const counts = parts(stage), cell = (name, value) => h("td", {class: value && (name === "failed" || name === "quarantined") ? "n has-" + name : "n", "data-count": name}, stage.state === "waiting" ? "" : count(value));
         const why = stage.message || Object.entries(stage.reasons).map(([reason, units]) => reason + " " + count(units)).join(", ");
         return h("tr", {"data-stage": stage.name}, h("td", {class: "t"}, stage.name), h("td", {}, stage.kind), h("td", {}, pill(stage.state)),
           cell("total", stage.total), cell("todo", counts.todo), cell("running", counts.running), cell("committed", counts.committed), cell("reused", stage.reused),
@@ -190,6 +190,13 @@
       const [x, y] = shape.place(at);
       pen.fillStyle = colors[map.cells[at]];
       pen.fillRect(x * size, y * size, size - inset, size - inset);
+      if (size > 5 && map.cells[at] === "f") {  // told apart from quarantined ones without their colours, too
+        pen.strokeStyle = color("card");
+        pen.beginPath();
+        pen.moveTo(x * size + 1, y * size + 1); pen.lineTo((x + 1) * size - 2, (y + 1) * size - 2);
+        pen.moveTo((x + 1) * size - 2, y * size + 1); pen.lineTo(x * size + 1, (y + 1) * size - 2);
+        pen.stroke();
+      }
     }
     if (picked >= 0 && picked < map.cells.length) {
       const [x, y] = shape.place(picked);
@@ -216,9 +223,9 @@
     picked = at;
     drawn.chunks = null;
     draw();
-    const node = document.getElementById("daskml-cell");
     const answer = await fetch("workflow.json?" + new URLSearchParams({page: 1, run: data.run.run, map: data.map.stage, cell: at}));
     const cell = await answer.json();
+    const node = document.getElementById("daskml-cell");  // now: the map may have been drawn anew meanwhile
     if (!node || picked !== at || cell.at === undefined) return;
     const where = cell.ranges.map(([a, b]) => a === b ? a : a + "–" + b).join(", ");
     const facts = [`${cell.name} ${where}`, `${count(cell.units)} unit${cell.units === 1 ? "" : "s"}`, cell.todo && cell.todo < cell.units ? `${count(cell.todo)} to run` : "", cell.done ? `${count(cell.done)} committed` : "",

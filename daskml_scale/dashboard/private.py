@@ -97,6 +97,37 @@ def workers(scheduler: Any) -> int:
     return len(getattr(scheduler, "workers", ()))  # [S]
 
 
+def scheduler_id(client: Any) -> str:
+    """Return what tells the scheduler of a client from the one before it; nothing is asked of it."""
+    found = getattr(client, "_scheduler_identity", None) or {}  # [X] a client reads it whenever it connects
+    return str(found.get("id", ""))
+
+
+def follow_tasks(dask_scheduler: Any, most: int) -> int:
+    """Have a scheduler remember its last tasks for a performance report; return where its system monitor stands."""
+    from distributed.diagnostics.task_stream import TaskStreamPlugin  # [S]
+
+    if TaskStreamPlugin.name not in dask_scheduler.plugins:  # [S] a browser on /status has brought it
+        dask_scheduler.add_plugin(TaskStreamPlugin(dask_scheduler, maxlen=most))
+    return int(dask_scheduler.monitor.count)  # [S]
+
+
+def performance_report(client: Any, start: float, count: int, title: str, timeout: float) -> str:
+    """Return Dask's performance report as HTML with its scripts inside.
+
+    Parameters
+    ----------
+    start : float
+        Seconds since the epoch.
+    count : int
+        Of `follow_tasks`.
+    """
+    # [X] what distributed.performance_report calls, which can neither be told a client nor a time to wait
+    report = client.scheduler.performance_report
+    text = client.sync(report, start=start, last_count=count, code=title, mode="inline", callback_timeout=timeout)
+    return str(text)
+
+
 def fleet(scheduler: Any) -> list[dict[str, Any]]:
     """Return the workers: name, threads, tasks that run, bytes of memory used and allowed, GPU share or ``None``."""
     rows = []

@@ -4,7 +4,8 @@ The sink only appends to a short list; a thread of its own talks to the schedule
 absent scheduler costs a run nothing. Commits, which are frequent, are summed up and sent at most twice
 a second; everything else goes at once, in order. Nothing is sent again piece by piece: after a failure,
 every ten seconds of activity and at the end a message carries the whole progress, which the publisher
-folds along. So a scheduler that was restarted, or got the page late, shows the right numbers soon.
+folds along. So a scheduler that was restarted, or got the page late, shows the right numbers soon; one that
+took another's place is told maps and trials as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from daskml_scale.dashboard import private
 from daskml_scale.dashboard.detail import Detail, brief
 from daskml_scale.dashboard.progress import Progress, fold
 from daskml_scale.events import TOPIC, Event, StageFinished, UnitsCommitted
@@ -89,6 +91,7 @@ class Publisher:
         self._progress = progress or Progress()
         self._detail = Detail()
         self._whole = progress is not None
+        self._known = private.scheduler_id(client)
         self._again = False
         """The scheduler may have lost maps and trials."""
         self._told = time.monotonic()
@@ -151,6 +154,8 @@ class Publisher:
     def _message(self, now: float) -> list[tuple[str, Any]]:
         """Take what is pending, as (kind of item, what it holds); the lock is held."""
         pending, self._pending = self._pending, []
+        if pending and (known := private.scheduler_id(self.client)) not in ("", self._known):
+            self._known, self._whole, self._again = known, True, True
         if not self._whole and (not pending or not (self._closing or now - self._told >= WHOLE)):
             return [("", event) for event in pending]
         again, self._again = self._again, False

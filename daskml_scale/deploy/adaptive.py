@@ -28,6 +28,7 @@ from daskml_scale.errors import ClusterError, UsageError
 from daskml_scale.scaling.controller import Controller, Money
 from daskml_scale.scaling.demand import WorkerView, read
 from daskml_scale.scaling.limits import money_of
+from daskml_scale.scaling.news import news
 from daskml_scale.scaling.policy import Decision, Limits
 from daskml_scale.spec.base import seconds
 
@@ -84,7 +85,8 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
                 f"BacklogAdaptive has no option {', '.join(sorted(options))}; workers that must go together are a "
                 "'group' of the cluster's worker_spec, and how much memory stays free is the policy's matter"
             )
-        self._told: dict[str, tuple[str, ...]] = {}
+        self._told: dict[str, frozenset[str]] = {}
+        self._told_infeasible: tuple[str, ...] = ()
         self._refused: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._jobs: set[asyncio.Task[None]] = set()
@@ -200,13 +202,11 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
             logger.warning("workers could not be retired: %s", task.exception())
 
     async def _tell(self, decision: Decision, now: float) -> None:
-        """Publish a decision that changes something, or the first that a limit holds back in a backlog."""
-        told = self._told.get(decision.worker_class, ())
-        if not decision.changes and (not decision.caps or decision.caps == told):
-            if not decision.backlog_seconds:
-                self._told.pop(decision.worker_class, None)  # the next backlog may be held back again
+        """Publish a decision that is news."""
+        name = decision.worker_class
+        told, self._told[name] = news(decision, self._told.get(name, frozenset()))
+        if not told:
             return
-        self._told[decision.worker_class] = decision.caps or told
         await self._publish(
             events.Scaled(
                 time=now,
@@ -222,8 +222,8 @@ class BacklogAdaptive(Adaptive):  # type: ignore[misc]
 
     async def _tell_infeasible(self, now: float) -> None:
         infeasible = self.controller.infeasible
-        if infeasible != self._told.get("", ()):
-            self._told[""] = infeasible
+        if infeasible != self._told_infeasible:
+            self._told_infeasible = infeasible
             for reason in infeasible:
                 logger.warning("%s", reason)
                 await self._publish(

@@ -29,6 +29,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from daskml_scale import logs
+
 from .gate import Rules, guard
 
 BOOTSTRAP = (
@@ -170,15 +172,16 @@ async def run(setup: Setup, lifeline: int, answer: Any) -> int:
     return CLOSED if setup.role == "scheduler" or server.retired else LOST
 
 
-def _quiet() -> None:
+def _quiet(setup: Setup) -> None:
     """Log warnings only, as ``LocalCluster`` does (distributed set its own levels when it was imported)."""
     logging.getLogger("distributed").setLevel(logging.WARNING)
+    logs.set_up(process=str(setup.options.get("name") or setup.role))
 
 
 def _scheduler(setup: Setup) -> Any:
     from distributed import Scheduler
 
-    _quiet()
+    _quiet(setup)
     host, _, port = setup.options["dashboard_address"].rpartition(":")
     options = {**setup.options, "dashboard_address": f"{host}:{free_port(host, int(port))}"}
     scheduler = Scheduler(**options)
@@ -190,7 +193,7 @@ def _scheduler(setup: Setup) -> Any:
 def _worker(setup: Setup) -> Any:
     from distributed import Status, Worker
 
-    _quiet()
+    _quiet(setup)
     if setup.device is not None:
         from . import cuda
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from daskml_scale import logs
 from daskml_scale.errors import DaskMLError, Exit, InterruptedRunError
 from daskml_scale.events import Event, Sink
 
@@ -52,6 +53,7 @@ def attend(
     ConflictError
         If another process has, or takes, the run.
     """
+    logs.set_up(run=run.id)
     run = _started(registry, run, shown, wait)
     lease = Lease(registry, run)
     log = EventLog(path_of(registry.path.parent, run.id), shown.note)

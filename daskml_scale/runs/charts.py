@@ -81,7 +81,7 @@ def bars(rows: Sequence[tuple[str, float, float, str, str]], *, title: str) -> s
     body, room = [], WIDTH - 130 - 110
     for number, (name, start, end, state, text) in enumerate(rows):
         y, wide = 4 + 22 * number, max(2.0, (end - start) / whole * room)
-        colour = {"ok": "--three", "failed": "--two", "skipped": "--line"}.get(state, "--one")
+        colour = {"ok": "--three", "failed": "--two", "partial": "--four", "skipped": "--line"}.get(state, "--one")
         x = 130 + start / whole * room
         shown = name if len(name) <= 18 else name[:17] + "…"
         body += [

@@ -18,10 +18,12 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from daskml_scale import logs
 from daskml_scale.dashboard.progress import Progress, StageProgress, fold
 from daskml_scale.events import (
     ClusterStarted,
     Event,
+    RunFinished,
     RunStarted,
     StageFinished,
     StagePlanned,
@@ -83,7 +85,7 @@ class Lines(Silent):
             return
         if isinstance(event, (StageStarted, UnitsCommitted)):
             self._last = event.time
-        self._write(f"{datetime.fromtimestamp(event.time):%H:%M:%S} {text}\n")
+        self._say(text, event)
 
     def note(self, text: str) -> None:
         self._write(f"warning: {text}\n")
@@ -91,12 +93,40 @@ class Lines(Silent):
     def stopping(self) -> None:
         self._write(f"{STOPPING}\n")
 
+    def _say(self, text: str, event: Event) -> None:
+        self._write(f"{datetime.fromtimestamp(event.time):%H:%M:%S} {text}\n")
+
     def _write(self, text: str) -> None:
         try:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError, RuntimeError):  # closed, or a signal came amid a write
             return
+
+
+class Documents(Lines):
+    """The same lines as JSON objects, for who collects the output of containers (see `logs`)."""
+
+    def sink(self, event: Event) -> None:
+        super().sink(event)
+        if isinstance(event, RunFinished):
+            self._say(f"{event.state} after {took(event.seconds)}" + f": {event.message}" * bool(event.message), event)
+
+    def note(self, text: str) -> None:
+        self._write(self._line(time.time(), "warning", text, {}))
+
+    def stopping(self) -> None:
+        self._write(self._line(time.time(), "warning", STOPPING, {}))
+
+    def _say(self, text: str, event: Event) -> None:
+        more = {"run": event.run, "event": event.kind, "stage": getattr(event, "stage", "")}
+        level = "warning" if isinstance(event, Warned) else "info"
+        told = {name: value for name, value in more.items() if value}
+        self._write(self._line(event.time, level, text.removeprefix("warning: "), told))
+
+    def _line(self, when: float, level: str, text: str, more: dict[str, str]) -> str:
+        run = {"run": self._progress.run} if self._progress.run else {}
+        return logs.line(when, level, "daskml_scale.run", text, {**run, **more}) + "\n"
 
 
 def line(progress: Progress, event: Event, *, due: bool) -> str | None:
@@ -236,7 +266,8 @@ def picture(progress: Progress, now: float, height: int, *, stopping: bool = Fal
     parts: list[RenderableType] = [Text.assemble((name, "bold"), f"  {clock(progress.elapsed(now))}")]
     if shown.before:
         parts.append(Text(f"  {plural(shown.before, 'stage')} above", "dim"))
-    parts.append(StageLines(stages[shown.before : shown.before + shown.shown]))
+    held = {stage.name: stage.quarantined for stage in progress.stages}
+    parts.append(StageLines(stages[shown.before : shown.before + shown.shown], held))
     if shown.after:
         parts.append(Text(f"  {plural(shown.after, 'stage')} below", "dim"))
     if stopping:
@@ -245,9 +276,11 @@ def picture(progress: Progress, now: float, height: int, *, stopping: bool = Fal
 
 
 def view(stream: IO[str], *, quiet: bool = False) -> Silent:
-    """Return the view for a stream: bars on a capable terminal, plain lines elsewhere, nothing when quiet."""
+    """Return the view for a stream: bars on a capable terminal, lines elsewhere, JSON if asked for; none when quiet."""
     if quiet:
         return Silent()
+    if logs.as_json():
+        return Documents(stream)
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
         return Bars(stream)
     return Lines(stream)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from daskml_scale import redact
+from daskml_scale.dashboard import performance
 from daskml_scale.errors import DaskMLError, StoreError, UsageError
 from daskml_scale.html import escape, save_page, table
 
 from . import provenance, report_data, report_parts
 from .costs import bills
+from .event_log import path_of
 from .records import Registry
 from .report_log import MOST_ROWS, logged
 from .show import moment
@@ -60,12 +62,20 @@ def gathered(registry: Registry, run: RunRecord) -> dict[str, Any]:
             "timeline": log.timeline,
             "throughput": log.throughput(),
             "results": log.results,
+            "quarantined": dict(log.quarantined),
             "quarantine": _quarantine(run),
             "provenance": kept,
             "data": report_data.documents(run.store, run.to_dict()["stages"]),
         }
     )
+    found["performance"] = _performance(home, run.id)  # its secrets are replaced already; a script may not be touched
     return found
+
+
+def _performance(home: Path, run: str) -> str:
+    """Return Dask's performance report of a run as HTML; empty where none was kept."""
+    path = path_of(home, run).with_name(performance.NAME)
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _quarantine(run: RunRecord) -> list[dict[str, Any]]:
@@ -90,9 +100,9 @@ def written(found: Mapping[str, Any], out: str) -> Path:
     path = Path(out).absolute()
     try:
         if path.suffix == ".json":
-            path.write_text(json.dumps(found, default=str), encoding="utf-8")
+            path.write_text(document(found), encoding="utf-8")
         elif path.suffix == ".png":
-            save_page(path, page(found))
+            save_page(path, page({**found, "performance": ""}))
         else:
             path.write_text(page(found), encoding="utf-8")
     except OSError as error:
@@ -100,6 +110,11 @@ def written(found: Mapping[str, Any], out: str) -> Path:
     except RuntimeError as error:
         raise UsageError(f"{path}: a PNG is drawn by a browser through selenium ({error}); write .html") from error
     return path
+
+
+def document(found: Mapping[str, Any]) -> str:
+    """Return a report as JSON, without what is drawn by Dask."""
+    return json.dumps({name: value for name, value in found.items() if name != "performance"}, default=str)
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -114,7 +129,7 @@ def page(found: Mapping[str, Any]) -> str:
     parts = [f"<h1>{escape(run['id'])}</h1>", table(("run", ""), facts)]
     for part in (
         report_parts.stages, report_parts.trials, report_parts.scores, report_parts.drift, report_data.sections,
-        report_parts.costs, report_parts.quarantine, report_parts.told, report_parts.origin,
+        report_parts.costs, report_parts.quarantine, report_parts.told, report_parts.performance, report_parts.origin,
     ):  # fmt: skip
         parts += part(found)
     title = escape(f"{run['id']}: {run['state']}")

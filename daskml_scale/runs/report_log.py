@@ -39,6 +39,8 @@ class Logged:
     done : list of (time, units)
         Units committed so far, all stages together.
     results : dict of stage to the result of its last end
+    quarantined : Counter of stage
+        Units with rows that have no result, since the stage started last.
     """
 
     why: dict[str, Counter[str]] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Logged:
     timeline: list[dict[str, Any]] = field(default_factory=list)
     done: list[tuple[float, int]] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
+    quarantined: Counter[str] = field(default_factory=Counter)
     dashboard: str = ""
     units: int = 0
     _every: float = 0.0
@@ -63,6 +66,7 @@ class Logged:
         elif isinstance(event, ClusterStarted):
             self.dashboard = event.dashboard
         elif isinstance(event, StageStarted):
+            self.quarantined.pop(event.stage, None)
             self.timeline.append({"stage": event.stage, "start": event.time, "end": event.time, "state": "running"})
         elif isinstance(event, UnitsCommitted):
             self._commit(event)
@@ -71,6 +75,7 @@ class Logged:
 
     def _commit(self, event: UnitsCommitted) -> None:
         self.units += event.units + event.failed
+        self.quarantined[event.stage] += event.quarantined
         if not self.done or event.time - self.done[-1][0] >= self._every:
             self.done.append((event.time, self.units))
         else:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from daskml_scale.html import escape, table
+from daskml_scale.html import Raw, escape, table
 
 from . import charts
 from .show import moment
@@ -21,22 +21,31 @@ def stages(found: Mapping[str, Any]) -> Iterable[str]:
     yield "<h2>Stages</h2>"
     listed = found["timeline"]
     first = min((row["start"] for row in listed), default=0.0)
+    held = found.get("quarantined", {})
     spans = [
-        (row["stage"], row["start"] - first, row["end"] - first, row["state"], took(row["end"] - row["start"]))
+        (row["stage"], row["start"] - first, row["end"] - first,
+         "partial" if row["state"] == "ok" and held.get(row["stage"]) else row["state"],
+         took(row["end"] - row["start"]))
         for row in listed[-60:]
-    ]
+    ]  # fmt: skip
     yield charts.bars(spans, title="When each stage worked")
     yield charts.lines({"units per second": found["throughput"]}, title="Throughput", x="s", y="units/s")
     rows = [
         (
-            stage["name"], stage["kind"], stage["state"], stage["units"], stage["reused"], stage["failed"],
+            stage["name"], stage["kind"], stage["state"], stage["units"], stage["reused"],
+            _marked(held.get(stage["name"], 0), "--four"), _marked(stage["failed"], "--two"),
             took(stage["seconds"]), stage["rows"],
             ", ".join(f"{count:,} {why}" for why, count in found["why"].get(stage["name"], {}).items()),
         )
         for stage in found["run"]["stages"]
     ]  # fmt: skip
-    header = ("stage", "kind", "state", "units", "reused", "failed", "time", "rows", "why units ran")
+    header = ("stage", "kind", "state", "units", "reused", "quarantined", "failed", "time", "rows", "why units ran")
     yield table(header, rows) if rows else "<p>None has begun.</p>"
+
+
+def _marked(count: int, colour: str) -> Raw | int:
+    """Return a count, in a colour of the page when there is any."""
+    return Raw(f"<b style='display:block;text-align:right;color:var({colour})'>{count:,}</b>") if count else 0
 
 
 def trials(found: Mapping[str, Any]) -> Iterable[str]:
@@ -151,6 +160,17 @@ def told(found: Mapping[str, Any]) -> Iterable[str]:
         yield "<h2>History</h2>"
         rows = [(moment(one["time"]), one["epoch"], one["state"], one["message"]) for one in found["history"]]
         yield table(("when", "epoch", "state", ""), rows)
+
+
+def performance(found: Mapping[str, Any]) -> Iterable[str]:
+    """Yield Dask's performance report, in a frame that can neither load anything nor see this page."""
+    if text := found.get("performance"):
+        inside = text.replace("&", "&amp;").replace('"', "&quot;")
+        yield "<h2>Dask's performance report</h2>"
+        yield (
+            '<iframe title="Dask\'s performance report" sandbox="allow-scripts" loading="lazy" '
+            f'style="width:100%;height:48em;border:1px solid var(--line);background:#fff" srcdoc="{inside}"></iframe>'
+        )
 
 
 def origin(found: Mapping[str, Any]) -> Iterable[str]:

@@ -80,16 +80,22 @@ class StageLines:
     """One line per stage: mark, name, bar, units, rate or reuse, time.
 
     The bar takes what is left, 8 to 24 columns. Where there is little room the bar goes first, then rate and reuse.
+
+    Parameters
+    ----------
+    quarantined : mapping of str to int, optional
+        Stage -> units with rows that have no result.
     """
 
-    def __init__(self, stages: Iterable[StageRecord]) -> None:
-        self.stages = list(stages)
+    def __init__(self, stages: Iterable[StageRecord], quarantined: Mapping[str, int] | None = None) -> None:
+        self.stages, self.quarantined = list(stages), quarantined or {}
 
     def __rich_console__(self, target: Console, options: ConsoleOptions) -> RenderResult:
-        yield _grid(self.stages, options.max_width, MARKS if not options.ascii_only else ASCII_MARKS)
+        marks = MARKS if not options.ascii_only else ASCII_MARKS
+        yield _grid(self.stages, self.quarantined, options.max_width, marks)
 
 
-def _grid(listed: Sequence[StageRecord], width: int, marks: Mapping[str, str]) -> Table:
+def _grid(listed: Sequence[StageRecord], quarantined: Mapping[str, int], width: int, marks: Mapping[str, str]) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     longest = min(24, max((len(stage.name) for stage in listed), default=1))
     grid.add_column(width=1)
@@ -109,7 +115,7 @@ def _grid(listed: Sequence[StageRecord], width: int, marks: Mapping[str, str]) -
             Text(stage.name, dim),
             *([_bar(stage)] if bar else []),
             Text(count),
-            *([Text(_pace(stage))] if pace else []),
+            *([_pace(stage, quarantined.get(stage.name, 0))] if pace else []),
             Text(_time(stage)),
         ]
         grid.add_row(*cells)
@@ -123,14 +129,16 @@ def _bar(stage: StageRecord) -> ProgressBar:
     return ProgressBar(total=total, completed=done, complete_style=style, finished_style=style)
 
 
-def _pace(stage: StageRecord) -> str:
-    if stage.failed:
-        return f"{stage.failed:,} failed"
+def _pace(stage: StageRecord, quarantined: int) -> Text:
+    if stage.failed or quarantined:
+        told = [Text(f"{stage.failed:,} failed", COLOURS["failed"])] if stage.failed else []
+        told += [Text(f"{quarantined:,} {'bad' if told else 'quarantined'}", COLOURS["partial"])] if quarantined else []
+        return Text(" ").join(told)
     if stage.state == "running":
-        return speed(stage.rate)
+        return Text(speed(stage.rate))
     if stage.state in ("ok", "interrupted") and stage.reused:
-        return "reused" if stage.reused == stage.units else f"{stage.reused:,} reused"
-    return ""
+        return Text("reused" if stage.reused == stage.units else f"{stage.reused:,} reused")
+    return Text()
 
 
 def _time(stage: StageRecord) -> str:

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from daskml_scale.events import ClusterStarted, Event, Scaled, UnitsCommitted, Warned, from_dict
+from daskml_scale.events import ClusterStarted, Event, Scaled, StageStarted, UnitsCommitted, Warned, from_dict
 
 from .event_log import path_of
 from .live import window
@@ -40,10 +40,12 @@ class Tail:
     seconds : float
         Kernel seconds of the units of this look and earlier ones.
     dashboard : str
+    quarantined : dict of stage to units with rows that have no result
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.quarantined: dict[str, int] = {}
         self.notes: deque[str] = deque(maxlen=MOST_NOTES)
         self.seconds, self.dashboard = 0.0, ""
         self._at = 0
@@ -68,6 +70,9 @@ class Tail:
     def _take(self, event: Event | None) -> None:
         if isinstance(event, UnitsCommitted):
             self.seconds += event.seconds
+            self.quarantined[event.stage] = self.quarantined.get(event.stage, 0) + event.quarantined
+        elif isinstance(event, StageStarted):
+            self.quarantined.pop(event.stage, None)
         elif isinstance(event, ClusterStarted):
             self.dashboard = event.dashboard
         elif isinstance(event, Scaled):
@@ -97,7 +102,7 @@ def frame(run: RunRecord, tail: Tail, now: float, height: int) -> RenderableType
     shown = window([stage.state for stage in run.stages], room)
     if shown.before:
         parts.append(Text(f"  {plural(shown.before, 'stage')} above", "dim"))
-    parts.append(StageLines(run.stages[shown.before : shown.before + shown.shown]))
+    parts.append(StageLines(run.stages[shown.before : shown.before + shown.shown], tail.quarantined))
     if shown.after:
         parts.append(Text(f"  {plural(shown.after, 'stage')} below", "dim"))
     if tail.notes:

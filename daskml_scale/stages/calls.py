@@ -19,6 +19,7 @@ from daskml_scale.engine.dispatch import OnPayload, Outcomes, dispatch
 from daskml_scale.errors import DaskMLError, UnitsFailedError, UsageError
 from daskml_scale.plan.units import Outcome, Unit
 
+from . import notebook
 from .functions import Sent
 
 logger = logging.getLogger(__name__)
@@ -127,18 +128,20 @@ class Call:
         seconds: float | None = None,
     ) -> Iterator[Outcomes]:
         """Return what `dispatch` yields; by default for all items."""
-        return dispatch(
+        total = self.items.total if units is None else total
+        groups = dispatch(
             kernel,
             None,
             self.items.units() if units is None else units,
             name=self.name,
             client=self.client,
             resources=self.resources,
-            total=self.items.total if units is None else total,
+            total=total,
             seconds_per_weight=seconds,
             retry=self.retry,
             tell=logger.warning,
         )
+        return notebook.follow(self.name, "map", total, groups)
 
     def each(self, groups: Any) -> Iterator[Outcome]:
         """Yield outcomes as they come."""

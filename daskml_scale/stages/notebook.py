@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, TypeVar
 
 from daskml_scale import events
 from daskml_scale.html import escape
@@ -19,6 +19,8 @@ AFTER = 1.0
 EVERY = 0.5
 """Seconds between two drawings."""
 MOST_ROWS = 40
+
+G = TypeVar("G", bound=Sized)
 
 
 class Shown:
@@ -71,7 +73,7 @@ class Shown:
         for name, row in list(self.rows.items())[-MOST_ROWS:]:
             total = row["total"] + row["later"]
             share = row["done"] / total if total else float(row["state"] == "ok")
-            counts = f"{row['done']:,} / {total:,}" if total else ""
+            counts = f"{row['done']:,} / {total:,}" if total else f"{row['done']:,}" if row["done"] else ""
             failed = f", {row['failed']:,} failed" if row["failed"] else ""
             took = f", {row['seconds']:.1f} s" if row["seconds"] else ""
             found.append((name, row["state"], min(1.0, share), counts + failed + took))
@@ -104,6 +106,31 @@ def sink(given: events.Sink) -> events.Sink:
     if given is not events.ignore or shell is None or not hasattr(shell.get_ipython(), "kernel"):
         return given
     return Shown(_Output())
+
+
+def follow(name: str, kind: str, total: int | None, groups: Iterator[G]) -> Iterator[G]:
+    """Return the groups of outcomes of a call that tells no events; a notebook is shown how many there were."""
+    told = sink(events.ignore)
+    return groups if told is events.ignore else _followed(told, name, kind, total, groups)
+
+
+def _followed(told: events.Sink, name: str, kind: str, total: int | None, groups: Iterator[G]) -> Iterator[G]:
+    began, done, state = time.time(), 0, "interrupted"
+    told(events.StageStarted(time=began, stage=name, stage_kind=kind))
+    told(events.StagePlanned(time=began, stage=name, units=total or 0, reused=0))
+    try:
+        for group in groups:
+            done += len(group)
+            told(events.UnitsCommitted(time=time.time(), stage=name, units=len(group)))
+            yield group
+        state = "ok"
+    except Exception:
+        state = "failed"
+        raise
+    finally:
+        groups.close()  # type: ignore[attr-defined]
+        took = time.time() - began
+        told(events.StageFinished(time=time.time(), stage=name, state=state, seconds=took, units=done, reused=0))
 
 
 class _Output:

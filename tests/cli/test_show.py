@@ -137,6 +137,18 @@ def test_stage_lines_are_aligned_and_say_what_is_done():
     assert lines[1].count("━") == 7
 
 
+def test_failed_and_quarantined_units_have_different_colours():
+    stages = [StageRecord("a", "predict", "running", 9, 5, failed=2), StageRecord("b", "predict", "ok", 9, 9)]
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard", markup=False)
+    console.print(show.StageLines(stages, {"a": 3, "b": 4}))
+    first, second = console.file.getvalue().splitlines()
+    red, yellow = "\x1b[31m", "\x1b[33m"
+    assert f"{red}2 failed" in first
+    assert f"{yellow}3 bad" in first
+    assert f"{yellow}4 quarantined" in second
+    assert "quarantined" in drawn(show.StageLines(stages[1:], {"b": 4}), 60)
+
+
 def test_a_stream_of_ascii_gets_ascii():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     show.write(show.status(RUN, 1005.0), stream)

@@ -33,6 +33,7 @@ def test_top_fits_a_small_terminal_and_names_scaling_and_warnings(command, folde
         more.sink(
             events.Scaled(time=2.0, worker_class="cpu", have=1, need=4, backlog_seconds=9.0, reason="busy", starting=3)
         )
+        more.sink(events.UnitsCommitted(time=2.0, run=run.id, stage="check", units=2, quarantined=2))
     tail = Tail(log)
     tail.read()
     tail.read()
@@ -41,6 +42,7 @@ def test_top_fits_a_small_terminal_and_names_scaling_and_warnings(command, folde
     said = console.file.getvalue()
     assert "cpu 1 -> 4 (3 starting): busy" in said
     assert "warning 8" in said
+    assert "2 quarantined" in said
     assert "warning 2" not in said, "the last notes only"
     assert len(said.splitlines()) <= 14
     assert follow(registry, run.id, io.StringIO()).id == run.id

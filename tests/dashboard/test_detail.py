@@ -191,6 +191,8 @@ def test_texts_and_lines_can_be_read_in_light_and_dark() -> None:
             for text in texts:
                 for back in ("back", "card"):
                     assert contrast(colours[text], colours[back]) >= 4.5, (text, back, colours)
+            for one, other in (("q", "f"), ("q", "c"), ("f", "c")) if "q" in colours else (("two", "four"),):
+                assert colours[one] != colours[other], "quarantined, failed and committed are three things"
             for line in ("one", "two", "three", "four", "line") if "one" in colours else ("running", "c", "f", "q"):
                 assert contrast(colours[line], colours["back"]) >= 3, (line, colours)
     for colour in re.findall(r"\.pill[^{]*\{[^}]*background: (#\w+)", page):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskml_scale import events
-from daskml_scale.dashboard import publish
+from daskml_scale.api import _Publishing
+from daskml_scale.dashboard import plugin, private, publish
 from daskml_scale.dashboard.progress import Progress, fold
 from daskml_scale.dashboard.publish import merge, publisher, wait
 from daskml_scale.dashboard.stage import Pace
@@ -160,3 +162,57 @@ def test_a_scheduler_that_comes_back_is_told_everything(tmp_path: Path) -> None:
             client.close()
     assert timeless(shown) == timeless(progress)
     assert len(shown.warnings) == 3
+
+
+def mapped(run: str) -> list[events.Event]:
+    """What a run says whose first stage has a map of three cells."""
+    return [
+        dataclasses.replace(RUN, run=run),
+        events.StageStarted(time=2.0, run=run, stage="a", stage_kind="map"),
+        events.StagePlanned(time=2.0, run=run, stage="a", units=3, reused=0, cells=events.CellGrid("rows", (3,), (1,))),
+        cell(run, 0),
+    ]
+
+
+def cell(run: str, at: int) -> events.UnitsCommitted:
+    row = events.Cell(at, 1, 0, 0, 1.0, f"rows/{at}", "cpu-0", "new")
+    return events.UnitsCommitted(time=3.0 + at, run=run, stage="a", units=1, cells=(row,))
+
+
+def states(url: str, run: str) -> tuple[str, int]:
+    found = fetch_json(f"{url}/workflow.json?page=1&run={run}")
+    return (found["map"]["cells"], found["run"]["stages"][0]["done"]) if found["map"] else ("", 0)
+
+
+def test_another_scheduler_is_told_what_happened_on_the_one_before(cluster: tuple[Client, str]) -> None:
+    client, url = cluster
+    with ExitStack() as stack, live() as (other, there):
+        assert plugin.install(other)
+        publish = _Publishing(events.ignore, stack)
+        publish.to(client)
+        for event in mapped("moves"):
+            publish(event)
+        eventually(lambda: states(url, "moves") == ("ctt", 1))
+        publish.to(None)
+        publish(cell("moves", 1))
+        publish.to(other)
+        eventually(lambda: states(there, "moves") == ("cct", 2))
+        publish(cell("moves", 2))
+        eventually(lambda: states(there, "moves") == ("ccc", 3))
+
+
+def test_a_scheduler_that_was_replaced_between_two_messages_is_told_the_map(tmp_path: Path) -> None:
+    with dask.config.set({"distributed.comm.timeouts.connect": "15s"}):
+        with scheduler_process(tmp_path) as (_, address):
+            client = Client(address)
+            sink = publisher(client)
+            first = private.scheduler_id(client)
+            for event in mapped("r"):
+                sink(event)
+            eventually(lambda: states(dashboard_of(client), "r") == ("ctt", 1))
+        with scheduler_process(tmp_path, int(address.rpartition(":")[2])):
+            eventually(lambda: client.status == "running" and private.scheduler_id(client) not in ("", first), 60)
+            sink(cell("r", 1))
+            eventually(lambda: states(dashboard_of(client), "r") == ("cct", 2))
+            sink.close()
+            client.close()

@@ -102,6 +102,26 @@ def test_dispatched_units_scale_the_cluster(cluster: ScaledLocalCluster, client:
     assert read_backlog(client)["stages"] == []
 
 
+def test_work_that_stays_held_at_the_maximum_is_told_once(
+    cluster: ScaledLocalCluster, client: Client, recorder: Recorder
+):
+    reporter = BacklogReporter(client, "held")
+    ticks: list[Any] = []
+    original = cluster._adaptive._decide
+    cluster._adaptive._decide = lambda raw: ticks.append(raw) or original(raw)
+    try:
+        reporter.report(units_left=1000, runnable=1000, seconds_per_unit=None, in_flight=0, now=0.0)
+        eventually(lambda: len(cluster.observed) == 2)
+        recorder.events.clear()
+        ticks.clear()
+        eventually(lambda: len(ticks) >= 6)
+        assert len([event for event in recorder.events if isinstance(event, events.Scaled)]) <= 1
+    finally:
+        cluster._adaptive._decide = original
+        reporter.close()
+    eventually(lambda: len(cluster.observed) == 1)
+
+
 def test_work_that_no_class_can_do_is_reported_once_and_starts_nobody(
     cluster: ScaledLocalCluster, client: Client, recorder: Recorder
 ):

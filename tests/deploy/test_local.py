@@ -56,9 +56,20 @@ def test_settings_reach_the_processes_and_not_this_one(cluster: ScaledLocalClust
     assert settings() == before != (0, "5s", "1")
 
 
+def json_fields() -> str:
+    """Return how this process calls itself in its log of JSON."""
+    import logging
+
+    (handler,) = logging.getLogger("distributed").handlers[:1]
+    return str(handler.formatter.fields["process"])
+
+
 def test_dask_settings_of_the_driver_reach_the_workers():
-    with dask.config.set({"array.chunk-size": "7MiB", "distributed.scheduler.allowed-failures": 9, "pool": lambda: 1}):  # noqa: SIM117
+    given = {"array.chunk-size": "7MiB", "distributed.scheduler.allowed-failures": 9, "pool": lambda: 1}
+    with dask.config.set({**given, "daskml-scale.log": "json"}):  # noqa: SIM117
         with deploy.cluster(SPEC, adapt=False) as cluster, Client(cluster) as client:
+            assert set(client.run(json_fields).values()) == {"cpu-0", "cpu-1"}
+            assert client.run_on_scheduler(json_fields) == "scheduler"
             assert client.submit(dask.config.get, "array.chunk-size").result() == "7MiB"
             assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == 0
             assert len(cluster.workers) == 2  # not adapting: the maximum

@@ -85,6 +85,28 @@ def test_a_report_draws_and_describes_everything_and_loads_nothing() -> None:
         assert f"<h2>{heading}" in page, heading
 
 
+def test_quarantined_and_failed_units_have_their_own_columns_and_colours() -> None:
+    found = Logged()
+    end = {"state": "ok", "seconds": 5.0, "units": 9, "reused": 0}
+    for event in (
+        events.StageStarted(time=1.0, stage="p", stage_kind="predict"),
+        events.UnitsCommitted(time=1.0, stage="p", units=9, quarantined=9),
+        events.StageStarted(time=2.0, stage="p", stage_kind="predict"),
+        events.UnitsCommitted(time=3.0, stage="p", units=5, quarantined=2),
+        events.UnitsCommitted(time=4.0, stage="p", units=4, quarantined=1),
+        events.StageFinished(time=5.0, stage="p", **end),
+    ):
+        found.take(event)
+    assert dict(found.quarantined) == {"p": 3}, "of the last time that the stage ran"
+    stage = {"name": "p", "kind": "predict", "state": "ok", "units": 9, "reused": 0, "failed": 4, "seconds": 1.0}
+    whole = document(found)
+    whole["run"]["stages"] = [{**stage, "rows": 1}]
+    page = report.page({**whole, "quarantined": dict(found.quarantined)})
+    assert "color:var(--four)'>3<" in page
+    assert "color:var(--two)'>4<" in page
+    assert "p partial" in page, "the timeline says so, too"
+
+
 def test_names_stay_text_in_charts_and_tables() -> None:
     page = report.page(document(logged(HOSTILE)))
     tags = Tags()

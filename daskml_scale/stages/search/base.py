@@ -24,6 +24,7 @@ from .live import shown
 from .log import FitLog, checked
 from .prefixes import chain
 from .stored import StoredRows, taken
+from .told import told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +124,9 @@ class OnDask(BaseSearchCV):  # type: ignore[misc]
         )  # fmt: skip
         self._runner = runner
         try:
-            with shown(name, self.verbose > 0) as runner.live:
+            verbose = self.verbose > 0
+            with told(name, client, here=not verbose) as page, shown(name, verbose) as runner.live:
+                runner.live.told = page
                 return self._fit(runner, X, y, params)
         finally:
             self._runner = None

@@ -100,13 +100,13 @@ class Runner:
         if not calls:
             return []
         work = gather(calls)
-        self.live.best.clear()  # each round counts its candidates from 0
         fits = [divmod(number, len(work.splits)) for number in range(len(calls))]
         found: dict[FitId, Scored] = {}
         keys: dict[FitId, str] = {}
         if self.log is not None:
             keys = self.log.keys(work)
             found = {fit: kept for fit in fits if (kept := self.log.get(keys[fit])) is not None}
+        self.live.begin(len(found), len(fits))
         try:
             for done in self._results(work, [fit for fit in fits if fit not in found]):
                 if self.log is not None:
@@ -150,7 +150,7 @@ class Runner:
 
     def _tell(self, work: Round, found: Mapping[FitId, Scored], done: Mapping[FitId, Scored]) -> None:
         """Show the candidates that have all their scores now, where somebody looks."""
-        if self.live.draw is None:
+        if not self.live.followed:
             return
         for candidate in dict.fromkeys(candidate for candidate, _ in done):
             parts = [found[candidate, split] for split in range(len(work.splits)) if (candidate, split) in found]

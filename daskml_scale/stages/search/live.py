@@ -1,7 +1,7 @@
-"""The trials of a running search as a table that follows it, in a terminal or a notebook; nothing anywhere else.
+"""The trials of a running search as a table that follows it, in a terminal or a notebook, and on the page of a cluster.
 
-Shown with ``verbose=1`` or more. It reads what the search tells it and decides nothing; drawn a few times a second
-at most, however many trials end.
+The table is shown with ``verbose=1`` or more. It reads what the search tells it and decides nothing; drawn a few times
+a second at most, however many trials end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daskml_scale.html import table as html_table
+
+from .told import Told
 
 ROWS = 10
 """Best trials shown."""
@@ -33,6 +35,8 @@ class Live:
         The resource is 0 where nothing grows.
     draw : callable or None
         Shows what is there now.
+    told : Told or None
+        Is told the same, for the page.
     """
 
     name: str
@@ -42,24 +46,44 @@ class Live:
     began: float = field(default_factory=time.monotonic)
     draw: Callable[[], None] | None = None
     drawn: float = 0.0
+    told: Told | None = None
+
+    @property
+    def followed(self) -> bool:
+        """Whether anybody looks."""
+        return self.draw is not None or self.told is not None
+
+    def begin(self, done: int, total: int) -> None:
+        """A round begins, of which so many fits were made before."""
+        self.best.clear()  # each round counts its candidates from 0
+        self.done, self.total = done, total
+        if self.told is not None:
+            self.told.planned(total - done, done)
 
     def fits(self, done: int, total: int) -> None:
         """So many fits of a round are done."""
+        if self.told is not None:
+            self.told.committed(done - self.done)
         self.done, self.total = done, total
         self._show()
 
     def rung(self, trial: int, rung: int, resource: int, score: float, params: Mapping[str, Any]) -> None:
         """A trial has the score of a rung."""
-        if self.draw is None:
+        if not self.followed:
             return
         self.trial(trial, score, params, rung, resource)
+        if self.told is not None:
+            self.told.committed(1)
         self.done += 1
         self._show()
 
     def trial(self, trial: int, score: float, params: Mapping[str, Any], rung: int = 0, resource: int = 0) -> None:
         """A trial has a score; shown with what is told next."""
         shown = ", ".join(f"{name}={_text(value)}" for name, value in params.items())
-        self.best[trial] = rung, resource, score, shown
+        if self.told is not None:
+            self.told.score(trial, rung, score, shown)
+        if self.draw is not None:
+            self.best[trial] = rung, resource, score, shown
 
     @property
     def title(self) -> str:
