@@ -31,7 +31,7 @@ CODE = "map-1"
 """Changes whenever the kernel's output changes for the same input."""
 TABLE = "table"
 """Key of the unit that writes the table."""
-MOST_UNITS = 100_000
+MOST_UNITS = 1_000_000
 ROWS_PER_UNIT = 1_000
 _CELL = 64
 """Bytes of a cell as a Python object, about."""
@@ -67,11 +67,6 @@ class MapStage(StageBase):
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         function = find(self.function, self.folders)
         units, what = self._units(inputs)
-        if len(units) > MOST_UNITS:
-            raise PlanError(
-                f"{self.name}: {what} in {len(units):,} units, more than {MOST_UNITS:,}; set chunk: to at least "
-                f"{-(-self._size() * len(units) // MOST_UNITS):,} (items that are committed together)"
-            )
         rows = self._rows(inputs)
         calls = select(
             units,
@@ -141,11 +136,16 @@ class MapStage(StageBase):
                 (Unit(f"file/{name}", each.url, max(1.0, each.size)), each.digest) for name, each in found.items()
             ], what
         rows = self._rows(inputs)
+        what = f"{rows:,} {'row' if isinstance(self.over, MapRows) else 'item'}{'s'[: rows != 1]}"
+        if (count := -(-rows // self._size())) > MOST_UNITS:
+            raise PlanError(
+                f"{self.name}: {what} in {count:,} units, more than {MOST_UNITS:,}; set chunk: to at least "
+                f"{-(-rows // MOST_UNITS):,} (items that are committed together)"
+            )
         ranges = row_ranges(rows, self._size())
         keys = [row_key(start, self._size(), "items") for start, _ in ranges]
         units = [Unit(key, span, span[1] - span[0]) for key, span in zip(keys, ranges, strict=True)]
         reads = [self._identity(inputs, start, stop) for start, stop in ranges]
-        what = f"{rows:,} {'row' if isinstance(self.over, MapRows) else 'item'}{'s'[: rows != 1]}"
         return list(zip(units, reads, strict=True)), what
 
     def _identity(self, inputs: Mapping[str, Input], start: int, stop: int) -> str:

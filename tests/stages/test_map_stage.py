@@ -270,7 +270,7 @@ def test_what_a_retry_policy_names_is_tried_again(place, workshop):
         ("{kind: map, function: 'mine_absent:f', over: {range: 2}}", "mine_absent cannot be imported"),
         ("{kind: map, function: 'MODULE:sqare', over: {range: 2}}", "has no 'sqare'.*square"),
         ("{kind: map, function: 'MODULE:LIMIT', over: {range: 2}}", "is a int, no function"),
-        ("{kind: map, function: 'MODULE:square', over: {range: 1000000}}", "1,000,000 units.*chunk: to at least 10 "),
+        ("{kind: map, function: 'MODULE:square', over: {range: 10000000}}", "10,000,000 units.*chunk: to at least 10 "),
     ],
 )
 def test_a_stage_that_cannot_be_says_why_before_anything_runs(workshop, stage, message):
