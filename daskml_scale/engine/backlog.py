@@ -22,6 +22,7 @@ from distributed.metrics import time
 from daskml_scale.scaling.demand import Shape, backlog_seconds
 
 from .client import KEY_PREFIX
+from .results import OPERATION, pass_on
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         self.stages.clear()
         self._recount()
         scheduler.handlers.update(self._handlers())
+        scheduler.stream_handlers[OPERATION] = self._result
 
     def _handlers(self) -> dict[str, Any]:
         return {
@@ -89,6 +91,10 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         """Withdraw the handlers."""
         for handler in self._handlers():
             self.scheduler.handlers.pop(handler, None)
+        # The handler of results stays: a stream that brings what nobody handles would be closed.
+
+    def _result(self, worker: str, client: str, key: str, result: Any) -> None:
+        pass_on(self.scheduler, client, key, result)
 
     def restart(self, scheduler: Any) -> None:
         """Forget stages: their tasks were cancelled, and who still runs reports again."""
@@ -150,7 +156,8 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         -------
         dict
             ``slots``: tasks with these resources that the cluster runs at a time; ``others``: weights of the
-            other stages that have work; ``idle``: addresses of workers with a free slot, at most `MAX_IDLE`.
+            other stages that have work; ``idle``: addresses of workers with a free slot, at most `MAX_IDLE`;
+            ``passes_on``: small results may be sent ahead (`results`).
         """
         key = self._take(message)
         needs = dict((message.get("resources") if isinstance(message, Mapping) else None) or {})
@@ -163,7 +170,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             if len(idle) < MAX_IDLE and len(worker.processing) < most and now - worker.last_seen < HEARD_SECONDS:
                 idle.append(worker.address)
         others = [row["weight"] for other, row in self.stages.items() if other != key and row["runnable"] > 0]
-        return {"slots": slots, "others": others, "idle": idle}
+        return {"slots": slots, "others": others, "idle": idle, "passes_on": True}
 
     def _take(self, msg: Any) -> tuple[str, str] | None:
         try:

@@ -38,6 +38,7 @@ from .client import KEY_PREFIX, reconnected
 from .lookahead import LookAhead, dumped
 from .outcomes import Finished, Outcomes, failed
 from .reporter import BacklogReporter
+from .results import Arrivals
 from .suspects import run_suspects
 from .task import Failure, Kernel, Limits, OnPayload, Rows, run_batch, unpacked
 from .watchdog import stall_seconds, unstick
@@ -140,6 +141,7 @@ class Flight:
         self.client = client
         self.placed: Any = None
         self.reporter = BacklogReporter(client, self.name, self.resources, self.weight)
+        self.arrivals = Arrivals.of(client)
         self.limit = _result_limit()
 
     def groups(self) -> Iterator[Outcomes]:
@@ -212,12 +214,14 @@ class Flight:
         content = dumped((keys, [unit.payload for unit in units], [unit.weight for unit in units]), units)
         meant = self.batching.target_seconds(self.reporter.slots)
         limits = Limits(float("inf") if batch.suspect else max(1.0, PATIENCE * meant), self.limit)
+        self.arrivals.expect(key)
         future = self.client.submit(
             run_suspects if batch.suspect else run_batch,
             self.blob if self.placed is None else self.placed,
             self.digest,
             content,
             limits,
+            *([self.client.id] if self.reporter.passes_on and not batch.suspect else []),
             key=key,
             pure=False,
             resources=self.resources or None,
@@ -233,7 +237,7 @@ class Flight:
     async def _fetch(self, key: str, future: Any) -> None:
         """Bring the result of a task into the queue; a result lost with its worker is computed again by Dask."""
         try:
-            result = await self.client.gather(future, asynchronous=True)
+            result = await self.arrivals.fetch(future)
         except BaseException as raised:
             result = raised
         self.done.put((key, result))

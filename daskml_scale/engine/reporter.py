@@ -43,6 +43,8 @@ class BacklogReporter:
         Of the slots that belong to this stage.
     idle : list of str
         Addresses of workers with a free slot.
+    passes_on : bool
+        Whether the scheduler takes small results from workers and passes them on, see `results`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class BacklogReporter:
         self.client, self.stage, self.resources, self.weight = client, stage, dict(resources or {}), weight
         self.slots, self.share = 1, 1.0
         self.idle: list[str] = []
+        self.passes_on = False
         self._id = f"{stage}-{uuid.uuid4().hex[:8]}"
         self._sent: float | None = None
         self._listed = False
@@ -124,6 +127,7 @@ class BacklogReporter:
             return False
         self.slots, self.idle = max(1, answer["slots"]), list(answer["idle"])
         self.share = share(self.weight, answer["others"])
+        self.passes_on = bool(answer.get("passes_on"))
         return True
 
 

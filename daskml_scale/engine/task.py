@@ -21,6 +21,7 @@ from typing import Any
 from daskml_scale.plan.units import Unit
 
 from .overlap import Overlap, Pending
+from .results import send_ahead
 from .worker import CACHE, WorkerContext, measured
 
 Kernel = Callable[[Unit, WorkerContext], Any]
@@ -186,7 +187,7 @@ def loaded(blob: bytes, blob_digest: str) -> tuple[Kernel, Any]:
     return found
 
 
-def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tuple[str, bytes]:
+def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits, client: str = "") -> tuple[str, bytes]:
     """Run the units of one task on a worker (the function of every ordinary task).
 
     Parameters
@@ -196,6 +197,8 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
     units : bytes
         Pickled (keys, payloads, weights).
     limits : Limits
+    client : str
+        Id of a driver that small results are sent to ahead, where the scheduler passes them on.
 
     Returns
     -------
@@ -220,7 +223,9 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits) -> tu
                 context.overlap.close()
         if context.overlap is not None:
             even_out(rows, keys, context.overlap.together)
-    return context.name, packed(rows, limits.result_bytes)
+    result = context.name, packed(rows, limits.result_bytes)
+    send_ahead(worker, client, result)
+    return result
 
 
 @lru_cache(maxsize=1)

@@ -61,5 +61,6 @@ def test_a_submitted_run_whose_scheduler_is_killed_goes_on_with_another(command,
     scheduler.kill()
     assert command("wait", run)[0] == 0
     found = Registry().get(run, now=time.time())
-    assert (found.stages[0].committed, found.stages[0].failed) == (100, 0)
+    long = found.stages[0]
+    assert (long.done, long.units, long.failed) == (101, 101, 0)  # the items, and the table of them
     assert "the scheduler is gone" in command("logs", run)[1]
