@@ -24,7 +24,7 @@ def slow(x):
 found = dms.map(slow, range(6))
 """,
     "dms.Recipe([steps.Keep(of=['<script>x</script>'])], known_at='at')",
-    "dms.dry_run('w.yaml')[0]",
+    "dms.dry_run('w.yaml')",
     "dms.run('w.yaml')",
 )
 WORKFLOW = """
