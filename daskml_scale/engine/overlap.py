@@ -27,10 +27,16 @@ class Pending:
     """The value of a unit that is still being written."""
 
     future: Future[Any]
+    last: Callable[[Any], Any] | None = None
 
     def result(self) -> Any:
         """Wait for it; raises what the writing raised."""
-        return self.future.result()
+        found = self.future.result()
+        return found if self.last is None else self.last(found)
+
+    def then(self, function: Callable[[Any], Any]) -> Pending:
+        """Return the value of ``function`` of it."""
+        return Pending(self.future, function)
 
 
 class Overlap:

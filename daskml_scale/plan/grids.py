@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import product
 from math import lcm, prod
 from typing import TypeAlias
 
 from daskml_scale.errors import PlanError
 
-from .units import Snapshot, Unit, Variable
+from .units import Reads, Snapshot, Unit, Variable
 
 Region: TypeAlias = tuple[tuple[int, int], ...]
 """(start, stop) per dimension, in elements."""
@@ -214,8 +214,8 @@ class Read:
 
 
 def grid_units(
-    grid: Grid, reads: Sequence[Read], prefix: str = "block", made_by: str = ""
-) -> Iterator[tuple[Unit, str]]:
+    grid: Grid, reads: Sequence[Read], prefix: str = "block", made_by: str = "", later: bool = False
+) -> Iterator[tuple[Unit, Reads]]:
     """Yield every unit of a grid with the digest of what it reads; what ``records.select`` takes.
 
     The payload of a unit is the index of its block, its weight the number of its elements. Cheap enough
@@ -225,6 +225,8 @@ def grid_units(
     ----------
     made_by : str
         Anything else that all units depend on.
+    later : bool
+        Give a function in place of a digest that needs objects which nobody has identified yet.
 
     Raises
     ------
@@ -233,7 +235,10 @@ def grid_units(
     """
     for read in reads:
         read.check(grid)
-    finders = [_finder(grid, read, name) for read in reads for name in read.variables]
+    each = [(read, name) for read in reads for name in read.variables]
+    ids = [read.snapshot.later(name) if later else read.snapshot.ids.get(name, ()) for read, name in each]
+    wait = not all(isinstance(known, tuple) for known in ids)
+    finders = [_finder(grid, *one, known) for one, known in zip(each, ids, strict=True)]
     about = hashlib.blake2b(made_by.encode(), digest_size=20).hexdigest()
     # What one dimension alone decides is made once per dimension, equal values once: what is left is joining.
     names = product(*([f"{at:08d}" for at in range(count)] for count in grid.counts))
@@ -245,25 +250,34 @@ def grid_units(
         if shape not in known:
             known[shape] = f"|{shape}|", prod(shape)
         extent, weight = known[shape]
+        unit = Unit(f"{prefix}/{place}", index, weight)
+        if wait:
+            yield unit, partial(_read, f"{about}{place}{extent}", finders, index)
+            continue
         text = f"{about}{place}{extent}{''.join([find(index) for find in finders])}"
-        yield Unit(f"{prefix}/{place}", index, weight), blake2b(text.encode(), digest_size=20).hexdigest()
+        yield unit, blake2b(text.encode(), digest_size=20).hexdigest()
+
+
+def _read(text: str, finders: Sequence[Callable[[tuple[int, ...]], str]], index: tuple[int, ...]) -> str:
+    text += "".join([find(index) for find in finders])
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def _axes(grid: Grid) -> Iterator[tuple[int, int]]:
     return zip(grid.shape, grid.blocks, strict=True)
 
 
-def _finder(grid: Grid, read: Read, name: str) -> Callable[[tuple[int, ...]], str]:
+def _finder(grid: Grid, read: Read, name: str, ids: Sequence[str]) -> Callable[[tuple[int, ...]], str]:
     """Return a function from a block's index to the joined ids of the objects of a variable that it reads."""
-    variable, ids = read.snapshot.variables[name], read.snapshot.ids.get(name, ())
+    variable = read.snapshot.variables[name]
     if not ids:
         return lambda index: ""
     along = {dim: _offsets(grid, read, variable, at) for at, dim in enumerate(variable.dims)}
     whole = [offsets[0] for dim, offsets in along.items() if dim not in grid.dims]
     split = [(grid.dims.index(dim), offsets) for dim, offsets in along.items() if dim in grid.dims]
     if not split:
-        text = "".join([ids[sum(offsets)] for offsets in product(*whole)])
-        return lambda index: text
+        text = cache(lambda: "".join([ids[sum(offsets)] for offsets in product(*whole)]))
+        return lambda index: text()
     (outer, rows), rest = split[0], split[1:]
     known: dict[tuple[int, ...], tuple[int, ...]] = {}
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
-from .units import Outcome, Parts, Plan, Unit, Why
+from .units import Outcome, Parts, Plan, Reads, Unit, Why
 
 FORMAT = 1
 """Version of fingerprints."""
@@ -146,7 +146,7 @@ class _Holds(Protocol):
 
 
 def select(
-    units: Iterable[tuple[Unit, str]],
+    units: Iterable[tuple[Unit, Reads]],
     parts: Parts,
     records: Mapping[str, Record],
     **plan: Any,
@@ -156,6 +156,7 @@ def select(
     Parameters
     ----------
     units : iterable of (unit, digest of the input ids that it reads)
+        In place of a digest a function that finds it: called here for units that have a record, else when committed.
     parts : Parts
     records : mapping of unit key to its newest record
         A ``plan.table.Records`` is compared without making its records.
@@ -163,7 +164,7 @@ def select(
         The other fields of :class:`Plan`.
     """
     run: list[Unit] = []
-    inputs: dict[str, str] = {}
+    inputs: dict[str, Reads] = {}
     because: dict[str, list[str]] = {}
     keys: list[str] = []
     head, holds = _head(parts), records.holds if isinstance(records, _Holds) else None
@@ -172,6 +173,7 @@ def select(
         keys.append(key)
         why = NEW
         if key in records:
+            read = digest_read(read)
             now = _fingerprint(head, key, read)
             if holds is not None and holds(key, now):
                 continue
@@ -206,13 +208,19 @@ class Written:
     result: Any = None
 
 
+def digest_read(read: Reads) -> str:
+    """Return the digest of what a unit reads."""
+    return read if isinstance(read, str) else read()
+
+
 def to_record(outcome: Outcome, plan: Plan) -> Record:
     """Fold an outcome into its ledger record. ``Written`` values give chunks and rows, others the result."""
     key = outcome.unit.key
+    read = digest_read(plan.inputs[key])
     common: dict[str, Any] = {
         "unit": key,
-        "fingerprint": fingerprint(plan.parts, key, plan.inputs[key]),
-        "inputs": plan.inputs[key],
+        "fingerprint": fingerprint(plan.parts, key, read),
+        "inputs": read,
         "attempt": outcome.attempt,
         "parts": plan.parts,
         "seconds": outcome.seconds,

@@ -6,10 +6,10 @@ driver commits them as ledger **records** (``plan.records``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -132,13 +132,22 @@ class Snapshot:
     def known(self) -> bool:
         return bool(self.ids)
 
-    def row_ids(self, variables: Sequence[str], start: int, stop: int) -> tuple[str, ...]:
-        """Return the ids of the objects of ``variables`` that hold rows [start, stop)."""
+    def later(self, name: str) -> Sequence[str]:
+        """Return the ids of the objects of a variable; those that nobody knows yet are found when they are asked for.
+
+        A tuple, where all are known; where not, a unit without a record to compare with need not wait for them.
+        """
+        later = getattr(self.ids, "later", None)
+        found: Sequence[str] = self.ids.get(name, ()) if later is None or name not in self.ids else later(name)
+        return found
+
+    def row_ids(self, variables: Sequence[str], start: int, stop: int, *, later: bool = False) -> tuple[str, ...]:
+        """Return the ids of the objects of ``variables`` that hold rows [start, stop); with ``later`` of no others."""
         found: list[str] = []
         for name in variables:
             variable = self.variables[name]
             size, width = variable.write_unit[0], prod(variable.objects[1:])
-            ids = self.ids.get(name, ())
+            ids = self.later(name) if later else self.ids.get(name, ())
             found.extend(ids[start // size * width : -(-stop // size) * width])
         return tuple(found)
 
@@ -229,6 +238,10 @@ class Why:
         return self.other.get(key, self.usual)
 
 
+Reads: TypeAlias = "str | Callable[[], str]"
+"""Digest of what a unit reads, or what finds it once the unit has read it."""
+
+
 class Needs(Protocol):
     """What the projected memory of a unit is made of."""
 
@@ -245,8 +258,9 @@ class Plan:
     ----------
     units : tuple of Unit
         To run, in order.
-    inputs : mapping of key to str
-        Digest of the inputs that each unit in ``units`` reads, kept in its record to explain later re-runs.
+    inputs : mapping of key to str, or to what finds it
+        Digest of the inputs that each unit in ``units`` reads, kept in its record to explain later re-runs. A function
+        where they are identified only when they are read: called when the unit is committed.
     reused : int
         Units whose committed record is still valid.
     reasons : mapping of str to int
@@ -277,7 +291,7 @@ class Plan:
     """
 
     units: tuple[Unit, ...] = ()
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Reads] = field(default_factory=dict)
     reused: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     why: Why = field(default_factory=Why)

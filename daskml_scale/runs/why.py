@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from daskml_scale.errors import UsageError
-from daskml_scale.plan.records import OK, Record
+from daskml_scale.plan.records import OK, Record, digest_read
 from daskml_scale.plan.units import Plan
 
 from .planning import Planned
@@ -81,8 +81,8 @@ def _account(stage: str, key: str, record: Record | None, plan: Plan | None, not
         if record is not None and runs:
             before, after = asdict(record.parts), asdict(plan.parts)
             changed = {part: (before[part], after[part]) for part in before if before[part] != after[part]}
-            if record.inputs != plan.inputs[key]:
-                changed["inputs"] = record.inputs, plan.inputs[key]
+            if record.inputs != (read := digest_read(plan.inputs[key])):
+                changed["inputs"] = record.inputs, read
     ran = {} if record is None else _ran(record)
     return Account(stage, key, now, ran, changed)
 

@@ -1,7 +1,8 @@
 """Find the rows that a function refuses: call it on the batch, and on halves of what fails. Pure.
 
-One bad row must not cost its batch, and a batch without one must cost one call. Errors that are not a
-row's fault (a missing file, no memory, our own refusals) are raised as they are.
+One bad row must not cost its batch, and a batch without one must cost one call. What fails though its first half did
+not is known to hold a bad row in the second: that one is halved without a call. Errors that are not a row's fault (a
+missing file, no memory, our own refusals) are raised as they are.
 """
 
 from __future__ import annotations
@@ -88,9 +89,13 @@ def isolate(
         In order; one entry when nothing failed.
     """
     done: list[tuple[np.ndarray, np.ndarray]] = []
-    left = [(0, len(rows))] if len(rows) else []
+    left = [(0, len(rows), -1)] if len(rows) else []
     while left:
-        start, stop = left.pop()
+        start, stop, before = left.pop()
+        middle = (start + stop) // 2
+        if before == len(bad.status) and stop - start > 1:  # nothing bad was found in the half before it
+            left += [(middle, stop, before), (start, middle, -1)]
+            continue
         try:
             values = np.asarray(function(start, stop))
         except NOT_A_ROWS_FAULT:
@@ -99,17 +104,9 @@ def isolate(
             if stop - start == 1:
                 bad.add(int(rows[start]), status, f"{type(error).__name__}: {error}")
                 continue
-            middle = (start + stop) // 2
-            left += [(middle, stop), (start, middle)]
+            left += [(middle, stop, len(bad.status)), (start, middle, -1)]
             continue
         if values.shape[:1] != (stop - start,):
             raise DaskMLError(f"{stop - start} rows went in and an array of shape {values.shape} came out")
         done.append((rows[start:stop], values))
     return done
-
-
-def alike(X: np.ndarray) -> list[np.ndarray]:
-    """Return positions of rows, grouped by which of their features are missing and which infinite."""
-    flat = X.reshape(len(X), -1)
-    _, group = np.unique(np.isnan(flat) + 2 * np.isinf(flat).astype("uint8"), axis=0, return_inverse=True)
-    return [np.flatnonzero(group == number) for number in range(int(group.max()) + 1)]

@@ -199,7 +199,8 @@ def _of_rows(blocks: Blocks, block_info: Any = None) -> np.ndarray:
 
 
 def _of_matrix(X: np.ndarray, model: Model, max_bad: int) -> np.ndarray:
-    X = X.astype(str(model.bundle.schema["dtype"]), copy=False)  # as the stage does
+    X = X.astype(str(model.bundle.schema["dtype"]), copy=False).view()  # as the stage does
+    X.flags.writeable = False  # it may be the user's
     return _both(*model.values(lambda start, stop: X[start:stop], len(X), WorkerContext(), max_bad)[:2])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.memory import RowNeed, Share, larger
 from daskml_scale.plan.records import Record, Written, after, digest, select
-from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Unit, row_key
+from daskml_scale.plan.units import FileId, Parts, Plan, Reads, Snapshot, Unit, row_key
 from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.tables import read_columns
@@ -32,7 +33,7 @@ from .features.planner import Ready, RecipePlanner, require
 from .features.transformer import RowTransformer
 from .functions import Sent, code_digest
 from .isolate import GIVE_UP, NOT_A_ROWS_FAULT
-from .matrix import FEATURES
+from .matrix import FEATURE_NAMES, FEATURES
 from .model_output import Output
 from .optimise import ROWS, Pruned, told
 from .outputs import Layout, bad_counts, concluded
@@ -184,7 +185,7 @@ class PredictStage(StageBase):
 
     def _optimised(
         self,
-        units: Sequence[tuple[Unit, str]],
+        units: Sequence[tuple[Unit, Reads]],
         layout: Layout,
         job: Job,
         need: RowNeed | None,
@@ -234,15 +235,18 @@ class PredictStage(StageBase):
     def _rows(self, layout: Layout, model: Model, records: Mapping[str, Record]) -> Plan:
         """Return the plan over a feature matrix, for a bundle without a recipe."""
         width, also, table = layout.matrix_width(model.bundle), tuple(layout.copied), layout.table
-        made_by = table.attrs.get("recipe_hash", "")
+        made_by, names = table.attrs.get("recipe_hash", ""), (FEATURES, *also)
+
+        def read(start: int, stop: int) -> str:
+            return digest(made_by, (start, stop), table.row_ids(names, start, stop, later=True))
+
+        wait = not all(isinstance(table.later(name), tuple) for name in names)
         units = [
-            (
-                self._unit(start, stop, layout),
-                digest(made_by, (start, stop), table.row_ids((FEATURES, *also), start, stop)),
-            )
+            (self._unit(start, stop, layout), partial(read, start, stop) if wait else read(start, stop))
             for start, stop in layout.ranges
         ]
-        job = Job(model, MatrixRows(self.input, model.bundle.features), also)
+        source = MatrixRows(self.input, model.bundle.features, digest(layout.table.ids.get(FEATURE_NAMES, ())))
+        job = Job(model, source, also)
         need = RowNeed(layout.shard, [Share("reading", FEATURES, layout.shard * 16 * width)])
         return self._optimised(units, layout, job, need, records)
 
@@ -251,7 +255,7 @@ class PredictStage(StageBase):
         return Unit(row_key(start, layout.shard), (start, stop, halo), stop - start)
 
     def _select(
-        self, units: Sequence[tuple[Unit, str]], layout: Layout, job: Job, need: RowNeed | None,
+        self, units: Sequence[tuple[Unit, Reads]], layout: Layout, job: Job, need: RowNeed | None,
         records: Mapping[str, Record],
     ) -> Plan:  # fmt: skip
         output = job.model.output

@@ -7,7 +7,7 @@ coordinates are copied. A window needs the cells around a block: a changed chunk
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -21,7 +21,7 @@ from daskml_scale.errors import PlanError
 from daskml_scale.plan.grids import Grid, Read, common_grid, grid_units
 from daskml_scale.plan.memory import Need
 from daskml_scale.plan.records import Record, Written, after, digest, select
-from daskml_scale.plan.units import FileId, Parts, Plan, Snapshot, Template, Unit, Variable
+from daskml_scale.plan.units import FileId, Parts, Plan, Reads, Snapshot, Template, Unit, Variable
 from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
@@ -113,7 +113,7 @@ class CubeStage(StageBase):
         need = Need(grid, self._reads(cube, cells), written, self._factor, model.nbytes)
         plan = select(
             chain(
-                grid_units(grid, self._reads(cube, cells), BLOCK, made_by=self._made_by(cells)),
+                self._blocks_of(grid, self._reads(cube, cells), cells),
                 self._copies(cube, copied),
             ),
             Parts(
@@ -143,6 +143,10 @@ class CubeStage(StageBase):
         around = {dim: (size, size) for dim, size in self.around.items()}
         return [Read(cube, (name,), around) for name, _ in cells.inputs]
 
+    def _blocks_of(self, grid: Grid, reads: Sequence[Read], cells: Cells) -> Iterator[tuple[Unit, Reads]]:
+        # What lies around a block is read by several units: each of them would have to identify it.
+        return grid_units(grid, reads, BLOCK, self._made_by(cells), later=not self.around)
+
     def _asked(self) -> str:
         """Return the digest of what is asked of the model."""
         function = [] if self.function is None else [code_digest(self.function.function).hex()]
@@ -154,7 +158,7 @@ class CubeStage(StageBase):
             return None
         load_model(self.bundle, trusted=self.trusted)
         reads = self._reads(cube, self.cells)
-        unit, read = next(iter(grid_units(grid, reads, BLOCK, made_by=self._made_by(self.cells))))
+        unit, read = next(self._blocks_of(grid, reads, self.cells))
         parts = Parts(code=CODE, model=digest(model.bundle.sha256), parameters=digest(self._asked(), self.optimise))
         need = Need(grid, reads, {}, self._factor, model.nbytes)
         return select(
@@ -212,7 +216,7 @@ class CubeStage(StageBase):
             if found.dims == (name,) and found.shape[0]
         }
 
-    def _copies(self, cube: Snapshot, copied: Mapping[str, Variable]) -> Iterator[tuple[Unit, str]]:
+    def _copies(self, cube: Snapshot, copied: Mapping[str, Variable]) -> Iterator[tuple[Unit, Reads]]:
         for name in copied:
             yield Unit(f"{COPY}/{name}", name), digest(cube.ids.get(name, ()))
 
@@ -293,7 +297,7 @@ def predict_cells(
     model: Model, X: np.ndarray, worker: WorkerContext, limit: int, columns: Any = slice(None)
 ) -> tuple[np.ndarray, np.ndarray, BadRows]:
     """Predict rows of cells; those of which all ``columns`` are missing stay missing. See ``Model.values``."""
-    present = np.flatnonzero(~np.isnan(X[:, columns]).all(axis=1))
+    present = np.flatnonzero(~absent(X[:, columns]))
     if len(present) == len(X):
         return model.values(lambda start, stop: X[start:stop], len(X), worker, limit)
     some = X[present]
@@ -305,3 +309,11 @@ def predict_cells(
     bad.status = {int(present[row]): code for row, code in among.status.items()}
     bad.reasons = {int(present[row]): text for row, text in among.reasons.items()}
     return values, status, bad
+
+
+def absent(X: np.ndarray) -> np.ndarray:
+    """Return which rows hold nothing but missing values; the rest of a row is looked at where its first is missing."""
+    found = np.isnan(X[:, 0])
+    some = np.flatnonzero(found)
+    found[some] = np.isnan(X[some]).all(axis=1)
+    return np.asarray(found)

@@ -10,7 +10,7 @@ from daskml_scale.errors import PlanError
 from daskml_scale.plan.grids import Grid, Read, block_key, grid_units
 from daskml_scale.plan.memory import sized
 from daskml_scale.plan.rechunking import Passes, passes
-from daskml_scale.plan.units import Snapshot, Template, Unit, Variable
+from daskml_scale.plan.units import Reads, Snapshot, Template, Unit, Variable
 
 WHOLE = -1
 """Chunk length of a dimension that is not split."""
@@ -83,7 +83,7 @@ class Layout:
         """Return the output to create."""
         return Template(self.source.dim, self.source.rows, self.targets, {**self.source.attrs, "rechunked": True})
 
-    def units(self, verb: str) -> Iterator[tuple[Unit, str]]:
+    def units(self, verb: str) -> Iterator[tuple[Unit, Reads]]:
         """Yield the units of a pass with the digests of the source objects that they read."""
         for name, grid in (self.join if verb == JOIN else self.split).items():
             read = Read(self.source, (name,))

@@ -27,6 +27,7 @@ from daskml_scale.scaling.cost import Meter
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import Pass, transaction
+from daskml_scale.storage.urls import is_icechunk
 from daskml_scale.storage.verify import stale
 
 from . import failures, notebook
@@ -76,6 +77,8 @@ class StageRow:
 
 LOOK_SECONDS = 5.0
 """Between two looks at how many workers there are."""
+KEEP_SECONDS = 30.0
+"""Between two times that the identities of what was read are written down, while units run."""
 _LARGE = 64 << 20
 """Bytes of a source file that is hashed by a worker, not by the driver."""
 _IDS = "ids.json"
@@ -204,6 +207,7 @@ class _Loop:
         self.out = stores.dataset_of(stage.ledger)
         self.known = known_ids(stage.ledger)
         self.kept_ids = dict(self.known)
+        self.keep_next = time.monotonic() + KEEP_SECONDS
         self.starter: Any = None
         self.executed: set[str] = set()
         self.set_aside: dict[str, int] = {}
@@ -244,10 +248,20 @@ class _Loop:
         return result
 
     def _keep_ids(self) -> None:
-        """Write down what was hashed, so that the next run need not."""
+        """Write down what was hashed or noticed, so that the next run need not."""
         if self.known != self.kept_ids and files.names(self.stage.ledger):
             files.write_json(files.join(self.stage.ledger, _IDS), self.known)
             self.kept_ids = dict(self.known)
+
+    def _keep_ids_on_the_way(self, at_once: bool = False) -> None:
+        """Write down what units noticed so far, now and then: a driver that is killed has little to hash again."""
+        began = time.monotonic()
+        if is_icechunk(self.stage.ledger) or (began < self.keep_next and not at_once):
+            return  # in Icechunk a commit of its own would stand against those of the units
+        with suppress(StoreError):
+            self._keep_ids()
+        now = time.monotonic()
+        self.keep_next = now + max(KEEP_SECONDS, 20 * (now - began))
 
     def _finish(self, inputs: Mapping[str, Input], records: Records, plan: Plan) -> StageResult:
         if not self.set_aside:
@@ -300,7 +314,8 @@ class _Loop:
         for url, template in plan.beside.items():
             stores.create(url, template)
         failed: list[Record] = []
-        one = Pass(self.out, run=self.run, stage=self.stage.name)
+        wait = any(not isinstance(read, str) for read in plan.inputs.values())
+        one = Pass(self.out, self.known if wait else None, run=self.run, stage=self.stage.name)
         kernel = one.kernel(self.stage.kernel)
         groups = dispatch(
             kernel, plan.shared, plan.units, name=self.stage.name, client=self.client,
@@ -314,6 +329,7 @@ class _Loop:
                 self._commit(groups, plan, failed, one)
         finally:
             self.meter = self.meter.stopped(time.monotonic())
+            self._keep_ids_on_the_way(at_once=wait)
         poison = [record for record in failed if record.error.startswith(POISON)]
         if len(poison) == len(failed) and plan.template is not None and not plan.later:
             # What these units would have written is missing, and nothing else is wrong.
@@ -331,6 +347,7 @@ class _Loop:
             self._look()
             with one.commit(group) as outcomes:
                 records = self.stage.commit(outcomes, plan, self.ledger)
+            self._keep_ids_on_the_way()
             self.durations.add(plan.parts, outcomes)
             self.executed.update(record.unit for record in records)
             self.meter = self.meter.worked(sum(r.seconds for r in records), sum(r.rows for r in records))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ from .estimator import limited
 from .features.program import Program
 from .features.transformer import RowTransformer
 from .functions import Sent
-from .isolate import NOT_A_ROWS_FAULT, REFUSED, BadRows, alike, isolate
+from .isolate import BadRows, isolate
 from .matrix import FEATURE_NAMES, FEATURES
 from .model_output import Output
 from .optimise import Exported, Pruned
 from .outputs import BAD_INPUT, MODEL_ERROR, OK
+from .refusals import OtherLength, Said, remembered, scored
 from .watch import Watch
 
 
@@ -94,7 +96,7 @@ class Model:
         Parameters
         ----------
         read : callable (start, stop) -> ndarray, shape (stop - start, features)
-            Makes the features of some of the rows.
+            Makes the features of some of the rows; where they are writeable they belong to this call.
         rows : int
         worker : WorkerContext
         limit : int
@@ -124,11 +126,11 @@ class Model:
             if watch is not None:
                 watch.see(some, X)
             if made is not None:
-                scored = [(some, made[some])]
+                found = [(some, made[some])]
             else:
                 with limited(estimator, worker.threads):
-                    scored = self._scored(estimator, X, some, bad)
-            for good, raw in scored:
+                    found = self._scored(estimator, X, some, bad, self._said())
+            for good, raw in found:
                 where = slice(None) if len(good) == rows else good
                 values[where], status[where] = self.output.encode(raw), OK
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -140,57 +142,19 @@ class Model:
             status[row] = code
         return values, status, bad
 
-    def _scored(self, estimator: Any, X: np.ndarray, rows: np.ndarray, bad: BadRows) -> list[tuple[np.ndarray, Any]]:
-        """Predict a batch in one call; where that fails, the rows that are finite in one, the others in halves.
+    def _scored(
+        self, estimator: Any, X: np.ndarray, rows: np.ndarray, bad: BadRows, said: Said
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Predict a batch; see `refusals.scored`."""
+        return scored(
+            lambda part: self.call(estimator, part), X, rows, bad, said, f"{self.method} of {self.bundle.name}"
+        )
 
-        The first call gets a read-only view: what an estimator scales in place must not be scaled again
-        when the batch is tried once more. Later calls get copies of their own.
-        """
-        first = X.view()
-        first.flags.writeable = False
-        try:
-            return [(rows, self.call(estimator, first))]
-        except NOT_A_ROWS_FAULT:
-            raise
-        except Exception as error:
-            odd, failed = not_finite(X), error
-        known, done = len(bad.status), []
-        finite = np.delete(np.arange(len(X)), odd)
-        if len(odd) and REFUSED.match(f"{type(failed).__name__}: {failed}"):
-            odd = self._not_refused_alike(estimator, X, odd, rows, bad)
-        for part in (finite, odd):
-
-            def call(start: int, stop: int, part: np.ndarray = part) -> np.ndarray:
-                return self.call(estimator, X[part[start:stop]])
-
-            done += isolate(call, rows[part], MODEL_ERROR, bad)
-        if isinstance(failed, OtherLength) and len(bad.status) == known:
-            # Each row alone is right: the model joins rows, and what it gives for one depends on the others.
-            raise PlanError(f"{self.method} of {self.bundle.name}: {failed}; it must give one value, or list, per row")
-        return done
-
-    def _not_refused_alike(
-        self, estimator: Any, X: np.ndarray, odd: np.ndarray, rows: np.ndarray, bad: BadRows
-    ) -> np.ndarray:
-        """Note the rows that are refused as one like them is; return the others.
-
-        scikit-learn refuses a missing or infinite feature whatever the others hold. So rows in which the same features
-        are odd are all refused if one is, and one call tells.
-        """
-        left = []
-        for part in alike(X[odd]):
-            try:
-                self.call(estimator, X[odd[part[:1]]])
-            except NOT_A_ROWS_FAULT:
-                raise
-            except Exception as error:
-                said = f"{type(error).__name__}: {error}"
-                if REFUSED.match(said):
-                    for row in rows[odd[part]].tolist():
-                        bad.add(row, MODEL_ERROR, said)
-                    continue
-            left.append(odd[part])
-        return np.sort(np.concatenate(left)) if left else odd[:0]
+    def _said(self) -> Said:
+        """Return what this model is known to refuse in this process; nothing is remembered of a function."""
+        if self.function is not None:
+            return {}
+        return remembered(self.bundle.sha256, "" if self.exported is None else self.exported.sha256, self.method)
 
     def call(self, estimator: Any, X: np.ndarray) -> np.ndarray:
         """Return what is asked of the estimator, checked: shape (rows, ...).
@@ -216,17 +180,6 @@ class Model:
         return raw
 
 
-class OtherLength(ValueError):
-    """A model left rows out, or made some up."""
-
-
-def not_finite(X: np.ndarray) -> np.ndarray:
-    """Return the rows that hold a missing or an infinite number, rising. All numbers are looked at in one go."""
-    if X.dtype.kind != "f" or not X.size:
-        return np.empty(0, dtype="int64")
-    return np.unique(np.flatnonzero(~np.isfinite(X.reshape(-1))) // (X.size // len(X)))
-
-
 def warmed(model: Any, bundle: Bundle) -> Any:
     """Return a loaded model after it predicted one row: sessions, kernels and device memory are made now.
 
@@ -240,10 +193,17 @@ def warmed(model: Any, bundle: Bundle) -> Any:
 
 @dataclass(frozen=True)
 class MatrixRows:
-    """A stored feature matrix in place of raw rows: the source of a model without a recipe."""
+    """A stored feature matrix in place of raw rows: the source of a model without a recipe.
+
+    Attributes
+    ----------
+    version : str
+        Of the names that lie in the store: a process looks at them once.
+    """
 
     url: str
     features: tuple[str, ...]
+    version: str
 
     def matrix(self, start: int, stop: int, halo: Any, cache: Cache, dtype: str) -> np.ndarray:
         """Return the features of rows [start, stop), shape (rows, features).
@@ -253,10 +213,15 @@ class MatrixRows:
         PlanError
             When they are not those of the model, in its order.
         """
-        names = tuple(map(str, stores.read_raw(self.url, FEATURE_NAMES, 0, len(self.features))[0]))
+        names = _names(self.url, len(self.features), self.version)
         if names != self.features:
             raise PlanError(f"{self.url} has features {list(names)}, the model was trained on {list(self.features)}")
         return stores.read_raw(self.url, FEATURES, start, stop)[0].astype(dtype, copy=False)
+
+
+@lru_cache(maxsize=64)
+def _names(url: str, count: int, version: str) -> tuple[str, ...]:
+    return tuple(map(str, stores.read_raw(url, FEATURE_NAMES, 0, count)[0]))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from daskml_scale.plan.units import Variable
 from . import files
 from .backend import MEMORY
 from .direct import Direct, Region, direct
-from .urls import is_icechunk, is_memory, is_object, join, local_path
+from .noticing import notice_async
+from .urls import is_icechunk, is_local, is_memory, is_object, join, local_path
 
 CODEC = "blosc lz4 5 shuffle, crc32c"
 """Name of what :func:`compressors` gives; another one is another layout."""
@@ -213,7 +214,7 @@ def forget(url: str) -> None:
 
 
 def _open(url: str, name: str) -> Opened:
-    store, path = zarr_store(url)
+    store, path = (Noticing(local_path(url)), "") if is_local(url) else zarr_store(url)
     try:
         with readable(join(url, name)), files.explained(url, "open"):
             array = zarr.open_array(store, path=f"{path}/{name}".lstrip("/"), mode="r", zarr_format=3)
@@ -251,6 +252,16 @@ def compressors(dtype: str, codec: str = "") -> Any:
         packed = [] if name == "none" else [BloscCodec(cname=name, clevel=int(level or 5), shuffle="shuffle")]
         return [*packed, Crc32cCodec()]
     return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
+
+
+class Noticing(zarr.storage.LocalStore):  # type: ignore[misc]
+    """A folder that notes the objects which Zarr reads whole, where that is wanted: see `noticing`."""
+
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        read = super().get
+        if byte_range is not None or key.endswith("zarr.json"):
+            return await read(key, prototype, byte_range)
+        return await notice_async(str(self.root / key), lambda: read(key, prototype, byte_range))
 
 
 class Catcher(zarr.abc.store.Store):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, overload
 
 from daskml_scale.errors import StoreError
 from daskml_scale.plan.grids import extents, object_identity, sizes_of
@@ -21,6 +21,8 @@ from . import arrays, files
 from .backend import ABSENT, Known, Stat, hash_bytes
 from .urls import join, resolve
 
+CHANGED = "changed"
+"""In place of the digest of an object that is not as it was when the plan looked."""
 MARK = "daskml_scale"
 """Dataset attribute that says the dataset is ours to change."""
 
@@ -121,12 +123,25 @@ class Identities(Mapping[str, tuple[str, ...]]):
     ) -> None:
         self._url, self._variables, self._written, self._known = url, variables, written, known
         self._found: dict[str, tuple[str, ...]] = {}
+        self._later: dict[str, Sequence[str]] = {}
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if name not in self._found:
             one = {name: self._variables[name]}
             self._found |= _ids(self._url, one, self._written, self._known)
         return self._found[name]
+
+    def later(self, name: str) -> Sequence[str]:
+        """Return the same ids; of objects that nothing is known of, only when they are asked for."""
+        if name in self._found or self._known is None:
+            return self[name]
+        if name not in self._later:
+            found = Later.of(self._url, name, self._variables[name], self._written, self._known)
+            if isinstance(found, tuple):
+                self._found[name] = found
+                return found
+            self._later[name] = found
+        return self._later[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._variables
@@ -142,6 +157,80 @@ class Identities(Mapping[str, tuple[str, ...]]):
 
     def __dask_tokenize__(self) -> dict[str, tuple[str, ...]]:
         return dict(self)
+
+
+class Later(Sequence[str]):
+    """Ids of the stored objects of a variable that are found out one by one, when they are asked for.
+
+    A unit that reads an object anyway hashes it (see `noticing`), and ``known`` then says what it is. Size and stamp
+    must be those of the time of the plan: of an object that changed since nobody can say what the unit read.
+    """
+
+    @classmethod
+    def of(
+        cls,
+        url: str,
+        name: str,
+        variable: Variable,
+        written: Mapping[str, Known],
+        known: dict[str, tuple[int, int, str]],
+    ) -> Sequence[str]:
+        """Look at the objects; a tuple of ids where all are known."""
+        keys = keys_of(name, variable)
+        looked = list(looks(url, keys))
+        before = (written.get(key) or _remembered(known, url, key) for key in keys)
+        stored = [
+            ABSENT if seen is None else one[0] if one is not None and one[1:] == seen and seen[1] else None
+            for seen, one in zip(looked, before, strict=True)
+        ]
+        if None in stored:
+            return cls(url, keys, looked, variable, known)
+        return tuple(map(object_identity, repeat(_meaning(variable)), extents(variable), map(str, stored)))
+
+    def __init__(
+        self,
+        url: str,
+        keys: list[str],
+        looked: list[Stat | None],
+        variable: Variable,
+        known: dict[str, tuple[int, int, str]],
+    ) -> None:
+        self._url, self._keys, self._looked, self._known = url, keys, looked, known
+        self._meaning, self._extents = _meaning(variable), list(extents(variable))
+        self._found: dict[int, str] = {}
+
+    def _find(self, places: range) -> list[str]:
+        unknown = [place for place in places if place not in self._found]
+        if unknown:
+            keys = [self._keys[place] for place in unknown]
+            before = {key: one for key in keys if (one := _remembered(self._known, self._url, key)) is not None}
+            now = files.ids(self._url, keys, before)
+            self._known.update((join(self._url, key), (*one[1:], one[0])) for key, one in now.items() if one[2])
+            for place, key in zip(unknown, keys, strict=True):
+                stored = now[key][0] if now[key][1:] == (self._looked[place] or (0, 0)) else CHANGED
+                self._found[place] = object_identity(self._meaning, self._extents[place], stored)
+        return [self._found[place] for place in places]
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
+        if isinstance(place, slice):
+            return tuple(self._find(range(len(self._keys))[place]))
+        return self._find(range(place, place + 1))[0]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def _remembered(known: Mapping[str, tuple[int, int, str]], url: str, key: str) -> Known | None:
+    found = known.get(join(url, key))
+    return None if found is None else (found[2], *found[:2])
+
+
+def _meaning(variable: Variable) -> str:
+    return digest(variable.dtype, dict(variable.attrs), str(variable.fill))
 
 
 def _ids(
@@ -161,7 +250,7 @@ def _ids(
         known.update((join(url, key), (*seen[1:], seen[0])) for key, seen in fresh)
     ids = {}
     for name, variable in variables.items():
-        meaning = digest(variable.dtype, dict(variable.attrs), str(variable.fill))
+        meaning = _meaning(variable)
         stored = [found[key][0] for key in keys[name]]
         ids[name] = tuple(map(object_identity, repeat(meaning), extents(variable), stored))
     return ids

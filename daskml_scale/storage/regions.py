@@ -7,7 +7,7 @@ somebody else (zarr#3682, dask#12583). So each object is written whole, by one u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
@@ -20,6 +20,7 @@ from daskml_scale.plan.units import Variable
 
 from . import arrays, files
 from .backend import ABSENT, Backend, Known, hash_bytes
+from .noticing import notice
 from .transactions import transaction
 from .urls import is_local, is_memory, join
 
@@ -144,9 +145,16 @@ def read_region(url: str, name: str, region: Sequence[tuple[int, int]]) -> np.nd
     with _decoded(url, name, region):
         # Of a bucket Zarr asks for several objects at a time, of a shard for a part.
         if way is not None and (is_local(url) or is_memory(url)) and way.fits(found.variable.shape, within):
-            read, place = files.backend(url).read_object, join(url, name)
-            return way.gather(within, lambda key: read(place, key))
+            return way.gather(within, _reader(url, name))
         return np.asarray(found.array[tuple(slice(*part) for part in region)])
+
+
+def _reader(url: str, name: str) -> Callable[[str], bytes | None]:
+    """Return a function from the key of an object to its bytes."""
+    read, place = files.backend(url).read_object, join(url, name)
+    if not is_local(url):
+        return lambda key: read(place, key)
+    return lambda key: notice(join(place, key), lambda: read(place, key))
 
 
 def _within(shape: Sequence[int], region: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

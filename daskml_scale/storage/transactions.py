@@ -19,6 +19,7 @@ from daskml_scale.plan.units import Outcome, Unit
 
 from . import arrays
 from .lock import hold
+from .noticing import Noticed, WithNoticed, noticing
 from .urls import is_icechunk
 
 
@@ -62,14 +63,23 @@ class InPass:
         Pickled fork of an Icechunk repository; empty for other stores.
     root : str
         URL of that repository.
+    notice : bool
+        Identify what is read, see `noticing`.
     """
 
     kernel: Callable[[Unit, Any], Any]
     token: str
     fork: bytes = b""
     root: str = ""
+    notice: bool = False
 
     def __call__(self, unit: Unit, worker: Any) -> Any:
+        if not self.notice:
+            return self._called(unit, worker)
+        with noticing() as found:
+            return WithNoticed.of(self._called(unit, worker), found)
+
+    def _called(self, unit: Unit, worker: Any) -> Any:
         with arrays.pinned(self.token):
             if not self.fork:
                 return self.kernel(unit, worker)
@@ -95,21 +105,24 @@ class Pass:
     ----------
     url : str
         Dataset that the units write, or would write.
+    noticed : dict, optional
+        Receives the identities of what the units read.
     **about
         Small JSON values kept with every commit.
     """
 
-    def __init__(self, url: str, **about: Any) -> None:
-        self.url, self.about, self.token = url, about, arrays.new_pass()
+    def __init__(self, url: str, noticed: Noticed | None = None, **about: Any) -> None:
+        self.url, self.noticed, self.about, self.token = url, noticed, about, arrays.new_pass()
 
     def kernel(self, kernel: Callable[[Unit, Any], Any]) -> InPass:
         """Return the kernel as it is to be sent to workers."""
+        notice = self.noticed is not None
         if not is_icechunk(self.url):
-            return InPass(kernel, self.token)
+            return InPass(kernel, self.token, notice=notice)
         from . import repositories
 
         root = repositories.root_of(self.url)
-        return InPass(kernel, self.token, repositories.fork(root), root)
+        return InPass(kernel, self.token, repositories.fork(root), root, notice)
 
     @contextmanager
     def commit(self, outcomes: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
@@ -117,6 +130,8 @@ class Pass:
 
         Where nothing was forked these are the given ones, and the order of writes is all there is to it.
         """
+        if self.noticed is not None:
+            outcomes = [self._without_noticed(outcome) for outcome in outcomes]
         if not is_icechunk(self.url):
             yield outcomes
             return
@@ -131,6 +146,14 @@ class Pass:
         with transaction(self.url, f"{len(plain)} units", **self.about, kind=repositories.WAVE, units=len(plain)):
             repositories.merge(self.url, changes)
             yield plain
+
+    def _without_noticed(self, outcome: Outcome) -> Outcome:
+        """Take what a unit noticed out of its outcome."""
+        if not isinstance(outcome.value, WithNoticed):
+            return outcome
+        assert self.noticed is not None
+        self.noticed.update(outcome.value.noticed)
+        return replace(outcome, value=outcome.value.value)
 
 
 def runs(store: str) -> list[tuple[str, float]]:

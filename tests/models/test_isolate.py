@@ -43,9 +43,25 @@ def calls_for(rows: int, refused: int | None) -> int:
     return len(calls)
 
 
-def test_no_bad_row_costs_one_call_and_one_bad_row_two_per_halving() -> None:
+def test_no_bad_row_costs_one_call_and_one_bad_row_two_per_halving_at_most() -> None:
     assert calls_for(1024, None) == 1
-    assert calls_for(1024, 700) == 1 + 2 * 10
+    assert calls_for(1024, 0) == 1 + 2 * 10
+    assert calls_for(1024, 1023) == 1 + 10 + 1  # the second half is known to be bad when the first is not
+
+
+def test_rows_that_fail_only_together_are_all_returned() -> None:
+    calls: list[int] = []
+
+    def few(start: int, stop: int) -> np.ndarray:
+        calls.append(stop - start)
+        if len(calls) == 1:
+            raise ValueError("once")
+        return np.arange(start, stop)
+
+    bad = BadRows(limit=1)
+    done = isolate(few, np.arange(100), 3, bad)
+    assert not bad.status
+    assert np.concatenate([values for _, values in done]).tolist() == list(range(100))
 
 
 def test_too_many_bad_rows_give_up_early_and_say_the_first() -> None:

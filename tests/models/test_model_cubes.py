@@ -19,6 +19,7 @@ from daskml_scale.errors import DaskMLError, UnitsFailedError, UsageError
 from daskml_scale.stages.cubes import Cells, decoded, decoding
 from daskml_scale.stages.predicting import predict
 from daskml_scale.storage import stores
+from daskml_scale.storage.backend import Backend
 from daskml_scale.storage.ledger import Ledger
 
 SHAPE = (5, 4, 6)
@@ -304,3 +305,25 @@ def test_blocks_run_on_workers(bundle: Bundle, tmp_path: Path, client: Any) -> N
     assert {record.worker for record in Ledger(f"{tmp_path}/p.ledger").records().values()} <= {"0", "1"}
     lazy = predict(bundle, url, schema={"dtype": "float64"})
     np.testing.assert_array_equal(lazy.prediction.values, expected)
+
+
+def test_workers_identify_what_they_read(
+    bundle: Bundle, tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = written(tmp_path / "cube.zarr", cube())
+    hashed: list[str] = []
+    identity = Backend.identity
+
+    def counting(self: Any, url: str, key: str, found: Any) -> str:
+        hashed.append(key)
+        return identity(self, url, key, found)
+
+    monkeypatch.setattr(Backend, "identity", counting)
+    predict(bundle, url, tmp_path / "p.zarr", client=client)
+    assert {key.partition("/")[0] for key in hashed} <= {"time", "lat"}  # copied as they are
+    Path(f"{tmp_path}/p.ledger/ids.json").unlink()
+    predict(bundle, url, tmp_path / "p.zarr", client=client)
+    assert {key.partition("/")[0] for key in hashed} >= {"temp", "wind", "height"}  # and finds the same
+    row = dms.last_run()
+    assert row is not None
+    assert row.reused == row.units

@@ -191,24 +191,6 @@ def test_only_the_variables_of_the_model_are_read(tmp_path: Path, monkeypatch: p
     assert {Path(key).relative_to(url).parts[0] for key in hashed if key.startswith(url)} == set(names[:4])
 
 
-def test_data_that_no_ledger_knows_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url, values, names = wide(tmp_path, variables=4)
-    bundle = save_model(
-        LinearRegression().fit(values, values[:, 0]), tmp_path / "m", schema={"features": names, "dtype": "float32"}
-    )
-    looked: list[str] = []
-    ids = files.ids
-
-    def counting(url: str, keys: Any, known: Any) -> Any:
-        looked.extend(key for key in keys if key not in known)
-        return ids(url, keys, known)
-
-    monkeypatch.setattr("daskml_scale.storage.identity.files.ids", counting)
-    for _ in range(2):  # a first run, and one that finds nothing to do
-        dms.predict(bundle, url, tmp_path / "p.zarr")
-        assert len(looked) == len(set(looked)) == 16
-
-
 def test_what_the_model_does_not_read_may_change(tmp_path: Path) -> None:
     url, values, names = wide(tmp_path)
     model = LinearRegression().fit(values[:, :4], values[:, 0])

@@ -278,7 +278,7 @@ def test_a_batch_with_missing_features_costs_two_calls_and_two_per_bad_row() -> 
     bundle = Bundle("m", {"schema": {"features": ["x"], "classes": [0.0, 1.0]}})
     model = Model(bundle, "predict_proba", Output("probability", "float64", "class", (0.0, 1.0)))
     bad = BadRows(limit=100)
-    done = model._scored(estimator, rows, np.arange(10_000), bad)
+    done = model._scored(estimator, rows, np.arange(10_000), bad, {})
     assert sorted(bad.status) == list(range(0, 10_000, 1000))
     assert Counting.calls[:2] == [10_000, 9_990]
     assert len(Counting.calls) == 2 + 2 * 10 - 1

@@ -20,6 +20,7 @@ from daskml_scale.errors import UnitsFailedError
 from daskml_scale.runs import quarantine
 from daskml_scale.stages.isolate import BadRows
 from daskml_scale.stages.predicting import asked_of
+from daskml_scale.stages.refusals import not_finite
 
 X, Y = np.nan_to_num(matrix()[0]), matrix()[1]
 X[:, 3] = np.arange(len(X)) % 3
@@ -79,28 +80,63 @@ def test_a_function_that_joins_rows_is_refused_though_each_row_alone_is_right(bu
         dms.predict(bundle, f"{tmp_path}/f.zarr", tmp_path / "p.zarr", method=joined)
 
 
-def test_rows_that_are_odd_in_the_same_features_cost_one_call_and_the_others_are_looked_at() -> None:
-    calls: list[int] = []
+class Filled(LogisticRegression):
+    """Fills what is missing in the first feature, and takes no other odd value; notes the rows of each call."""
 
-    class Filled(LogisticRegression):
-        """Fills what is missing in the first feature, and takes no other odd value."""
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        self.calls = [*getattr(self, "calls", []), len(X)]
+        assert not X.flags.writeable or len(X) == 1
+        whole = X.copy()
+        whole[np.isnan(X[:, 0]), 0] = 0
+        found: np.ndarray = super().predict(whole)
+        return found
 
-        def predict(self, X: np.ndarray) -> np.ndarray:
-            calls.append(len(X))
-            whole = X.copy()
-            whole[np.isnan(X[:, 0]), 0] = 0
-            found: np.ndarray = super().predict(whole)
-            return found
 
+def test_rows_that_are_odd_in_the_same_features_cost_one_call_in_all_and_the_others_are_predicted_in_one() -> None:
     spoilt = X.astype("float64")
     spoilt[10:60, 0] = np.nan
     spoilt[100:200, 1] = np.nan
     spoilt[200:210, 2] = np.inf
     spoilt[209, 0] = np.nan
+    before, estimator, said = spoilt.copy(), Filled().fit(X, Y), {}
     model = asked_of(Bundle("m", {"schema": SCHEMA, "sha256": ""}), "predict", None, "float32")
-    bad = BadRows(limit=200)
-    done = model._scored(Filled().fit(X, Y), spoilt, np.arange(len(X)), bad)
-    assert sorted(bad.status) == list(range(100, 210))
-    assert sorted(np.concatenate([rows for rows, _ in done]).tolist()) == [*range(100), *range(210, 300)]
-    # All, one of each of four kinds, what is finite, and the kind that was taken.
-    assert calls == [300, 1, 1, 1, 1, 140, 50]
+    expected = LogisticRegression().fit(X, Y).predict(np.where(np.isfinite(spoilt), spoilt, 0))
+    # All, one of each of four kinds, and what is not refused; then what is refused is known.
+    for calls in ([300, 1, 1, 1, 1, 300], [300]):
+        bad = BadRows(limit=200)
+        estimator.calls = []
+        ((rows, values),) = model._scored(estimator, spoilt, np.arange(len(X)), bad, said)
+        assert estimator.calls == calls
+        assert sorted(bad.status) == list(range(100, 210))
+        assert rows.tolist() == [*range(100), *range(210, 300)]
+        assert np.array_equal(values, expected[rows])
+        assert np.array_equal(spoilt, before, equal_nan=True)
+    for part in (spoilt[:60], spoilt[:10]):  # a kind that was taken is predicted with the others
+        ((rows, _),) = model._scored(estimator, part, np.arange(len(part)), bad, said)
+        assert len(rows) == len(part)
+
+
+def test_a_batch_of_refused_rows_alone_gives_none() -> None:
+    model = asked_of(Bundle("m", {"schema": SCHEMA, "sha256": ""}), "predict", None, "float32")
+    bad, nothing = BadRows(limit=5), np.full((5, 4), np.nan)
+    assert model._scored(LogisticRegression().fit(X, Y), nothing, np.arange(5), bad, {}) == []
+    assert sorted(bad.status) == list(range(5))
+
+
+def test_what_a_user_lends_is_not_written_to(bundle: Bundle) -> None:
+    spoilt = X.astype("float32")
+    spoilt[ROW, 0] = np.inf
+    spoilt.flags.writeable = False
+    model = asked_of(bundle, "predict", None, "float32")
+    bad = BadRows(limit=5)
+    ((rows, _),) = model._scored(bundle.load(), spoilt, np.arange(len(X)), bad, {})
+    assert sorted(bad.status) == [ROW]
+    assert ROW not in rows
+
+
+def test_rows_that_are_not_finite_are_found_and_large_ones_are_not() -> None:
+    most = np.finfo("float32").max
+    rows = np.ones((6, 3), "float32")
+    rows[1, 2], rows[2], rows[3, :2], rows[4] = np.nan, most, (np.inf, -np.inf), -most
+    assert not_finite(rows).tolist() == [1, 3]
+    assert not_finite(np.ones((0, 3))).tolist() == not_finite(np.ones((3, 2), int)).tolist() == []
