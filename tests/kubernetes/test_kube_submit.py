@@ -92,13 +92,6 @@ def test_a_runner_that_was_killed_is_started_again_and_goes_on(laptop: Laptop):
     assert {path.name.partition("-")[0] for path in laptop.marks.iterdir()} == {str(one) for one in range(CHUNKS)}
 
 
-def test_the_log_is_followed_to_the_end(laptop: Laptop):
-    laptop.gate.touch()
-    code, _, err = laptop("submit", "cubes.yaml", "--follow")
-    assert code == 0, err
-    assert "cube: done in" in err
-
-
 def test_what_cannot_be_handed_over_is_refused_and_nothing_is_entered(laptop: Laptop):
     refused: list[tuple[Callable[[], Any], str]] = [
         (lambda: laptop.write(str(laptop.folder / "store"), "./runs/cubes"), "folder of this machine"),
@@ -145,4 +138,7 @@ def test_a_server_that_is_away_is_no_end_of_a_run(laptop: Laptop):
     assert "is shown as it was known last" in err
     assert laptop("cancel", run)[0] == 1  # nothing was cancelled
     path.write_text(right)
+    code, out, _ = laptop("logs", "-f", run)  # until it has ended
+    assert code == 0
+    assert "cube: done in" in out
     assert laptop("wait", run)[0] == 0
