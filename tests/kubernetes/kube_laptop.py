@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,19 @@ class Laptop:
         code = main(words)
         said = self.capsys.readouterr()
         return code, said.out, said.err
+
+    @contextlib.contextmanager
+    def offline(self) -> Iterator[None]:
+        """Be away: the API server cannot be reached from here."""
+        path = Path(json.loads((self.folder / "farm.yaml").read_text())["kubernetes"]["kubeconfig"])
+        right = path.read_text()
+        config = json.loads(right)
+        config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+        path.write_text(json.dumps(config))
+        try:
+            yield
+        finally:
+            path.write_text(right)
 
     def submitted(self, *words: str) -> str:
         """Submit the workflow and return the id of the run."""
