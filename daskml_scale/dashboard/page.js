@@ -19,7 +19,7 @@
       if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
       else if (value !== undefined && value !== null) node.setAttribute(name, value);
     }
-    node.append(...children.flat().filter(child => child !== null && child !== undefined).map(
+    node.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined).map(
       child => child instanceof Node ? child : document.createTextNode(String(child))));
     return node;
   }
@@ -33,6 +33,10 @@
     if (whole < 3600) return Math.floor(whole / 60) + " min " + two(whole % 60) + " s";
     if (whole < 86400) return Math.floor(whole / 3600) + " h " + two(Math.floor(whole % 3600 / 60)) + " min";
     return Math.floor(whole / 86400) + " d " + Math.floor(whole % 86400 / 3600) + " h";
+  }
+  function soon(seconds) {
+    const [each, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : seconds < 86400 ? [3600, "h"] : [86400, "d"];
+    return Math.ceil(seconds / each) + " " + unit;
   }
   function pace(rate) {
     for (const [factor, unit] of [[1, "s"], [60, "min"], [3600, "h"]])
@@ -93,7 +97,7 @@
       stages.map(stage => h("div", {class: "node " + (/^[a-z]+$/.test(stage.state) ? stage.state : ""), title: stage.name, style: `left:${place[stage.name].x}px;top:${place[stage.name].y}px`},
         h("b", {}, stage.name), bar(stage),
         h("span", {class: "soft"}, stage.total ? count(stage.done + stage.reused) + " / " + count(stage.total) : stage.state,
-          stage.state === "running" && stage.eta !== null ? " · " + took(stage.eta) + " left" : ""))));
+          stage.state === "running" && stage.eta !== null ? " · " + soon(stage.eta) + " left" : ""))));
   }
 
   const SECTIONS = {
@@ -111,13 +115,6 @@
       return [legend, graph(found.run), table(names, rows, [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])];
     }],
     chunks: ["Chunks", "", found => [found.map], chunks],
-    trials: ["Trials", "", found => [found.trials], found => found.trials.map(one => [
-      h("div", {}, h("b", {}, one.stage), ` ${count(one.done)} scored, ${count(one.failed)} failed, best `, h("b", {"data-count": "best"}, one.best === null ? "none yet" : one.best.toPrecision(6))),
-      steps([{name: "best so far", points: one.curve.map(([n, score]) => [n, score]), key: "running"}], "trials", "score"),
-      one.rungs.length > 1 ? h("div", {role: "list"}, one.rungs.map(rung => h("div", {role: "listitem", style: "display:flex;gap:8px;align-items:center"},
-        h("span", {style: "width:5em"}, "rung " + rung.rung), h("i", {style: `height:10px;background:var(--running);width:${60 * rung.done / Math.max(...one.rungs.map(r => r.done))}%`}), h("span", {}, count(rung.done))))) : null,
-      table(["trial", "rung", "score", "setting"], one.top.slice(0, 10).map(row => h("tr", {}, h("td", {class: "n"}, row.trial), h("td", {class: "n"}, row.rung), h("td", {class: "n"}, row.score.toPrecision(6)), h("td", {class: "t"}, row.params))), [0, 1, 2]),
-    ])],
     scaling: ["Scaling", "", found => [found.scaling], found => {
       if (!found.scaling.length) return [];
       const classes = [...new Set(found.scaling.map(event => event.worker_class))].slice(0, 4);
@@ -129,35 +126,44 @@
         found.scaling.slice(-12).reverse().map(event => h("tr", {title: (event.rule ? event.rule + ": " : "") + event.reason}, h("td", {}, clock(event.time)), h("td", {class: "t"}, event.worker_class),
           h("td", {class: "n"}, count(event.have)), h("td", {class: "n"}, count(event.need)), h("td", {class: "n"}, count(event.starting)), h("td", {class: "n"}, took(event.backlog_seconds)))), [2, 3, 4, 5])];
     }],
+    alerts: ["Alerts", "", found => [found.alerts], found => found.alerts.map(one => h("div", {class: "alert " + one.kind},
+      one.since ? h("span", {class: "soft"}, clock(one.since) + " ") : null, one.stage ? h("b", {}, one.stage + ": ") : null, one.text))],
     cost: ["Cost (estimate)", "", found => [found.cost], found => {
       const fact = (name, value) => h("div", {}, h("b", {}, value), h("span", {class: "soft"}, name));
       if (!found.cost.spent && !found.cost.rate) return [h("span", {class: "soft"}, "No prices: give the worker classes of the cluster price_per_hour.")];
       return [h("div", {class: "facts"}, fact("spent", money(found.cost.spent)), fact("per hour now", money(found.cost.rate)), fact("forecast of the run", money(found.cost.forecast)),
         found.cost.per_thousand === null ? null : fact("per 1,000 predictions", money(found.cost.per_thousand)))];
     }],
+    trials: ["Trials", "", found => [found.trials], found => found.trials.map(one => [
+      h("div", {}, h("b", {}, one.stage), ` ${count(one.done)} scored, ${count(one.failed)} failed, best `, h("b", {"data-count": "best"}, one.best === null ? "none yet" : one.best.toPrecision(6))),
+      steps([{name: "best so far", points: one.curve.map(([n, score]) => [n, score]), key: "running"}], "trials", "score"),
+      one.rungs.length > 1 ? h("div", {role: "list"}, one.rungs.map(rung => h("div", {role: "listitem", style: "display:flex;gap:8px;align-items:center"},
+        h("span", {style: "width:5em"}, "rung " + rung.rung), h("i", {style: `height:10px;background:var(--running);width:${60 * rung.done / Math.max(...one.rungs.map(r => r.done))}%`}), h("span", {}, count(rung.done))))) : null,
+      table(["trial", "rung", "score", "setting"], one.top.slice(0, 10).map(row => h("tr", {}, h("td", {class: "n"}, row.trial), h("td", {class: "n"}, row.rung), h("td", {class: "n"}, row.score.toPrecision(6)), h("td", {class: "t"}, row.params))), [0, 1, 2]),
+    ])],
     workers: ["Workers", "", found => [found.fleet], found => found.fleet.count ? [
       table(["class", "workers", "busy", "memory", "GPU"], found.fleet.classes.map(row => h("tr", {}, h("td", {class: "t"}, row.class), h("td", {class: "n"}, count(row.workers)),
         h("td", {class: "n"}, row.threads ? share(row.busy / row.threads) : ""), h("td", {class: "n"}, bytes(row.memory) + (row.limit ? " of " + bytes(row.limit) : "")), h("td", {class: "n"}, row.gpu === null ? "" : share(row.gpu)))), [1, 2, 3, 4]),
       h("details", {}, h("summary", {}, "Fullest workers"), table(["worker", "state", "tasks", "memory"], found.fleet.workers.map(row => h("tr", {}, h("td", {class: "t"}, row.name), h("td", {}, row.status),
         h("td", {class: "n"}, row.busy + " / " + row.threads), h("td", {class: "n"}, bytes(row.memory) + (row.limit ? " of " + bytes(row.limit) : "")))), [2, 3]))] : []],
-    alerts: ["Alerts", "", found => [found.alerts], found => found.alerts.map(one => h("div", {class: "alert " + one.kind},
-      one.since ? h("span", {class: "soft"}, clock(one.since) + " ") : null, one.stage ? h("b", {}, one.stage + ": ") : null, one.text))],
   };
   const NOTHING = {stages: "No stage yet.", chunks: "No map: nothing with places has run yet.", trials: "No search in this run.", scaling: "No scaling decision yet.", workers: "No worker is connected.", alerts: "Nothing needs a look.", cost: ""};
 
   function steps(lines, x, y) {
     const points = lines.flatMap(line => line.points);
     if (points.length < 2) return null;
-    const W = 400, H = 110, low = [Math.min(...points.map(p => p[0])), Math.min(...points.map(p => p[1]))], high = [Math.max(...points.map(p => p[0])), Math.max(...points.map(p => p[1]))];
+    const W = Math.max(180, Math.min(400, main.clientWidth - 110)), H = 110, low = [Math.min(...points.map(p => p[0])), Math.min(...points.map(p => p[1]))], high = [Math.max(...points.map(p => p[0])), Math.max(...points.map(p => p[1]))];
     const at = (value, axis, size) => high[axis] === low[axis] ? size / 2 : (value - low[axis]) / (high[axis] - low[axis]) * size;
     const label = lines.map(line => line.name + " " + (line.points.length ? line.points[line.points.length - 1][1] : "")).join(", ");
-    return s("svg", {viewBox: `0 0 ${W + 60} ${H + 24}`, role: "img", "aria-label": `${y}: ${label}`, style: "width:100%;max-width:560px"},
+    const number = value => String(Number(value.toPrecision(4)));
+    const legend = lines.length < 2 ? null : h("div", {class: "legend"}, lines.map(line => h("span", {}, h("i", {style: `background:var(--${line.key})`}), line.name)));
+    return [legend, s("svg", {viewBox: `0 0 ${W + 60} ${H + 24}`, role: "img", "aria-label": `${y}: ${label}`, style: "width:100%;max-width:560px"},
       s("title", {}, label),
       lines.map(line => s("path", {fill: "none", stroke: `var(--${line.key})`, "stroke-width": 2, d: line.points.map((p, n) => {
         const px = 46 + at(p[0], 0, W), py = 8 + H - at(p[1], 1, H);
         return n ? `H${px}V${py}` : `M${px},${py}`;
       }).join("")})),
-      s("text", {x: 0, y: 14}, high[1].toPrecision(4)), s("text", {x: 0, y: 8 + H}, low[1].toPrecision(4)), s("text", {x: 46, y: H + 22}, y + (x ? " over " + x : "")));
+      s("text", {x: 0, y: 14}, number(high[1])), s("text", {x: 0, y: 8 + H}, number(low[1])), s("text", {x: 46, y: H + 22}, y + (x ? " over " + x : "")))];
   }
 
   /* The chunk map: one dimension is wrapped; of more, the last two are a plane, and planes are laid side by side. */
@@ -243,7 +249,7 @@
       count(found.fleet.count) + (found.fleet.count === 1 ? " worker" : " workers"), found.backlog && found.backlog.units ? count(found.backlog.units) + " units in the backlog" + (found.backlog.seconds === null ? "" : " (" + took(found.backlog.seconds) + " of work)") : ""];
     const others = found.others.filter(other => other.run !== one.run).slice(0, 12);
     return [h("header", {}, h("h1", {}, one.workflow || (one.stages.length ? "Python session" : "No workflow yet")), pill(one.state), h("b", {"data-count": "percent"}, Math.floor(100 * one.fraction) + " %"),
-        steps([{name: "units/s", points: history, key: "running"}], "", "units/s") && s("svg", {viewBox: "0 0 120 24", width: 120, height: 24, role: "img", "aria-label": "throughput, " + (pace(rate) || "none now")},
+        history.length < 2 ? null : s("svg", {viewBox: "0 0 120 24", width: 120, height: 24, role: "img", "aria-label": "throughput, " + (pace(rate) || "none now")},
           s("polyline", {fill: "none", stroke: "var(--running)", "stroke-width": 1.5, points: history.map((p, n) => `${(120 * n / Math.max(1, history.length - 1)).toFixed(1)},${(23 - 22 * p[1] / Math.max(1e-9, ...history.map(q => q[1]))).toFixed(1)}`).join(" ")}))),
       h("div", {class: "soft"}, facts.filter(Boolean).join(" · ")),
       found.known ? null : h("div", {}, "Run " + run.slice(0, 60) + " has not reported to this scheduler; this is the newest one."),
@@ -252,14 +258,16 @@
       others.length ? h("div", {}, h("span", {class: "soft"}, "Other runs: "), others.map(other => [h("a", {href: "?run=" + encodeURIComponent(other.run)}, (other.workflow || "Python session") + " " + other.run), " ", h("span", {class: "soft"}, other.state), "  "])) : null];
   }
 
-  const top = h("div", {}), cards = h("div", {class: "cards"}), lost = h("div", {});
+  const top = h("div", {}), cards = h("div", {class: "cards"}), lost = h("div", {}), left = h("div", {class: "column"}), right = h("div", {class: "column"});
+  const beside = {chunks: left, scaling: left, workers: left, trials: right, cost: right, alerts: right};
   const places = {};
   main.append(lost, top, cards);
   for (const [name, [title, kind]] of Object.entries(SECTIONS)) {
     if (only && only !== name) continue;
     places[name] = h("div", {});
-    cards.append(h("section", {class: kind, id: "daskml-" + name, "aria-label": title}, h("h2", {}, title), places[name]));
+    (only ? cards : beside[name] || cards).append(h("section", {class: kind, id: "daskml-" + name, "aria-label": title}, h("h2", {}, title), places[name]));
   }
+  if (!only) cards.append(left, right);
   function draw() {
     for (const stage of data.run.stages) stage.finished_in = stage.wall || (stage.started && stage.state === "running" ? data.time - stage.started : 0);
     if (!only) top.replaceChildren(...head(data).filter(Boolean));
@@ -268,7 +276,7 @@
       if (drawn[name] === key) continue;
       drawn[name] = key;
       const open = place.querySelector("details[open]") !== null, focus = place.contains(document.activeElement), cell = name === "chunks" && document.getElementById("daskml-cell");
-      const found = SECTIONS[name][3](data).flat(3).filter(Boolean);
+      const found = SECTIONS[name][3](data).flat(Infinity).filter(Boolean);
       place.replaceChildren(...(found.length ? found : [h("span", {class: "soft"}, NOTHING[name])]));
       if (open && place.querySelector("details")) place.querySelector("details").open = true;
       if (cell && cell.dataset.at === String(picked)) document.getElementById("daskml-cell")?.replaceWith(cell);

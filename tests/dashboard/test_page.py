@@ -228,6 +228,8 @@ def test_a_browser_shows_bars_that_move(cluster: tuple[Client, str], browser: An
     eventually(lambda: "on purpose" in shown(browser))
     browser.get(url + "/workflow?run=older")
     eventually(lambda: "run older" in shown(browser))
+    assert "flights shown failed" in " ".join(shown(browser).split()), "another run is a link, and its state"
+    assert "[object" not in shown(browser)
     check_console(browser)
     check_local(browser)
 
