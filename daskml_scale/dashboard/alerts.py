@@ -80,14 +80,18 @@ def _states(progress: Progress, now: float, workers: int, backlog: Mapping[str, 
     found = []
     for stage in progress.stages:
         if stage.failed:
-            found.append(Alert("failed", f"{stage.failed:,} units failed", stage.name))
+            found.append(Alert("failed", f"{_units(stage.failed)} failed", stage.name))
         if stage.quarantined:
-            text = f"{stage.quarantined:,} units have rows without a result"
+            text = f"rows without a result in {_units(stage.quarantined)}"
             found.append(Alert("quarantine", text, stage.name))
     if progress.finished or not progress.updated:
         return found
     if now - progress.updated > QUIET:
         found.append(Alert("stuck", f"no event for {(now - progress.updated) / 60:.0f} min", since=progress.updated))
     if not workers and backlog is not None and backlog.get("units"):
-        found.append(Alert("stuck", f"{backlog['units']:,} units wait and no worker is connected"))
+        found.append(Alert("stuck", f"no worker is connected, for {_units(backlog['units'])} in the backlog"))
     return found
+
+
+def _units(count: int) -> str:
+    return f"{count:,} unit{'' if count == 1 else 's'}"

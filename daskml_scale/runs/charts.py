@@ -64,7 +64,7 @@ def lines(
         f"<span><i style='background:var({colour})'></i>{escape(name)}</span>"
         for name, colour in zip(kept, COLOURS, strict=False)
     )
-    return _figure(body, TOP + HEIGHT + BOTTOM, f"{title}: {said}", title, key if len(kept) > 1 else "")
+    return _figure("plot", body, TOP + HEIGHT + BOTTOM, f"{title}: {said}", title, key if len(kept) > 1 else "")
 
 
 def bars(rows: Sequence[tuple[str, float, float, str, str]], *, title: str) -> str:
@@ -90,15 +90,15 @@ def bars(rows: Sequence[tuple[str, float, float, str, str]], *, title: str) -> s
             f"<text x='{x + wide + 5:.1f}' y='{y + 12}'>{escape(text)}</text>",
         ]
     said = "; ".join(f"{name} {state}, {took(end - start)}" for name, start, end, state, _ in rows)
-    return _figure(body, 10 + 22 * len(rows), f"{title}: {said}", title)
+    return _figure("bars", body, 10 + 22 * len(rows), f"{title}: {said}", title)
 
 
-def _figure(body: Iterable[str], height: float, said: str, title: str, key: str = "") -> str:
+def _figure(kind: str, body: Iterable[str], height: float, said: str, title: str, key: str = "") -> str:
     drawn = (
         f"<svg viewBox='0 0 {WIDTH} {height:.0f}' role='img' aria-label='{escape(said[:1000])}'>{''.join(body)}</svg>"
     )
     legend = f"<div class='key'>{key}</div>" if key else ""
-    return f"<figure><figcaption>{escape(title)}</figcaption>{legend}{drawn}</figure>"
+    return f"<figure class='{kind}'><figcaption>{escape(title)}</figcaption>{legend}{drawn}</figure>"
 
 
 def _axes(low: tuple[float, float], high: tuple[float, float], x: str, y: str) -> list[str]:

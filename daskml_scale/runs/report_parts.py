@@ -133,7 +133,7 @@ def quarantine(found: Mapping[str, Any]) -> Iterable[str]:
     listed = found["quarantine"]
     if listed:
         rows = [(one["stage"], one["unit"], one["bad_input"], one["model_error"], _because(one)) for one in listed]
-        yield f"<h2>Quarantine</h2><p>{plural(len(listed), 'unit')} of this store hold rows without a result.</p>"
+        yield f"<h2>Quarantine</h2><p>Rows without a result, in {plural(len(listed), 'unit')} of this store.</p>"
         yield table(("stage", "unit", "bad input", "model errors", "first reason"), rows)
 
 

@@ -168,7 +168,7 @@ def test_the_page_gets_one_run_with_workers_cost_alerts_map_and_trials(cluster: 
     assert found["trials"][0]["top"] == [{"trial": 4, "rung": 0, "score": pytest.approx(0.6), "params": "a=1"}]
     assert found["fleet"]["count"] == 1
     assert found["cost"]["spent"] == 0.25
-    assert "1 units have rows without a result" in [one["text"] for one in found["alerts"]]
+    assert "rows without a result in 1 unit" in [one["text"] for one in found["alerts"]]
     cell = page(url, "mapped", map="p", cell="1")
     assert (cell["unit"], cell["worker"], cell["why"], cell["ranges"]) == ("rows/00000002", "cpu-0", "new", [[2, 3]])
     assert cell["seconds"] == 1.5

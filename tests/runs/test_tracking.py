@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from daskml_scale import events
 from daskml_scale.runs.tracking import Tracker
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # tests ask nobody anything
 mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed (pip install daskml-scale[mlflow])")
 
 
