@@ -88,6 +88,8 @@ def matrix(
     features, width = program.features, sum(map(len, outputs))
     out = np.empty((rows, len(features)), dtype=dtype)
     size = max(_LEAST, _BYTES // (8 * max(1, width)))
+    # Columns become rows of the matrix all at once. An odd length keeps them apart in the processor's cache.
+    side_by_side = np.empty((len(features), min(rows, size) | 1), dtype=dtype)
     for first in range(0, rows, size):
         part = slice(first, min(rows, first + size))
         made: dict[str, np.ndarray] = {}
@@ -100,8 +102,9 @@ def matrix(
                 earlier = {name: numbers(made[name]) for name in step.reads() if name in made}
                 arrays = rowwise(step, {**some, **earlier}, learnt, part.stop - first)
             made.update(zip(names, arrays, strict=True))
-        block = out[part]
+        block = side_by_side[:, : part.stop - first]
         with np.errstate(over="ignore", invalid="ignore"):
             for column, name in enumerate(features):
-                block[:, column] = made[name]
+                block[column] = made[name]
+        out[part] = block.T
     return out

@@ -41,8 +41,8 @@ class _Histories:
     ----------
     start, stop : ndarray of int, shape (rows,)
         Events [start, stop) of the timeline.
-    own : ndarray of int, shape (rows,)
-        1 where the newest event is the row itself.
+    own : ndarray of bool, shape (rows,)
+        Whether the newest event is the row itself.
     values : ndarray of float64, shape (events + 1,)
         In the order of the timeline; the last one is NaN, for no event.
     past : Past
@@ -140,12 +140,12 @@ def _histories(
     past = past or Past(step.at, step.match, columns, known_at, events, counted=counted)
     start, stop = past.start(None if step.within is None else nanoseconds(step.within)), past.stop
     values = np.append(past.timeline.arranged(numbers(events[step.of])), np.nan)
-    own = np.zeros(len(stop), dtype="int64")
+    own = np.zeros(len(stop), dtype=bool)
     if itself is not None:
         place = past.places(itself)
         inside = (place >= start) & (place < stop)
-        stop = np.where(inside, place + (not hidden), stop)
-        own = (inside & (not hidden)).astype("int64")
+        stop = np.where(inside, place if hidden else place + 1, stop)
+        own = own if hidden else inside
     return _Histories(start, stop, own, values, past)
 
 

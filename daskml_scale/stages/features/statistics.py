@@ -117,7 +117,9 @@ def _learnt_from(
 
 
 def _ends(times: np.ndarray) -> list[int] | None:
-    present = times[~np.isnat(times)].astype("datetime64[ns]").view("int64")
+    present = times.astype("datetime64[ns]", copy=False).view("int64")
+    if (absent := np.isnat(times)).any():
+        present = present[~absent]
     return [int(present.min()), int(present.max())] if len(present) else None
 
 
