@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def laptop(
     monkeypatch.setenv("DASKML_SCALE_HOME", str(tmp_path / "home"))
     found = Laptop(accounts, tmp_path, capsys)
     yield found
+    sys.stderr.write(found.told())  # shown where a test fails
     found.gate.touch()
     end_jobs(accounts)
     eventually(lambda: nothing_left(accounts))

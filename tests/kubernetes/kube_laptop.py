@@ -115,6 +115,16 @@ class Laptop:
         """Return the Pods of runners."""
         return list(self.farm.listed("pods", labelSelector="daskml-scale/role=runner"))
 
+    def told(self) -> str:
+        """Return what the Pods wrote, and in which state they are."""
+        parts = []
+        for pod in self.farm.listed("pods"):
+            name = pod["metadata"]["name"]
+            with contextlib.suppress(ApiError):
+                log = self.farm.request("GET", self.farm.path("pods", f"{name}/log"))
+                parts.append(f"== {name} {pod['status'].get('phase')}\n{log}")
+        return "\n".join(parts)
+
     def begun(self, count: int) -> int:
         """Wait until chunks have left marks, and return how many."""
         return int(eventually(lambda: len(found := list(self.marks.iterdir())) >= count and len(found)))
