@@ -1,6 +1,6 @@
 """What watching costs: a run with three pages open against none, the first paint of a large run, and large reports.
 
-``python -m benchmarks.watching [--units 4000] [--rounds 5] [--json FILE]``
+``python -m benchmarks.watching [--units 2000] [--rounds 5] [--json FILE]``
 
 Runs with and without pages alternate, in pairs; 5 rounds take five minutes. "On" is: the driver publishes as that of a
 large run does, and three pages are open. Pages are requests: what an open page asks for, once a second each, from one
@@ -32,11 +32,13 @@ from daskml_scale.dashboard.plugin import WorkflowPlugin, install
 from daskml_scale.dashboard.publish import publisher
 
 BROWSERS = 3
+WORKERS = 1 if (os.cpu_count() or 1) < 4 else 2
+"""A core is left for driver, scheduler and the programs that stand for browsers, which run elsewhere in earnest."""
 SPEC: dict[str, Any] = {
     "version": 1,
     "name": "watched",
     "backend": "local",
-    "classes": {"cpu": {"workers": {"min": 2, "max": 2}, "memory": "1GiB"}},
+    "classes": {"cpu": {"workers": {"min": WORKERS, "max": WORKERS}, "memory": "1GiB"}},
     "dashboard": {"listen": "127.0.0.1:0"},
 }
 
@@ -125,7 +127,7 @@ def on_and_off(units: int, rounds: int) -> dict[str, Any]:
     with dms.cluster(SPEC, adapt=False) as cluster, cluster.get_client() as client:
         install(client)
         link = cluster.dashboard_link.removesuffix("status")
-        client.wait_for_workers(2)
+        client.wait_for_workers(WORKERS)
         one_run(client, link, units, False)  # the first one warms up
         for number in range(rounds):
             order = (False, True) if number % 2 == 0 else (True, False)
@@ -244,7 +246,7 @@ def _document(read: Any) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.watching")
-    parser.add_argument("--units", type=int, default=4000, help="of each run with and without pages")
+    parser.add_argument("--units", type=int, default=2000, help="of each run with and without pages")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("run", "paint", "report"))
     parser.add_argument("--json", metavar="FILE")
