@@ -28,7 +28,7 @@ BOUNDED = [{name: {**step, "within": "10000d"}} for each in STEPS for name, step
 cells = st.tuples(
     st.one_of(st.none(), st.integers(0, 600), st.sampled_from([7, 7, 8])),
     st.integers(-1, 2),
-    st.one_of(st.none(), st.floats(-1e4, 1e4), st.integers(-3, 3).map(float)),
+    st.one_of(st.none(), st.floats(-1e4, 1e4), st.integers(-3, 3).map(float), st.just(np.inf)),
     st.sampled_from([0.0, 1.0, np.nan]),
 )
 histories = st.lists(cells, min_size=1, max_size=40)

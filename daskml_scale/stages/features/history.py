@@ -204,7 +204,9 @@ def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, 
     windows, values = present.windows(start, found.stop), present.values(values)
     if not {"sum", "mean"}.isdisjoint(stats):
         total, count = windows.sums(values), windows.counts()
-        made |= {"sum": np.where(count > 0, total, np.nan), "mean": total / count}
+        made["mean"] = total / count
+        total[count == 0] = np.nan
+        made["sum"] = total
     for stat, largest in (("min", False), ("max", True)):
         if stat in stats:
             made[stat] = windows.extremes(values, largest=largest)
