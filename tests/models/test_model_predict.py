@@ -510,6 +510,26 @@ def test_a_model_saved_by_hand_with_a_recipe_predicts_raw_rows(root: Path) -> No
     assert np.array_equal(found.prediction.values, estimator.predict(features.features.values))
 
 
+def test_another_recipe_of_the_same_estimator_predicts_everything_again(root: Path) -> None:
+    steps = [{"ordinal": {"of": "origin"}}, {"keep": {"of": "distance"}}]
+    estimator, hashes, whys = LogisticRegression(), set(), []
+    for order in (steps, steps[::-1]):
+        recipe = dms.Recipe(order, known_at=KNOWN_AT, target="late")
+        features = recipe.fit_transform(f"{root}/trips.zarr").load()
+        if not hashes:
+            known = ~np.isnan(features.late.values)
+            estimator.fit(features.features.values[known], features.late.values[known])
+        schema = {"features": features.feature.values.tolist(), "dtype": "float32"}
+        saved = dms.save_model(estimator, root / "models" / "hand", recipe=recipe, schema=schema)
+        found = dms.predict(saved, f"{root}/trips.zarr", root / "q.zarr")
+        assert np.array_equal(found.prediction.values, estimator.predict(features.features.values))
+        hashes.add(saved.sha256)
+        records = Ledger(f"{root}/q.ledger").records()
+        whys.append([record.why for key, record in records.items() if key.startswith("rows/")])
+    assert len(hashes) == 1
+    assert whys == [["new"] * 4, ["model changed"] * 4]
+
+
 @pytest.mark.slow
 def test_a_million_tiny_chunks_are_planned(tmp_path: Path) -> None:
     X, y = matrix(300)
