@@ -28,7 +28,7 @@ TIMES = st.floats(0, 1e6)
 STATES = st.sampled_from(["ok", "failed", "interrupted"])
 
 
-def eventually(look: Callable[[], Any], seconds: float = 20.0) -> Any:
+def eventually(look: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Return the first true answer of ``look``; fail when there is none in time."""
     end = time.monotonic() + seconds
     while not (found := look()):
