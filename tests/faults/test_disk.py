@@ -61,7 +61,7 @@ def stopped(run) -> set[str]:
     """Check the end of a run that could not commit; return what it had committed."""
     ended = run.end()
     assert ended.code == 1, ended.said
-    assert "Traceback" not in ended.said
+    assert "Traceback" not in ended.said, ended.said
     assert str(run.store) in ended.said
     assert "full" in ended.said or "too large" in ended.said
     kept = durable(run.store, STAGE)
