@@ -177,8 +177,17 @@ def test_a_heavy_tail_that_drifts_is_followed(seed, factor):
     random = np.random.default_rng(seed)
     mean = 1e-3 if factor > 1 else 1e-1
     batching, _ = after(Batching(), lambda size: random.lognormal(math.log(mean) - 2, 2, size), 60, 2)
-    batching, _ = after(batching, lambda size: random.lognormal(math.log(mean * factor) - 2, 2, size), 150, 2)
-    assert 0.05 < batching.seconds_per_weight / (mean * factor) < 20
+
+    def drifted(size: int) -> np.ndarray:
+        return random.lognormal(math.log(mean * factor) - 2, 2, size)
+
+    batching, _ = after(batching, drifted, 100, 2)
+    estimates = []
+    for _ in range(50):
+        batching, _ = after(batching, drifted, 1, 2)
+        estimates.append(batching.seconds_per_weight / (mean * factor))
+    # One giant among the last tasks may lift the estimate fifty times for a while; the usual one is near.
+    assert 0.2 < float(np.median(estimates)) < 5
 
 
 def test_one_slow_task_of_a_large_cluster_does_not_erase_what_thousands_told():
