@@ -348,12 +348,17 @@ def unfinished(store: Path, stage: str) -> dict[str, str]:
     return {unit: record.error for unit, record in records(store, stage).items() if record.status != OK}
 
 
+UNFINISHED = re.compile(r"\..+\.\d+-\d+|.+\.[0-9a-f]{32}\.partial")
+"""What a process that was killed in the middle of a write leaves beside the object: ours, and Zarr's. Nobody reads it."""
+
+
 def content(store: Path) -> dict[str, bytes]:
     """Return every file of data and metadata; ledgers, logs and times are compared apart."""
     return {
         str(path.relative_to(store)): path.read_bytes()
         for path in store.rglob("*")
         if path.is_file() and ".ledger" not in str(path) and path.name not in ("summary.json", ".lock")
+        if not UNFINISHED.fullmatch(path.name)
     }
 
 
