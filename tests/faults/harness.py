@@ -349,7 +349,7 @@ def unfinished(store: Path, stage: str) -> dict[str, str]:
 
 
 UNFINISHED = re.compile(r"\..+\.\d+-\d+|.+\.[0-9a-f]{32}\.partial")
-"""What a process that was killed in the middle of a write leaves beside the object: ours, and Zarr's. Nobody reads it."""
+"""What a process that was killed in a write leaves beside the object: ours, and Zarr's. Nobody reads it."""
 
 
 def content(store: Path) -> dict[str, bytes]:
