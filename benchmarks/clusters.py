@@ -28,6 +28,8 @@ from typing import Any
 
 import psutil
 
+from daskml_scale.testing.driver import AT_WORK
+
 from .common import Bench, Counts, Row, Runner, Work, as_json, least, machine, table
 
 PATIENCE = 30.0
@@ -161,7 +163,7 @@ async def _role(connection: Any, role: str, options: dict[str, Any], config: dic
     return json.loads(await process.stdout.readline())["address"], process
 
 
-SCRIPT = """
+SCRIPT = f"""
 import json, sys, time
 if sys.argv[1]:
     from daskml_scale import deploy
@@ -169,13 +171,7 @@ if sys.argv[1]:
 else:
     from distributed import LocalCluster
     cluster = LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
-client = cluster.get_client()
-endless = client.submit(time.sleep, 1000)
-while not any(client.processing().values()):
-    time.sleep(0.01)
-print("ready", flush=True)
-time.sleep(1000)
-"""
+{AT_WORK}"""
 
 
 def _killed(definition: str, processes: Callable[[psutil.Process], list[psutil.Process]]) -> Runner:

@@ -107,7 +107,7 @@ class Bench:
 
     def killed(self) -> dict[str, float]:
         """Kill a driver at work and wait until nothing is left."""
-        from daskml_scale.testing.kube.farm import DRIVER
+        from daskml_scale.testing.driver import DRIVER
 
         given = self.definition(1)
         given["classes"]["cpu"]["workers"]["min"] = 1

@@ -86,22 +86,27 @@ class Runners:
 
     async def _wanted(self, method: str, resource: str, body: Object, group: str = "") -> Any:
         """Make a request until it is answered; ``None`` when the thing is there already."""
+        code, found = await self._answer(method, resource, body, group, fieldValidation="Strict")
+        if code < 300:
+            return found
+        if code == 409:
+            return None
+        said = f"{resource} {body['metadata']['name']} cannot be made: {detail(found)}"
+        raise ClusterError(f"{said}; {RIGHTS}" if code in (401, 403) else said)
+
+    async def _answer(self, method: str, resource: str, body: Object, group: str, **params: Any) -> tuple[int, Any]:
+        """Make a request until the server has an answer of its own; return the last one where it never has."""
         for tries in range(TRIES):
             try:
-                code, found = await self.kube.call(method, resource, body, group=group, fieldValidation="Strict")
+                code, found = await self.kube.call(method, resource, body, group=group, **params)
             except Unreachable:
                 if tries == TRIES - 1:
                     raise
             else:
-                if code < 300:
-                    return found
-                if code == 409:
-                    return None
-                if code != 429 and code < 500:
-                    said = f"{resource} {body['metadata']['name']} cannot be made: {detail(found)}"
-                    raise ClusterError(f"{said}; {RIGHTS}" if code in (401, 403) else said)
+                if not _away(code):
+                    break
             await asyncio.sleep(pause(tries))
-        raise ClusterError(f"{resource} {body['metadata']['name']} cannot be made: {detail(found)}")
+        return code, found
 
     def look(self, name: str) -> runner.Seen:
         """Return how a Job stands."""
@@ -121,7 +126,7 @@ class Runners:
             await asyncio.sleep(pause(tries))
         if code == 404:
             return None
-        if code >= 500 or code == 429:
+        if _away(code):
             raise Unreachable(f"the Kubernetes API does not answer: {detail(found)}")
         if code >= 300:
             raise ClusterError(f"{resource} cannot be looked at: {detail(found)}; {RIGHTS}")
@@ -138,17 +143,12 @@ class Runners:
         self._do(self._delete(name))
 
     async def _delete(self, name: str) -> None:
-        for tries in range(TRIES):
-            try:
-                body: Object = {"propagationPolicy": "Background"}
-                code, found = await self.kube.call("DELETE", f"jobs/{name}", body, group=JOBS)
-            except Unreachable:
-                if tries == TRIES - 1:
-                    raise
-            else:
-                if code < 300 or code == 404:
-                    return
-                if code != 429 and code < 500:
-                    raise ClusterError(f"the Job {name} cannot be deleted: {detail(found)}; {RIGHTS}")
-            await asyncio.sleep(pause(tries))
-        raise ClusterError(f"the Job {name} cannot be deleted: {detail(found)}")
+        code, found = await self._answer("DELETE", f"jobs/{name}", {"propagationPolicy": "Background"}, JOBS)
+        if code >= 300 and code != 404:
+            said = f"the Job {name} cannot be deleted: {detail(found)}"
+            raise ClusterError(said if _away(code) else f"{said}; {RIGHTS}")
+
+
+def _away(code: int) -> bool:
+    """Whether a server that answers so may do what it is asked a little later."""
+    return code == 429 or code >= 500

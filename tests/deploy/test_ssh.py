@@ -22,6 +22,7 @@ from daskml_scale import deploy
 from daskml_scale.deploy.certificates import new_authority
 from daskml_scale.errors import ClusterError, SpecError
 from daskml_scale.spec.hosts import SshSpec
+from daskml_scale.testing.driver import DRIVER
 from daskml_scale.testing.ssh_hosts import ROOT, Farm, farm
 
 HOSTS = [{"host": "127.0.0.2", "slots": 2}, {"host": "127.0.0.3", "threads": 2}]
@@ -239,20 +240,6 @@ def test_dasks_own_ssh_cluster_is_an_existing_one(hosts: Farm):
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3
 
 
-DRIVER = """
-import json, sys, time
-from daskml_scale import deploy
-
-cluster = deploy.cluster(json.loads(sys.argv[1]))
-client = cluster.get_client()
-endless = client.submit(time.sleep, 1000)
-while not any(client.processing().values()):
-    time.sleep(0.01)
-print("ready", flush=True)
-time.sleep(1000)
-"""
-
-
 def test_kill_9_of_the_driver_leaves_no_process_and_no_file_on_the_hosts(hosts: Farm, tmp_path: Path):
     import json
 
@@ -266,7 +253,7 @@ def test_kill_9_of_the_driver_leaves_no_process_and_no_file_on_the_hosts(hosts: 
         [sys.executable, str(script), json.dumps(definition)], stdout=subprocess.PIPE, env=environment
     ) as driver:
         assert driver.stdout is not None
-        assert driver.stdout.readline() == b"ready\n"
+        assert driver.stdout.readline() == b"working\n"
         assert {process.pid for process in hosts.processes()} - before
         driver.kill()
         driver.wait(30)

@@ -174,7 +174,7 @@ def test_a_server_that_restarts_costs_nothing_when_the_scheduler_is_reached_dire
 
 @pytest.mark.slow
 def test_kill_9_of_the_driver_leaves_nothing(farm: Any, tmp_path: Path):
-    from daskml_scale.testing.kube.farm import DRIVER
+    from daskml_scale.testing.driver import DRIVER
 
     before = set(farm.left())
     processes = {one.pid for one in farm.processes()}

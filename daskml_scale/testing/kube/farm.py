@@ -24,18 +24,6 @@ from .server import ApiServer, api_server
 
 Object = dict[str, Any]
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-DRIVER = """
-import json, sys, time
-from daskml_scale import deploy
-cluster = deploy.cluster(json.loads(sys.argv[1]))
-client = cluster.get_client()
-endless = client.submit(time.sleep, 1000)
-while not any(client.processing().values()):
-    time.sleep(0.01)
-print("working", flush=True)
-time.sleep(1000)
-"""
-"""Program of a driver that has a worker at work without end; its argument is the definition, as JSON."""
 
 
 class Farm:
