@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .common import load, machine
+
 PODS = 200
 IDLE = 10.0
 PATIENCE = 60.0
@@ -130,6 +132,7 @@ def main() -> None:
     from daskml_scale.testing.kube.farm import farm
 
     rounds: list[dict[str, float]] = []
+    before = load()
     with tempfile.TemporaryDirectory(prefix="daskml-bench-") as folder:
         os.environ["DASKML_SCALE_HOME"] = str(Path(folder) / "home")
         with farm(Path(folder)) as made:
@@ -146,7 +149,9 @@ def main() -> None:
         told = f"goal {goal:g}" if goal else ""
         print(f"{name:62} {median(values):7.2f} ({min(values):.2f}-{max(values):.2f}) {told}")
     if options.json:
-        options.json.write_text(json.dumps({"goals": GOALS, "rounds": rounds}, indent=1) + "\n")
+        found = {name: (median(one[name] for one in rounds), GOALS.get(name)) for name in rounds[0]}
+        about = {"size": "full", "repeat": options.repeat, **machine(), "load": before, "area": "Kubernetes"}
+        options.json.write_text(json.dumps({**about, "found": found, "rounds": rounds}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,19 @@ from html import escape
 from typing import Any
 
 LEFT, WIDTH, RIGHT, LINE, TOP = 420, 420, 90, 22, 44
+LEAST = 1e-6
+"""Seconds; what took less is drawn there."""
 OURS, THEIRS, LIMIT = "#0072b2", "#d55e00", "#888888"
 
 
 def picture(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return an SVG of rows of a result file: seconds on a logarithmic axis, spreads as lines, the ratio as text."""
     values = [value for row in rows for who in ("ours", "theirs") for value in (row[who]["min"], row[who]["max"])]
-    values += [row["limit"] for row in rows]
+    values = [max(value, LEAST) for value in [*values, *(row["limit"] for row in rows)]]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
 
     def at(seconds: float) -> float:
-        return LEFT + WIDTH * (math.log10(seconds) - low) / max(1, high - low)
+        return LEFT + WIDTH * (math.log10(max(seconds, LEAST)) - low) / max(1, high - low)
 
     height = TOP + LINE * len(rows) + 12
     parts = [
@@ -32,7 +34,7 @@ def picture(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for power in range(low, high + 1):
         x = at(10.0**power)
         parts.append(
-            f'<path d="M{x:.1f} {TOP - 8}V{height - 8}" stroke="#ddd"/>{_text(x, 34, _seconds(power), "middle")}'
+            f'<path d="M{x:.1f} {TOP - 8}V{height - 8}" stroke="#ddd"/>{text(x, 34, _seconds(power), "middle")}'
         )
     for number, row in enumerate(rows):
         parts.append(_line(row, TOP + LINE * number + 8, at))
@@ -40,7 +42,7 @@ def picture(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(row: Mapping[str, Any], y: float, at: Any) -> str:
-    parts = [_text(LEFT - 10, y + 4, f"{row['work']} | {row['peer']}"[:72], "end")]
+    parts = [text(LEFT - 10, y + 4, f"{row['work']} | {row['peer']}"[:72], "end")]
     limit = at(row["limit"])
     parts.append(f'<path d="M{limit:.1f} {y - 7}V{y + 7}" stroke="{LIMIT}" stroke-width="2"/>')
     for who, colour, shift in (("theirs", THEIRS, 3), ("ours", OURS, -3)):
@@ -49,21 +51,22 @@ def _line(row: Mapping[str, Any], y: float, at: Any) -> str:
             f'<path d="M{at(found["min"]):.1f} {y + shift}H{at(found["max"]):.1f}" stroke="{colour}"/>'
             f'<circle cx="{at(found["median"]):.1f}" cy="{y + shift}" r="3" fill="{colour}"/>'
         )
-    parts.append(_text(LEFT + WIDTH + 10, y + 4, f"{row['ratio']['median']:.3g}", "start"))
+    parts.append(text(LEFT + WIDTH + 10, y + 4, f"{row['ratio']['median']:.3g}", "start"))
     return "".join(parts)
 
 
 def _legend() -> str:
     marks = ((OURS, "ours"), (THEIRS, "peer"), (LIMIT, "limit of this machine"))
     drawn = "".join(
-        f'<circle cx="{LEFT + 70 * place}" cy="12" r="4" fill="{colour}"/>{_text(LEFT + 70 * place + 8, 16, name, "start")}'
+        f'<circle cx="{LEFT + 70 * place}" cy="12" r="4" fill="{colour}"/>{text(LEFT + 70 * place + 8, 16, name, "start")}'
         for place, (colour, name) in enumerate(marks)
     )
-    return drawn + _text(LEFT + WIDTH + 10, 34, "ours / peer", "start")
+    return drawn + text(LEFT + WIDTH + 10, 34, "ours / peer", "start")
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, anchor: str) -> str:
+    """Return a line of text."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _seconds(power: int) -> str:

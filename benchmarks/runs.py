@@ -138,8 +138,8 @@ def at_once(runs: int) -> dict[str, Any]:
         found = [registry.get(run.id, now=time.time()) for run in found]
     starts = [[event["state"] for event in registry.events(run)].count("running") for run in ids]
     return {
-        f"of {runs} runs at once, taken": (len(ids), runs),
-        f"of {runs} runs at once, ended well": (sum(run.state == "succeeded" for run in found), runs),
+        f"of {runs} runs at once, not taken": (runs - len(ids), 0),
+        f"of {runs} runs at once, not ended well": (runs - sum(run.state == "succeeded" for run in found), 0),
         f"of {runs} runs at once, started twice": (sum(count > 1 for count in starts), 0),
         f"{runs} submits, s": (submitted, None),
         f"{runs} runs, s": (time.perf_counter() - started, None),

@@ -31,6 +31,8 @@ from daskml_scale import events
 from daskml_scale.dashboard.plugin import WorkflowPlugin, install
 from daskml_scale.dashboard.publish import publisher
 
+from .common import load, machine
+
 BROWSERS = 3
 WORKERS = 1 if (os.cpu_count() or 1) < 4 else 2
 """A core is left for driver, scheduler and the programs that stand for browsers, which run elsewhere in earnest."""
@@ -243,6 +245,21 @@ def _document(read: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def named(found: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
+    """Return the numbers that were goals by name, each with its goal."""
+    told: dict[str, tuple[float, float | None]] = {}
+    if run := found.get("run"):
+        told["three pages open: run time, % more"] = (100 * (run["run time on/off"] - 1), 1.0)
+        told["the same: scheduler, % of a core more"] = (100 * run["extra scheduler CPU, share of a core"], 2.0)
+        told["the same: scheduler, % more than without"] = (100 * (run["scheduler CPU on/off"] - 1), None)
+    if paint := found.get("paint"):
+        told["first paint with 100,000 units, s"] = (paint["first paint s"], 2.0)
+    if report := found.get("report"):
+        told["report of 100,000 units and 1,000 trials, s"] = (report["seconds"], 10.0)
+        told["the same, MB"] = (report["MB"], 5.0)
+    return told
+
+
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.watching")
@@ -252,6 +269,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--json", metavar="FILE")
     asked = parser.parse_args(words)
     found: dict[str, Any] = {}
+    before = load()
     if asked.only in (None, "report"):
         found["report"] = report_cost(100_000, 1000)
         found["document"] = [fold_cost(units) for units in (100_000, 1_000_000)]
@@ -262,7 +280,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     for name, told in found.items():
         print(name, json.dumps({key: told[key] for key in told if key != "rows"} if isinstance(told, dict) else told))
     if asked.json:
-        Path(asked.json).write_text(json.dumps(found, indent=1))
+        about = {"size": "full", "repeat": asked.rounds, **machine(), "load": before, "area": "watching"}
+        Path(asked.json).write_text(json.dumps({**about, "found": named(found), "watching": found}, indent=1) + "\n")
     return found
 
 
