@@ -11,7 +11,6 @@ from daskml_scale import events, redact
 from daskml_scale.runs.event_log import EventLog, path_of, read
 from daskml_scale.runs.records import Registry
 from daskml_scale.runs.top import Tail, follow, frame
-from daskml_scale.stages.notebook import Shown
 
 
 def test_top_shows_a_finished_run_and_exits_as_it_did(command, folder):
@@ -64,25 +63,3 @@ def test_the_log_holds_no_secrets_and_not_what_only_the_page_shows(tmp_path):
     assert "cells" not in text
     assert redact.value({"api_key": "x", "tokens": 5, "key": "y"}) == {"api_key": "***", "tokens": 5, "key": "y"}
     assert redact.text("rows/00000003 took 3 s; monkey=4") == "rows/00000003 took 3 s; monkey=4"
-
-
-def test_a_notebook_shows_what_takes_longer_than_a_second_and_escapes_it():
-    drawn: list[tuple[str, str]] = []
-    now = [0.0]
-    shown = Shown(lambda html, text: drawn.append((html, text)), clock=lambda: now[0])
-    shown(events.StageStarted(time=1.0, stage="<b>x</b>", stage_kind="map"))
-    shown(events.StagePlanned(time=1.0, stage="<b>x</b>", units=8, reused=2))
-    assert drawn == []
-    now[0] = 1.5
-    shown(events.UnitsCommitted(time=1.0, stage="<b>x</b>", units=3, failed=1))
-    now[0] = 1.6
-    shown(events.UnitsCommitted(time=1.0, stage="<b>x</b>", units=1))
-    assert len(drawn) == 1
-    html, text = drawn[0]
-    assert "<b>" not in html
-    assert "&lt;b&gt;x" in html
-    assert "5 / 10, 1 failed" in html
-    assert "5 / 10" in text
-    shown(events.StageFinished(time=1.0, stage="<b>x</b>", state="ok", seconds=2.0, units=10, reused=2))
-    assert "9 / 10, 1 failed, 2.0 s" in drawn[-1][1]
-    assert "script" not in html

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
 nbconvert = pytest.importorskip("nbconvert", reason="nbconvert is not installed")
@@ -35,6 +38,19 @@ cluster: none
 stages:
   table: {kind: ingest, source: t.csv, row: {dim: r, chunk: 2}}
 """
+FOREVER = """
+import itertools
+import time
+import daskml_scale as dms
+
+def slow(x):
+    time.sleep(0.05)
+    return x
+
+dms.map(slow, itertools.count(), name="<b>x</b>")
+"""
+VIEW = "application/vnd.jupyter.widget-view+json"
+PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +85,78 @@ def test_nbconvert_keeps_the_tables_and_nothing_runs(book: nbformat.NotebookNode
         assert wanted in text, wanted
     assert "<script>x" not in page
     assert not re.search(r"\son\w+\s*=", page)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[tuple[Any, Any]]:
+    """A kernel, and the client of a front end that shows widgets."""
+    manager, client = start_new_kernel(startup_timeout=PATIENCE)
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def heard(kernel: tuple[Any, Any], code: str, interrupt: Callable[[Any], bool]) -> tuple[list[Any], Any]:
+    """Run a cell, and interrupt it upon a message; return all messages and the reply."""
+    manager, client = kernel
+    asked = client.execute(code)
+    messages, interrupted = [], False
+    while True:
+        message = client.get_iopub_msg(timeout=PATIENCE)
+        if message["parent_header"].get("msg_id") != asked:
+            continue
+        messages.append(message)
+        if not interrupted and interrupt(message):
+            interrupted = True
+            manager.interrupt_kernel()
+        if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            return messages, client.get_shell_msg(timeout=PATIENCE)["content"]
+
+
+def of_kind(messages: list[Any], kind: str) -> list[Any]:
+    return [message["content"] for message in messages if message["msg_type"] == kind]
+
+
+def check_left_behind(messages: list[Any], reply: Any) -> None:
+    """The cell was interrupted, and its one output is HTML and text that say so."""
+    assert reply["ename"] == "KeyboardInterrupt"
+    last = of_kind(messages, "update_display_data")[-1]["data"]
+    assert set(last) == {"text/html", "text/plain"}
+    for text in last.values():
+        assert "interrupted" in text
+    assert "<b>" not in last["text/html"]
+    assert len(of_kind(messages, "display_data")) == 1
+
+
+def test_work_of_a_second_shows_a_widget_until_it_is_interrupted(kernel: tuple[Any, Any]) -> None:
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    changed = lambda message: message["msg_type"] == "comm_msg" and "&lt;b&gt;" in str(message["content"])  # noqa: E731
+    messages, reply = heard(kernel, FOREVER, changed)
+    check_left_behind(messages, reply)
+    opened = {content["comm_id"]: content["data"]["state"] for content in of_kind(messages, "comm_open")}
+    (shown,) = of_kind(messages, "display_data")
+    assert set(shown["data"]) == {VIEW, "text/html", "text/plain"}
+    assert opened[shown["data"][VIEW]["model_id"]]["_model_name"] == "VBoxModel"
+    assert "FloatProgressModel" in {state["_model_name"] for state in opened.values()}
+    assert "<b>" not in str(of_kind(messages, "comm_open") + of_kind(messages, "comm_msg")), (
+        "a widget's text is escaped"
+    )
+    assert {content["comm_id"] for content in of_kind(messages, "comm_close")} == set(opened), "no model stays"
+    assert of_kind(messages, "update_display_data")[:-1] == [], "a live widget is not replaced"
+    page = converted({"output_type": "display_data", "metadata": {}, "data": shown["data"]})
+    assert "&lt;b&gt;x" in page, "what was saved in the middle, without the widget's state, shows the table"
+    assert "running" in page
+
+
+def test_without_ipywidgets_the_same_shows_html(kernel: tuple[Any, Any]) -> None:
+    updated = lambda message: message["msg_type"] == "update_display_data"  # noqa: E731
+    messages, reply = heard(kernel, "import sys; sys.modules['ipywidgets'] = None\n" + FOREVER, updated)
+    check_left_behind(messages, reply)
+    assert of_kind(messages, "comm_open") == []
+    assert set(of_kind(messages, "display_data")[0]["data"]) == {"text/html", "text/plain"}
+
+
+def converted(output: dict[str, Any]) -> str:
+    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.from_dict(output)])
+    page, _ = nbconvert.HTMLExporter(template_name="basic").from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    return str(page)

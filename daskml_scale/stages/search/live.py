@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daskml_scale.html import table as html_table
+from daskml_scale.stages.cell import Cell, Drawing
 
 from .told import Told
 
@@ -114,6 +115,11 @@ class Live:
         """Return what a notebook shows."""
         return html_table(list(COLUMNS) if self.best else [], self.rows(), title=self.title)
 
+    def drawing(self) -> Drawing:
+        """Return both that and the same as text."""
+        rows = [COLUMNS, *self.rows()] if self.best else []
+        return Drawing(self.html(), "\n".join([self.title, *("  ".join(row) for row in rows)]))
+
     def _ranked(self) -> list[tuple[int, tuple[int, int, float, str]]]:
         def place(entry: tuple[int, tuple[int, int, float, str]]) -> tuple[int, float]:
             rung, _, score, _ = entry[1]
@@ -166,10 +172,9 @@ def _on_terminal(live: Live, console: Any) -> Iterator[None]:
 
 @contextmanager
 def _in_notebook(live: Live) -> Iterator[None]:
-    from IPython.display import HTML, display
-
-    handle = display(HTML(live.html()), display_id=True)
-    live.draw = lambda: handle.update(HTML(live.html()))
+    cell = Cell(widgets=False)  # a table, whose last state is what one wants to keep
+    live.draw = lambda: cell.show(live.drawing())
+    live.draw()
     try:
         yield
     finally:
