@@ -52,6 +52,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks --repeat 1 --folder $(RESULTS)
 	$(BIN)/python -m benchmarks.runs --small --json $(RESULTS)/runs.json
 	$(BIN)/python -m benchmarks.scaling --seeds 1 --json $(RESULTS)/scaling.json
+	$(BIN)/python -m benchmarks.growth --small --json $(RESULTS)/growth.json
 	$(BIN)/python -m benchmarks.report --folder $(RESULTS) --page $(RESULTS)/benchmarks.md --before docs/measured
 
 # Hours, on a quiet machine. What it finds is what docs/benchmarks.md shows.
@@ -60,6 +61,7 @@ bench-full: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks --size full --repeat 5 --folder $(RESULTS)
 	$(BIN)/python -m benchmarks.runs --json $(RESULTS)/runs.json
 	$(BIN)/python -m benchmarks.scaling --json $(RESULTS)/scaling.json
+	$(BIN)/python -m benchmarks.growth --gb 10 --json $(RESULTS)/growth.json
 	$(BIN)/python -m benchmarks.report
 
 # Peers that need versions of their own: benchmarks.peers says which, and how they are found.

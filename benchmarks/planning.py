@@ -28,7 +28,8 @@ from daskml_scale.plan.records import Record, Written, select, to_record
 from daskml_scale.plan.table import Block
 from daskml_scale.plan.units import Outcome, Parts, Plan, Snapshot, Template, Unit, Variable
 from daskml_scale.stages.base import Input, Ref, StageBase
-from daskml_scale.stages.run import LAST, gather, run_stage
+from daskml_scale.stages.inputs import gather
+from daskml_scale.stages.run import LAST, run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 

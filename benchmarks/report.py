@@ -183,7 +183,7 @@ def _facts(data: Mapping[str, Any]) -> Iterator[str]:
     loads = [each["load_before"] for each in parts if "load_before" in each] or [
         data[key] for key in ("load",) if key in data
     ]
-    seconds = sum(each.get("seconds", 0.0) for each in parts)
+    seconds = sum(each.get("seconds", 0.0) for each in parts) or data.get("seconds", 0.0)
     yield str(data.get("size", "-"))
     yield str(data.get("repeat", "-"))
     yield f"{seconds / 60:.1f}" if seconds else "-"

@@ -182,8 +182,9 @@ def _matches(each: Mapping[str, str], one: Measured) -> bool:
 
 def _values(row: Mapping[str, Any], what: str) -> tuple[float, ...] | None:
     """Return the median and the ends of what a goal is about; a count stands alone."""
-    if what.startswith("counts: "):
-        found = row["counts"].get("ours", {}).get(what.removeprefix("counts: "))
+    whose, _, name = what.partition("counts: ")
+    if name:
+        found = row["counts"].get("peer" if whose else "ours", {}).get(name)
         return None if found is None else (float(found),)
     ends = ("median", "min", "max")
     if what in ("ratio", "faster"):

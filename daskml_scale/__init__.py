@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Recipe": "stages.features",
     "backlog": "engine.backlog_view",
-    "cluster": "api",
+    "cluster": "api_cluster",
     "drift": "stages.monitor",
     "dry_run": "api",
     "feature_sets": "stages.feature_store",
@@ -56,7 +56,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import search, steps
-    from .api import cluster, dry_run, ingest, last_run, run, submit
+    from .api import dry_run, ingest, last_run, run, submit
+    from .api_cluster import cluster
     from .artifacts import load_model, save_model
     from .engine.backlog_view import backlog
     from .stages.feature_store import feature_sets

@@ -63,7 +63,7 @@ def checked(
 
 def _header(spec: IngestSpec) -> tuple[str, ...] | None:
     """Return the column names that the first file begins with; ``None`` where looking would take longer."""
-    from daskml_scale.stages.ingest_blocks import first_columns
+    from daskml_scale.stages.ingest_files import first_columns
 
     try:
         return first_columns([files.normal(url) for url in source_urls(spec.source, Path.cwd())], spec.format or "")

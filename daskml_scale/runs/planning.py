@@ -24,8 +24,8 @@ from daskml_scale.spec.workflow import StageSpec, TrainSpec, Workflow
 from daskml_scale.stages.base import Input, Stage
 from daskml_scale.stages.failures import failure
 from daskml_scale.stages.graph import LIMIT, StageGraph
+from daskml_scale.stages.inputs import checked_records, gather
 from daskml_scale.stages.registry import Builder
-from daskml_scale.stages.run import checked_records, gather
 from daskml_scale.storage import files
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.stores import dataset_of

@@ -20,7 +20,8 @@ from daskml_scale.spec.steps_learned import Function, SklearnStep
 from daskml_scale.spec.workflow import FeaturesSpec, MapSpec, PredictSpec, StageSpec, Workflow
 from daskml_scale.stages.base import Ref, Stage
 from daskml_scale.stages.file_patterns import sources
-from daskml_scale.stages.run import check_memory, known_ids
+from daskml_scale.stages.inputs import known_ids
+from daskml_scale.stages.worker_memory import check_memory
 from daskml_scale.storage import files
 from daskml_scale.storage.urls import beside, is_local
 

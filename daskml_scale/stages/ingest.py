@@ -28,7 +28,8 @@ from daskml_scale.storage.urls import is_icechunk
 from . import csv_files, ingest_sort, sort_work
 from .base import Input, Ref, StageResult
 from .file_patterns import is_pattern, sources
-from .ingest_blocks import Pieces, Reading, blocks_of, look, unchanged
+from .ingest_blocks import Pieces, Reading
+from .ingest_files import blocks_of, look, unchanged
 from .ingest_history import History
 from .ingest_passes import CODE, Found, Passes
 from .ingest_table import Table, alone, table_of

@@ -8,9 +8,8 @@ unpacked, missing ones are NaN, times become int64 nanoseconds since 1970, so fi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -18,49 +17,21 @@ from typing import Any
 import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.errors import DaskMLError, PlanError, SpecError, StoreError
+from daskml_scale.errors import PlanError, SpecError
 from daskml_scale.plan.grids import Grid
 from daskml_scale.plan.records import Record, Written, after, digest, select
-from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit, Variable
+from daskml_scale.plan.units import Parts, Plan, Template, Unit, Variable
 from daskml_scale.spec.explain import unknown
-from daskml_scale.storage import arrays, files, stores, tables
+from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
 from .csv_files import shown
-from .file_patterns import Source, is_pattern, sources
-from .ingest_blocks import format_of, unchanged
+from .file_patterns import is_pattern, sources
+from .grid_files import Cube, check_fit, opened, scanned, size_along, still, values_of
 from .ingest_history import named
 
 CODE = "ingest-grid-1"
 """Changes whenever the kernel's output changes for the same input."""
-_COMPARED = 64 << 20
-"""Bytes of a variable up to which its values are compared between files."""
-_TIME = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian", "_FillValue": tables.NO_TIME}
-_STANDARD = ("standard", "gregorian", "proleptic_gregorian")
-
-
-@dataclass(frozen=True, slots=True)
-class Cube:
-    """A source, and what its scan found.
-
-    Attributes
-    ----------
-    source : Source
-    look : Snapshot or None
-        Of a Zarr dataset of format 3: what each of its chunks holds.
-    variables : mapping of name to mapping
-        ``dims``, ``shape``, ``dtype``, ``attrs``, ``digest`` (empty for those that grow along ``concat``), ``ends``.
-    """
-
-    name: str
-    source: Source
-    look: Snapshot | None = None
-    variables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def shown(self) -> str:
-        return shown(self.source.url)
 
 
 @dataclass(frozen=True)
@@ -226,8 +197,8 @@ class CubeIngestStage(StageBase):
         first = found[0]
         self._check_names(first)
         for before, cube in pairwise(found):
-            _check_fit(first, cube, before, self.concat)
-        lengths = [_size(cube, self.concat) for cube in found] if self.concat else [0]
+            check_fit(first, cube, before, self.concat)
+        lengths = [size_along(cube, self.concat) for cube in found] if self.concat else [0]
         starts = tuple(np.cumsum([0, *lengths]).tolist())
         targets = {name: self._target(one, starts[-1]) for name, one in first.variables.items()}
         joined = Joined(tuple(found), self.concat, starts, targets)
@@ -277,7 +248,7 @@ class CubeIngestStage(StageBase):
         if unit.key.startswith("scan/"):
             cube = worker.shared[unit.payload]
             with self._opened(cube) as ds:
-                return _scanned(ds, cube, self)
+                return scanned(ds, cube, self.columns, self.concat)
         name, joined = unit.key.split("/", 1)[1].rpartition("/")[0], worker.shared
         region = joined.region(name, unit.payload)
         target = joined.targets[name]
@@ -285,15 +256,15 @@ class CubeIngestStage(StageBase):
         for number, own in joined.parts(name, region):
             cube = joined.cubes[number]
             with self._opened(cube) as ds:
-                blocks.append(_values(ds[name], own, target))
-            _still(cube.source)
+                blocks.append(values_of(ds[name], own, target))
+            still(cube.source)
         axis = target.dims.index(joined.concat) if len(blocks) > 1 else 0
         values = np.concatenate(blocks, axis=axis) if len(blocks) > 1 else blocks[0]
         origin = [start for start, _ in joined.grid(name).region(unit.payload)]
         return Written(stores.write_region(self.out, origin, {name: values}), rows=0)
 
     def _opened(self, cube: Cube) -> Any:
-        _still(cube.source)
+        still(cube.source)
         return opened(cube.source.url, self.format)
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
@@ -305,183 +276,3 @@ def _urls(entry: str) -> list[str]:
     if is_pattern(entry):
         return [one.url for one in sources(entry, quick=True).values()]
     return [entry] if files.stat(entry) is not None or files.names(entry) else []
-
-
-def cubes(
-    entry: str, known: dict[str, tuple[int, int, str]] | None = None
-) -> dict[str, tuple[Source, Snapshot | None]]:
-    """Return the NetCDF files and Zarr datasets that an entry names, each with its identity.
-
-    Raises
-    ------
-    StoreError
-        When one cannot be read.
-    """
-    if not entry.rstrip("/").endswith(".zarr"):
-        return {name: (source, None) for name, source in sources(entry, known).items()}
-    if not files.names(entry):
-        return {}
-    name = entry.rpartition("/")[2]
-    try:
-        look = stores.snapshot(entry, known=known) if stores.exists(entry) else None
-    except DaskMLError:
-        look = None  # xarray may know what to make of it
-    if look is not None:
-        schema = [(key, one.dtype, one.dims, one.shape, dict(one.attrs)) for key, one in look.variables.items()]
-        return {name: (Source(entry, digest(schema, {key: list(ids) for key, ids in look.ids.items()}), 0), look)}
-    held = {key: list(seen) for key, seen in _tree(entry).items()}
-    return {name: (Source(entry, digest(held), 0), None)}
-
-
-def _tree(url: str) -> dict[str, tuple[int, int]]:
-    """Return size and stamp of everything below a folder."""
-    if not files.is_local(url):
-        return dict(files.below(url))
-    root = files.local_path(url)
-    found = {}
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            seen = path.stat()
-            found[str(path.relative_to(root))] = (seen.st_size, seen.st_mtime_ns)
-    return found
-
-
-def _still(source: Source) -> None:
-    if source.stamp:
-        unchanged(source).__enter__()
-
-
-def opened(url: str, format: str = "") -> Any:
-    """Open a NetCDF file or a Zarr dataset with xarray, lazily and without Dask; values unpacked, times as stored.
-
-    Raises
-    ------
-    PlanError
-        When it is neither.
-    """
-    import xarray as xr
-
-    options: dict[str, Any] = {
-        "decode_times": False, "mask_and_scale": True, "decode_coords": False, "chunks": None, "cache": False,
-    }  # fmt: skip
-    try:
-        if (format or format_of(url)) == "zarr":
-            store, path = arrays.zarr_store(url)
-            return xr.open_dataset(
-                store, engine="zarr", backend_kwargs={"group": path or None, "consolidated": False}, **options
-            )
-        # An open file, not its path: by its path xarray would give what it opened before the file was replaced.
-        return xr.open_dataset(files.open_read(url), **options)
-    except (PlanError, StoreError):
-        raise
-    except Exception as error:  # xarray's engines raise many kinds
-        text = " ".join(str(error).split())[:200]
-        needs = " (NetCDF 4 needs pip install 'daskml-scale[netcdf]', on the workers too)" if "engine" in text else ""
-        raise PlanError(f"{shown(url)} is no readable NetCDF file or Zarr dataset: {text}{needs}") from None
-
-
-def _scanned(ds: Any, cube: Cube, stage: CubeIngestStage) -> dict[str, Any]:
-    """Return the schema of a source as JSON, and digests of what it must share with the others."""
-    # Sorted: Zarr lists the members of a group in the order in which answers come.
-    names = sorted(map(str, ds.variables)) if stage.columns is None else list(stage.columns)
-    for name in names:
-        if name not in ds.variables:
-            raise PlanError(f"{cube.shown}: {unknown('variable', name, list(map(str, ds.variables)))}")
-    dims = dict.fromkeys(str(dim) for name in names for dim in ds[name].dims)
-    names += [dim for dim in dims if dim in ds.variables and dim not in names]
-    found = {}
-    for name in names:
-        variable = ds[name].variable
-        time = _is_time(variable)
-        if not time and variable.dtype.kind not in "iufb":
-            raise PlanError(
-                f"{cube.shown}: variable {name!r} is {variable.dtype}, which cannot be stored in a cube; write it as "
-                "numbers, or leave it out by `columns:`"
-            )
-        attrs = {key: _json(value) for key, value in variable.attrs.items() if key not in ("units", "calendar")}
-        units = (
-            _TIME
-            if time
-            else {key: _json(variable.attrs[key]) for key in ("units", "calendar") if key in variable.attrs}
-        )
-        one = {
-            "dims": list(map(str, variable.dims)), "shape": list(variable.shape),
-            "dtype": "int64" if time else str(variable.dtype), "attrs": {**attrs, **units}, "digest": "", "ends": [],
-        }  # fmt: skip
-        whole = [(0, size) for size in variable.shape]
-        if stage.concat not in variable.dims and variable.nbytes <= _COMPARED and stage.concat:
-            raw = np.ascontiguousarray(_values(variable, whole, None, time=time)).tobytes()
-            one["digest"] = hashlib.blake2b(raw, digest_size=20).hexdigest()
-        if name == stage.concat and variable.size:
-            ends = [_values(variable, [(at, at + 1)], None, time=time)[0].item() for at in (0, variable.shape[0] - 1)]
-            one["ends"] = ends
-        found[name] = one
-    return {"variables": found, "attrs": {key: _json(value) for key, value in ds.attrs.items()}}
-
-
-def _json(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _is_time(variable: Any) -> bool:
-    return " since " in str(variable.attrs.get("units", "")) and variable.attrs.get("calendar", "standard") in _STANDARD
-
-
-def _values(
-    variable: Any, region: Sequence[tuple[int, int]], target: Variable | None, *, time: bool | None = None
-) -> np.ndarray:
-    """Return a part of a variable as it is stored."""
-    import xarray as xr
-
-    variable = getattr(variable, "variable", variable)
-    time = _is_time(variable) if time is None else time
-    part = variable[tuple(slice(*one) for one in region)].load()
-    if not time:
-        return np.asarray(part.values) if target is None else np.asarray(part.values, dtype=target.dtype)
-    decoded = xr.conventions.decode_cf_variable("time", part, decode_times=True)
-    return np.asarray(decoded.values).astype("datetime64[ns]").view("int64")
-
-
-def _size(cube: Cube, dim: str) -> int:
-    for one in cube.variables.values():
-        if dim in one["dims"]:
-            return int(one["shape"][one["dims"].index(dim)])
-    raise PlanError(f"{cube.shown} has no dimension {dim!r}, along which the sources follow one another")
-
-
-def _check_fit(first: Cube, cube: Cube, before: Cube, concat: str) -> None:
-    """Refuse a source that does not follow the others: names both, what differs, and the remedy."""
-    odd = set(first.variables).symmetric_difference(cube.variables)
-    if odd:
-        name = min(odd)
-        has, lacks = (first, cube) if name in first.variables else (cube, first)
-        raise PlanError(
-            f"{has.shown} has a variable {name!r} and {lacks.shown} has none; add it, or leave it out by `columns:`"
-        )
-    for name, one in first.variables.items():
-        other = cube.variables[name]
-        units = [each["attrs"].get("units") for each in (one, other)]
-        shapes = [
-            [size for dim, size in zip(each["dims"], each["shape"], strict=True) if dim != concat]
-            for each in (one, other)
-        ]
-        for what, mine, its in (
-            ("type", one["dtype"], other["dtype"]), ("dimensions", one["dims"], other["dims"]),
-            ("units", *units), ("shape", *shapes),
-        ):  # fmt: skip
-            if mine != its:
-                raise PlanError(
-                    f"{cube.shown}: variable {name!r} has {what} {its}, and {mine} in {first.shown}; write both alike, "
-                    "or leave it out by `columns:`"
-                )
-        if one["digest"] != other["digest"]:
-            raise PlanError(
-                f"{cube.shown}: the values of {name!r} differ from those in {first.shown}, and do not run along "
-                f"{concat!r}; regrid one of them, or leave it out by `columns:`"
-            )
-    ends, earlier = cube.variables.get(concat, {}).get("ends"), before.variables.get(concat, {}).get("ends")
-    if ends and earlier and earlier[0] < earlier[1] and ends[0] <= earlier[1]:
-        raise PlanError(
-            f"{cube.shown} begins at {concat} {ends[0]}, and {before.shown}, which it follows, ends at {earlier[1]}; "
-            "name the sources in order, and none twice"
-        )

@@ -18,13 +18,15 @@ from daskml_scale.spec.explain import unknown
 from daskml_scale.spec.expressions import names
 from daskml_scale.spec.workflow import RowSpec
 
-from . import csv_files, read_types
+from . import csv_files, merged_types, read_types
 from .base import Input, StageBase
 from .file_patterns import Source, is_pattern, sources
-from .ingest_blocks import BLOCK, LEAST, Block, File, Reading, blocks_of, check_columns, opened, to_cut
+from .ingest_blocks import Reading
+from .ingest_files import BLOCK, LEAST, Block, File, blocks_of, check_columns, opened, to_cut
 from .ingest_history import History, named
 from .ingest_table import derived_kinds
-from .read_types import Kind, Part, Seen
+from .merged_types import Part
+from .read_types import Kind, Seen
 
 CODE = "ingest-5"
 """Changes whenever the kernels' output changes for the same input."""
@@ -252,7 +254,7 @@ class Passes(StageBase):
         new = [part for part, block in zip(parts, reading.blocks, strict=True) if block.file >= found.old]
         kinds, doubts = {}, {}
         for name in reading.keep:
-            kinds[name], doubt = read_types.merge(new, name)
+            kinds[name], doubt = merged_types.merge(new, name)
             if doubt:
                 doubts[name] = doubt
         whole = {name: not any(part.columns[name].missing for part in new) for name in reading.keep}
@@ -292,7 +294,7 @@ class Passes(StageBase):
                 more = sorted(set(result[name]) - known)
                 labels = (*found[name].labels, *more) if self.append else tuple(sorted({*known, *more}))
                 if len(labels) > read_types.MAX_LABELS:
-                    raise PlanError(read_types.too_many(name, len(labels)))
+                    raise PlanError(merged_types.too_many(name, len(labels)))
                 found[name] = Kind("text", labels)
         raw = tuple(frozenset(name for name, seen in part.columns.items() if seen.raw) for part in parts)
         ready = replace(reading, kinds=found, raw=raw)

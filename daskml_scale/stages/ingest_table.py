@@ -14,10 +14,12 @@ from daskml_scale.plan.units import row_ranges
 from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.storage import tables
 
-from . import read_types
-from .ingest_blocks import BLOCK, File, Reading, nbytes
+from . import merged_types, read_types
+from .ingest_blocks import Reading, nbytes
+from .ingest_files import BLOCK, File
+from .merged_types import Part
 from .parquet_files import Footer
-from .read_types import Kind, Part
+from .read_types import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def table_of(reading: Reading, origin: str, by: Sequence[str]) -> Table:
     parts = [Part(origin, 0, seen)] if seen else []
     kinds, doubts = {}, {}
     for name in reading.keep:
-        kinds[name], doubt = read_types.merge(parts, name)
+        kinds[name], doubt = merged_types.merge(parts, name)
         if doubt:
             doubts[name] = doubt
     columns = {

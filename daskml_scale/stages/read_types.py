@@ -1,8 +1,6 @@
-"""What the columns of many files hold: numbers, times, true and false, or text. Said block by block, then merged.
+"""What a column of one block holds: numbers, times, true and false, or text; and its values once that is known.
 
-A column is of a kind when all its values are, in all files; one value that is not makes it text. Where the
-others are of one kind that is hardly meant: a doubt says which value it was, in which file and row. Merging
-does not depend on the order in which blocks are read. Nothing here reads or writes.
+What the blocks of many files make of a column together is said by ``merged_types``. Nothing here reads or writes.
 """
 
 from __future__ import annotations
@@ -24,9 +22,9 @@ _SAMPLE = 200
 """Values looked at to guess what a column of text should be."""
 _FIRST, _LAST = "1678-01-01", "2261-12-31T23:59:59"
 """Ends of what 64-bit nanoseconds can tell."""
-_EXACT = 2**53
+EXACT = 2**53
 """Whole numbers below it are exact in float64."""
-_REASONS = {
+REASONS = {
     "time": "is not a time in ISO 8601",
     "number": "is not a number",
     "whole": "does not fit into 64 bits",
@@ -155,7 +153,7 @@ def seen(column: Any, *, raw: bool = False) -> Seen | None:
             raise PlanError(f"an integer column goes up to {most}, beyond int64; {_TOO_LARGE}")
         return Seen("int", most=max(abs(least), abs(most)), **plain)
     if pa.types.is_floating(kind):
-        if raw or not pc.any(pc.greater_equal(pc.abs(column), float(_EXACT)), min_count=0).as_py():
+        if raw or not pc.any(pc.greater_equal(pc.abs(column), float(EXACT)), min_count=0).as_py():
             return Seen("float", **plain)
         return None  # whole numbers beyond 64 bits look like this, too
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
@@ -197,7 +195,7 @@ def _text(column: Any, raw: bool, *, present: int, missing: bool) -> Seen:
     good = int(counts[ok].sum())
     if meant and good == present:
         return _all_fit(labels, meant, common)
-    if reason == _REASONS["whole"]:
+    if reason == REASONS["whole"]:
         _refuse_unsigned(labels)
     bad = None
     if meant:
@@ -250,124 +248,15 @@ def _fits(labels: Any, meant: str) -> tuple[np.ndarray, str]:
     import pandas as pd
 
     if meant == "flag":
-        return labels.str.lower().isin(("true", "false")).to_numpy(), _REASONS["flag"]
+        return labels.str.lower().isin(("true", "false")).to_numpy(), REASONS["flag"]
     if meant == "time":
         found = _instants(labels)
         within = found.between(pd.Timestamp(_FIRST, tz="UTC"), pd.Timestamp(_LAST, tz="UTC"))
-        return within.to_numpy(), _REASONS["ages" if found.notna().all() else "time"]
+        return within.to_numpy(), REASONS["ages" if found.notna().all() else "time"]
     numbers = pd.to_numeric(labels, errors="coerce").astype("float64")
     whole = labels.str.fullmatch(r"\s*[+-]?\d+\s*").astype(bool) & (numbers.abs() >= 2.0**63)
     ok = (numbers.notna() & ~whole).to_numpy()
-    return ok, _REASONS["whole" if numbers.notna().all() else "number"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one block holds, and where it is: its file as people know it, and the rows of the file before it."""
-
-    file: str
-    before: int
-    columns: Mapping[str, Seen]
-
-
-def merge(parts: Sequence[Part], name: str) -> tuple[Kind, str]:
-    """Return what a column holds in all blocks, and what should be told of it (empty: nothing).
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        In the order of the rows.
-
-    Raises
-    ------
-    PlanError
-        When two files hold values of different kinds: names both, and the remedy; or there are too many labels.
-    """
-    found = [(part, part.columns[name]) for part in parts if part.columns[name].kind != "none"]
-    kinds = {one.kind for _, one in found}
-    missing = any(part.columns[name].missing for part in parts)
-    if not kinds:
-        return Kind("none"), ""
-    if kinds <= {"int", "float"}:
-        whole = kinds == {"int"} and not missing
-        return Kind("int" if whole else "float"), "" if whole else _inexact(found, name)
-    if "text" not in kinds:
-        if len(kinds) > 1:
-            raise PlanError(_conflict(found, name))
-        return Kind(kinds.pop(), seconds=all(one.seconds for _, one in found)), ""
-    labels = tuple(sorted({label for _, one in found for label in one.labels}))
-    doubt = _doubt(found, name)
-    if len(labels) > MAX_LABELS:
-        raise PlanError(too_many(name, len(labels), doubt))
-    return Kind("text", labels), doubt
-
-
-def too_many(name: str, count: int, doubt: str = "") -> str:
-    """Return why a column of so many texts is refused."""
-    why = doubt or "leave it out by `columns:`, or turn it into a number before"
-    return f"column {name!r} has {count:,} distinct texts, more than {MAX_LABELS:,}; {why}"
-
-
-def _inexact(found: Sequence[tuple[Part, Seen]], name: str) -> str:
-    large = next(((part, one) for part, one in found if one.most > _EXACT), None)
-    if large is None:
-        return ""
-    return (
-        f"{large[0].file}: column {name!r} holds whole numbers up to {large[1].most:,}, and others are missing or no "
-        "whole numbers: it is stored as float64, which is exact up to 2**53; fill the empty cells, or write it as text"
-    )
-
-
-def _family(kind: str) -> str:
-    return "number" if kind in ("int", "float") else kind
-
-
-def _conflict(found: Sequence[tuple[Part, Seen]], name: str) -> str:
-    first, one = found[0]
-    other, two = next(pair for pair in found if _family(pair[1].kind) != _family(one.kind))
-    return (
-        f"column {name!r} holds {WORDS[one.kind]} in {first.file} and {WORDS[two.kind]} in {other.file}; mend one of "
-        "them, or leave the column out by `columns:`"
-    )
-
-
-def _doubt(found: Sequence[tuple[Part, Seen]], name: str) -> str:
-    """Return why a column became text although most of its values, or all of a file's, are of one other kind."""
-    total = sum(one.present for _, one in found)
-    good: dict[str, int] = {}
-    for _, one in found:
-        fits = one.good if one.kind == "text" else {_family(one.kind): one.present}
-        for kind, count in fits.items():
-            good[kind] = good.get(kind, 0) + count
-    kind = max(sorted(good), key=lambda kind: good[kind], default="")
-    count = good.get(kind, 0)
-    if kind and 2 * (total - count) < total:
-        part, (value, row, reason) = _first_bad(found, kind)
-        more = f" (nor are {total - count - 1:,} other values)" if total - count > 1 else ""
-        return (
-            f"{part.file}: column {name!r} became text, a category: {value!r} in row {part.before + row + 1:,} "
-            f"{reason}{more}, {count:,} values are; mend it, or leave the cell empty"
-        )
-    other = next(((part, one) for part, one in found if one.kind != "text"), None)
-    if other is None:
-        return ""
-    return (
-        f"{other[0].file}: column {name!r} is text, since other files hold text; here it holds {WORDS[other[1].kind]}"
-    )
-
-
-def _first_bad(found: Sequence[tuple[Part, Seen]], kind: str) -> tuple[Part, tuple[str, int, str]]:
-    for part, one in found:
-        if one.kind == "text" and one.bad is not None and kind in one.good:
-            return part, one.bad
-        if _family(one.kind) != kind:
-            return part, (one.labels[0] if one.labels else WORDS[one.kind], 0, _REASONS[kind])
-    raise AssertionError(name_of(kind))
-
-
-def name_of(kind: str) -> str:
-    """Return a kind for people."""
-    return WORDS.get(kind, kind)
+    return ok, REASONS["whole" if numbers.notna().all() else "number"]
 
 
 def typed(column: Any, kind: Kind) -> Values:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from daskml_scale import events
-from daskml_scale.engine.client import capacity, workers
+from daskml_scale.engine.client import capacity
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
-from daskml_scale.errors import ClusterError, DaskMLError, PlanError, StoreError, UsageError
+from daskml_scale.errors import ClusterError, DaskMLError, StoreError, UsageError
 from daskml_scale.plan.cells import Places
 from daskml_scale.plan.records import Record
 from daskml_scale.plan.table import Records
@@ -28,14 +28,13 @@ from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import Pass, transaction
 from daskml_scale.storage.urls import is_icechunk
-from daskml_scale.storage.verify import stale
 
 from . import failures, notebook
-from .base import Input, Ref, Stage, StageResult
+from .base import Input, Stage, StageResult
 from .durations import Durations
-from .file_patterns import matching, sources
-from .ingest_grid import cubes
+from .inputs import IDS, checked_records, known_ids, looked
 from .shown import happened, has_bad_rows, mapped, todo
+from .worker_memory import check_memory, memory_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,6 @@ LOOK_SECONDS = 5.0
 """Between two looks at how many workers there are."""
 KEEP_SECONDS = 30.0
 """Between two times that the identities of what was read are written down, while units run."""
-_LARGE = 64 << 20
-"""Bytes of a source file that is hashed by a worker, not by the driver."""
-_IDS = "ids.json"
-"""Beside the segments of a ledger: the identities of files and objects that no ledger knows."""
 LAST: deque[StageRow] = deque(maxlen=100)
 """Rows of the last stages run in this process, newest last; ``dms.last_run()`` reads it."""
 
@@ -93,55 +88,6 @@ def noted(name: str, kind: str, units: int, rows: int) -> Iterator[None]:
     began = time.monotonic()
     yield
     LAST.append(StageRow(name, kind, units, 0, time.monotonic() - began, rows))
-
-
-def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
-    """Look at the inputs of a stage: schemas, identities, small results. ``None`` where there is none yet."""
-    return _looked(refs, known_ids(ledger_url))
-
-
-def _looked(refs: Mapping[str, Ref], known: dict[str, tuple[int, int, str]]) -> dict[str, Input]:
-    """Look at the inputs; ``known`` identities of files are trusted while size and stamp are equal, and updated.
-
-    The objects of a local dataset are identified when a plan asks for them.
-    """
-    found: dict[str, Input] = {}
-    for name, ref in refs.items():
-        if ref.kind == "dataset":
-            records = Ledger(stores.beside(ref.url, "ledger")).records()
-            found[name] = stores.snapshot(ref.url, records, known, lazy=True)
-        elif ref.kind == "file":
-            found[name] = files.file_id(ref.url, known) if files.stat(ref.url) is not None else None
-        elif ref.kind == "files":
-            found[name] = matching(ref.url, known)
-        elif ref.kind in ("sources", "quick sources"):
-            found[name] = sources(ref.url, known, quick=ref.kind == "quick sources", large=_LARGE)
-        elif ref.kind == "cubes":
-            found[name] = cubes(ref.url, known)
-        elif ref.kind == "json":
-            found[name] = files.read_json(ref.url)
-        elif ref.kind == "result":
-            found[name] = Ledger(ref.url).result()
-        else:
-            raise AssertionError(ref.kind)
-    return found
-
-
-def known_ids(ledger_url: str) -> dict[str, tuple[int, int, str]]:
-    """Return the remembered identities of files; none from a file that says something else: it is written anew."""
-    if not ledger_url:
-        return {}
-    url = files.join(ledger_url, _IDS)
-    try:
-        return {name: (int(size), int(time), str(known)) for name, (size, time, known) in files.read_json(url).items()}
-    except (AttributeError, TypeError, ValueError, StoreError):
-        return {}
-
-
-def checked_records(ledger: Ledger) -> Records:
-    """Return the ledger's records; those whose stored output is gone, torn or altered are marked so."""
-    records = ledger.records()
-    return records.marked(stale(stores.dataset_of(ledger.url), records))
 
 
 def run_stage(
@@ -222,7 +168,7 @@ class _Loop:
 
     def to_the_end(self) -> StageResult:
         while True:
-            inputs = _looked(self.stage.reads(), self.known)
+            inputs = looked(self.stage.reads(), self.known)
             records = checked_records(self.ledger)
             self._tell_torn()
             plan = self.stage.plan(inputs, records)
@@ -250,7 +196,7 @@ class _Loop:
     def _keep_ids(self) -> None:
         """Write down what was hashed or noticed, so that the next run need not."""
         if self.known != self.kept_ids and files.names(self.stage.ledger):
-            files.write_json(files.join(self.stage.ledger, _IDS), self.known)
+            files.write_json(files.join(self.stage.ledger, IDS), self.known)
             self.kept_ids = dict(self.known)
 
     def _keep_ids_on_the_way(self, at_once: bool = False) -> None:
@@ -397,41 +343,8 @@ class _Loop:
         return row
 
 
-def check_memory(name: str, plan: Plan, limit: int) -> None:
-    """Refuse a plan of which one unit needs more memory than a worker has.
-
-    Parameters
-    ----------
-    name : str
-        Of the stage.
-    limit : int
-        Memory of a worker, bytes; 0 is unknown.
-
-    Raises
-    ------
-    PlanError
-    """
-    if limit and plan.memory > limit:
-        if plan.need is not None:
-            raise PlanError(f"{name}: {plan.need.refusal(limit)}")
-        raise PlanError(
-            f"{name}: one unit needs about {plan.memory / 2**20:,.0f} MiB and a worker has "
-            f"{limit / 2**20:,.0f} MiB ({plan.grid}); use smaller chunks, or a cluster with more memory per worker"
-        )
-
-
 def _rows(unit: Unit) -> int:
     """Return the rows of a unit whose payload says so, else 1."""
     payload = unit.payload
     known = isinstance(payload, (tuple, list)) and len(payload) >= 2 and all(isinstance(x, int) for x in payload[:2])
     return int(payload[1] - payload[0]) if known else 1
-
-
-def memory_limit(client: Any | None) -> int:
-    """Return the memory of the smallest worker in bytes (of this machine without a client); 0 is unknown."""
-    if client is None:
-        import psutil
-
-        return int(psutil.virtual_memory().available)
-    limits = [worker["memory_limit"] for worker in workers(client).values()]
-    return int(min((limit for limit in limits if limit), default=0))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskml_scale import events
-from daskml_scale.api import _Publishing
+from daskml_scale.api_cluster import Publishing
 from daskml_scale.dashboard import plugin, private, publish
 from daskml_scale.dashboard.progress import Progress, fold
 from daskml_scale.dashboard.publish import merge, publisher, wait
@@ -190,7 +190,7 @@ def test_another_scheduler_is_told_what_happened_on_the_one_before(cluster: tupl
     client, url = cluster
     with ExitStack() as stack, live() as (other, there):
         assert plugin.install(other)
-        publish = _Publishing(events.ignore, stack)
+        publish = Publishing(events.ignore, stack)
         publish.to(client)
         for event in mapped("moves"):
             publish(event)

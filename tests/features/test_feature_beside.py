@@ -17,7 +17,8 @@ import daskml_scale as dms
 from daskml_scale.errors import PlanError
 from daskml_scale.spec.workflow import FeaturesSpec
 from daskml_scale.stages.features.stage import FeaturesStage
-from daskml_scale.stages.run import gather, run_stage
+from daskml_scale.stages.inputs import gather
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 

@@ -17,7 +17,8 @@ from daskml_scale.stages.base import StageResult
 from daskml_scale.stages.features.planner import RecipePlanner
 from daskml_scale.stages.features.program import Program, parse_steps
 from daskml_scale.stages.features.stage import FeaturesStage, grid
-from daskml_scale.stages.run import checked_records, gather, run_stage
+from daskml_scale.stages.inputs import checked_records, gather
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.tables import read_columns

@@ -16,8 +16,8 @@ from daskml_scale.plan.units import Plan, Template, Variable
 from daskml_scale.spec.expressions import Coded
 from daskml_scale.stages.features.program import Program, parse_steps
 from daskml_scale.stages.features.stage import FeaturesStage
+from daskml_scale.stages.inputs import checked_records, gather
 from daskml_scale.stages.predict import PredictStage
-from daskml_scale.stages.run import checked_records, gather
 from daskml_scale.stages.train import TrainStage
 from daskml_scale.storage import stores, tables
 from daskml_scale.storage.ledger import Ledger

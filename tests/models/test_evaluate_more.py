@@ -17,8 +17,9 @@ from daskml_scale.artifacts.bundle import save_model
 from daskml_scale.errors import DaskMLError, PlanError, UsageError
 from daskml_scale.spec.expressions import Coded
 from daskml_scale.stages.evaluate import EvaluateStage
+from daskml_scale.stages.inputs import checked_records, gather
 from daskml_scale.stages.metrics import METRICS, Scored, score
-from daskml_scale.stages.run import checked_records, gather, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.stages.score_tables import intervals, sliced
 from daskml_scale.storage.ledger import Ledger
 

@@ -36,9 +36,10 @@ from daskml_scale.engine.worker import CACHE
 from daskml_scale.errors import DaskMLError, PlanError, UnitsFailedError, UntrustedError, UsageError
 from daskml_scale.plan.units import FileId, Snapshot, Variable
 from daskml_scale.spec.workflow import MatrixOut
+from daskml_scale.stages.inputs import gather
 from daskml_scale.stages.predict import PredictStage
 from daskml_scale.stages.predicting import predict
-from daskml_scale.stages.run import gather, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression
 import daskml_scale as dms
 from daskml_scale.artifacts.bundle import Bundle, save_model
 from daskml_scale.plan.units import Template, Variable
-from daskml_scale.stages.run import known_ids
+from daskml_scale.stages.inputs import known_ids
 from daskml_scale.storage import stores
 from daskml_scale.storage.backend import Local
 from daskml_scale.storage.ledger import Ledger

@@ -19,8 +19,9 @@ from daskml_scale.artifacts.bundle import load_model, save_model
 from daskml_scale.artifacts.registry import CANDIDATE, CHAMPION, Registry, Shelf, Version, resolved
 from daskml_scale.errors import ConflictError, DaskMLError, StoreError, UntrustedError, UsageError
 from daskml_scale.stages.evaluate import EvaluateStage
+from daskml_scale.stages.inputs import checked_records, gather
 from daskml_scale.stages.register import Condition, RegisterStage
-from daskml_scale.stages.run import checked_records, gather, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.lock import hold
 

@@ -22,8 +22,9 @@ from daskml_scale.errors import PlanError, UntrustedError, UsageError
 from daskml_scale.plan.units import Plan
 from daskml_scale.stages.base import Stage, StageResult
 from daskml_scale.stages.evaluate import EvaluateStage
+from daskml_scale.stages.inputs import checked_records, gather
 from daskml_scale.stages.matrix import load_rows, matrix_inputs, read_rows
-from daskml_scale.stages.run import checked_records, gather, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.stages.train import TrainStage
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger

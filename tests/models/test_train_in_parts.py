@@ -16,8 +16,9 @@ from sklearn.naive_bayes import GaussianNB
 from daskml_scale.artifacts.bundle import load_model
 from daskml_scale.errors import DaskMLError, PlanError, SpecError
 from daskml_scale.stages import incremental
+from daskml_scale.stages.inputs import checked_records, gather
 from daskml_scale.stages.matrix import matrix_bytes
-from daskml_scale.stages.run import checked_records, gather, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.stages.train import TrainStage
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger

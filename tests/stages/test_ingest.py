@@ -240,7 +240,7 @@ def test_several_files_become_one_table(tmp_path):
 def test_a_file_that_changes_while_it_is_read_is_not_mixed_with_the_planned_one(csv, tmp_path, monkeypatch):
     """The cache of a worker holds tables by the planned digest: no other content may get in under it."""
     from daskml_scale.engine.worker import Cache, WorkerContext
-    from daskml_scale.stages.run import gather
+    from daskml_scale.stages.inputs import gather
 
     stage = ingest_stage(csv, tmp_path)
     plan = stage.plan(gather(stage.reads()), {})

@@ -447,7 +447,7 @@ def test_the_command_line_takes_a_sample_into_a_store_of_its_own(parquet, tmp_pa
 
 
 def test_large_files_are_hashed_by_workers_and_only_where_size_or_time_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr("daskml_scale.stages.run._LARGE", 100)
+    monkeypatch.setattr("daskml_scale.stages.inputs.LARGE", 100)
     for number in range(3):
         pd.DataFrame({"n": np.arange(50) + 50 * number}).to_parquet(tmp_path / f"{number}.parquet")
     (tmp_path / "9.parquet").write_bytes((tmp_path / "0.parquet").read_bytes())

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from daskml_scale.errors import PlanError
 from daskml_scale.spec.expressions import Coded
 from daskml_scale.stages.file_patterns import sources
-from daskml_scale.stages.ingest_blocks import Reading, blocks_of, opened
+from daskml_scale.stages.ingest_blocks import Reading
+from daskml_scale.stages.ingest_files import blocks_of, opened
 from daskml_scale.stages.ingest_table import table_of
-from daskml_scale.stages.read_types import Part, Seen, merge
+from daskml_scale.stages.merged_types import Part, merge
+from daskml_scale.stages.read_types import Seen
 
 
 @pytest.fixture
