@@ -310,10 +310,10 @@ class PredictStage(StageBase):
         rows = stop - start
         return worker.write(lambda: Written(stores.write_region(self.out, start, arrays), rows=rows, result=found))
 
-    def _read(self, unit: Unit, job: Job, worker: WorkerContext) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
-        """Return the features of a unit and its key columns as stored; no features where a row is to blame."""
+    def _read(self, unit: Unit, job: Job, worker: WorkerContext) -> tuple[np.ndarray | None, dict[str, stores.Stored]]:
+        """Return the features of a unit, none where a row is to blame, and where its key columns are stored."""
         start, stop, halo = unit.payload
-        copied = {name: stores.read_raw(self.input, name, start, stop)[0] for name in job.copied}
+        copied = {name: stores.Stored(self.input, name, start, stop) for name in job.copied}
         try:
             return job.matrix(start, stop, halo, worker.cache), copied
         except NOT_A_ROWS_FAULT:

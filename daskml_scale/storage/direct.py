@@ -57,6 +57,11 @@ class Chunk:
         data: bytes = plain.tobytes() if self.blosc is None else self.blosc.encode(plain)
         return _with_checksum(data) if self.checked else data
 
+    @property
+    def how(self) -> tuple[Any, ...]:
+        """Equal ones encode equal values into equal bytes."""
+        return self.dtype, self.shape, str(self.fill), self.blosc, self.checked
+
     def decode(self, stored: np.ndarray, out: np.ndarray) -> None:
         """Write a stored chunk, as bytes, into a contiguous array of its shape.
 
@@ -97,6 +102,10 @@ class Shard:
     @property
     def fill(self) -> Any:
         return self.chunk.fill
+
+    @property
+    def how(self) -> tuple[Any, ...]:
+        return (*self.chunk.how, self.shape)
 
     def _places(self) -> Iterator[tuple[slice, ...]]:
         for index in product(*map(range, self.counts)):
@@ -158,6 +167,24 @@ class Direct:
                 padded[tuple(map(slice, block.shape))] = block
                 block = padded
             yield self.stored.encode(block)
+
+    def same(self, other: Direct | None) -> bool:
+        """Return whether the objects of another array of this shape may be copied: they are what encoding makes."""
+        return other is not None and self.stored.how == other.stored.how
+
+    def copied(self, region: Region, read: Callable[[str], bytes | None]) -> Iterator[bytes | None]:
+        """Yield the objects of an aligned region as they are stored; arguments and errors are those of `gather`."""
+        for index in _indices(region, self.stored.shape):
+            data = read(self.key(index))
+            if data is not None:
+                self._check(np.frombuffer(data, "u1"))
+            yield data
+
+    def _check(self, data: np.ndarray) -> None:
+        if isinstance(self.stored, Chunk) and self.stored.checked:
+            _without_checksum(data)
+        else:
+            self.stored.decode(data, np.empty(self.stored.shape, self.stored.dtype))
 
     def fits(self, shape: Sequence[int], region: Region) -> bool:
         """Return whether reading a region takes no more than its part of each object: always, but for shards."""

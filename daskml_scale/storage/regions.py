@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -20,12 +21,43 @@ from daskml_scale.plan.units import Variable
 
 from . import arrays, files
 from .backend import ABSENT, Backend, Known, hash_bytes
+from .direct import Region
 from .noticing import notice
 from .transactions import transaction
 from .urls import is_local, is_memory, join
 
 
-def write_region(url: str, start: int | Sequence[int], values: Mapping[str, np.ndarray]) -> dict[str, Known]:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Rows [start, stop) of a variable as they lie in a dataset: what `write_region` takes in place of values.
+
+    Where the other dataset has the same objects in the same places, their bytes are checked and copied, not decoded.
+    """
+
+    url: str
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.stop - self.start, *_opened(self.url, self.name).variable.shape[1:])
+
+    def values(self) -> np.ndarray:
+        return read_region(self.url, self.name, [(self.start, self.stop)])
+
+    def objects(self, other: arrays.Opened, region: Region) -> list[bytes | None] | None:
+        """Return the stored form of an aligned region of another array, ``None`` where that is not what lies here."""
+        source = _opened(self.url, self.name)
+        if source.direct is None or not (is_local(self.url) or is_memory(self.url)):
+            return None
+        if source.variable.shape != other.variable.shape or not source.direct.same(other.direct):
+            return None
+        with _decoded(self.url, self.name, region[:1]):
+            return list(source.direct.copied(region, _reader(self.url, self.name)))
+
+
+def write_region(url: str, start: int | Sequence[int], values: Mapping[str, np.ndarray | Stored]) -> dict[str, Known]:
     """Write a region of the named variables; whole stored objects only.
 
     Parameters
@@ -33,7 +65,7 @@ def write_region(url: str, start: int | Sequence[int], values: Mapping[str, np.n
     url : str
     start : int or sequence of int
         First row; or the first element along each leading dimension. Further dimensions are written whole.
-    values : mapping of name to ndarray, shape (n, ...)
+    values : mapping of name to ndarray, shape (n, ...), or Stored
         Stored (encoded by CF) values.
 
     Returns
@@ -54,10 +86,23 @@ def write_region(url: str, start: int | Sequence[int], values: Mapping[str, np.n
         found = _opened(url, name)
         region = aligned(f"{url}: {name}", found.variable, origin, block.shape)
         keys = ["c/" + "/".join(map(str, index)) if index else "c" for index in grid(found.variable, region)]
-        encoded = arrays.encoded(found, region, block, keys)
+        encoded = _encoded(found, region, block, keys)
         objects.update((f"{name}/{key}", content) for key, content in encoded.items())
     with transaction(url, f"write {', '.join(values)}"):
         return _put(url, objects)
+
+
+def _encoded(
+    found: arrays.Opened, region: Region, block: np.ndarray | Stored, keys: Sequence[str]
+) -> Mapping[str, Any]:
+    if not isinstance(block, Stored):
+        return arrays.encoded(found, region, block, keys)
+    objects = block.objects(found, region)
+    return (
+        arrays.encoded(found, region, block.values(), keys)
+        if objects is None
+        else dict(zip(keys, objects, strict=True))
+    )
 
 
 def _put(url: str, objects: Mapping[str, Any]) -> dict[str, Known]:

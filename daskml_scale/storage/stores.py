@@ -23,6 +23,7 @@ from .identity import exists as exists
 from .identity import object_id as object_id
 from .identity import snapshot as snapshot
 from .identity import unchanged as unchanged
+from .regions import Stored as Stored
 from .regions import read_raw as read_raw
 from .regions import read_region as read_region
 from .regions import schema as schema

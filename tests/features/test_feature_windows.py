@@ -24,13 +24,14 @@ def made(statistic, values: np.ndarray, *window: np.ndarray) -> np.ndarray:
 
 
 def deviations(values: np.ndarray, *window: np.ndarray) -> np.ndarray:
-    return made(Windows.deviations, values, *window)
+    return made(lambda some, there: some.spreads(there)[1], values, *window)
 
 
 MADE = {
     "count": partial(made, lambda some, _: some.counts()),
     "sum": partial(made, Windows.sums),
     "std": deviations,
+    "sum beside std": partial(made, lambda some, there: some.spreads(there)[0]),
     "min": partial(made, partial(Windows.extremes, largest=False)),
     "max": partial(made, partial(Windows.extremes, largest=True)),
 }
@@ -38,7 +39,7 @@ MADE = {
 
 def by_loop(stat: str, values: np.ndarray) -> float:
     here = values[~np.isnan(values)]
-    if stat == "sum":
+    if stat.startswith("sum"):
         return float(here.sum())
     if stat == "count":
         return len(here)
@@ -110,4 +111,4 @@ def test_no_windows_and_no_values(stat):
     none = np.empty(0, dtype="int64")
     assert MADE[stat](np.arange(3.0), none, none).shape == (0,)
     found = MADE[stat](np.empty(0), np.array([0]), np.array([0]))
-    np.testing.assert_array_equal(found, [0.0 if stat in ("sum", "count") else np.nan])
+    np.testing.assert_array_equal(found, [0.0 if stat.startswith(("sum", "count")) else np.nan])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,26 @@ def test_objects_are_those_of_zarr_and_any_part_is_read_back(case):
     stores.remove(url)
 
 
+@settings(max_examples=30, deadline=None)
+@given(stored(), st.sampled_from(["the same", "longer", "other codec"]))
+def test_what_is_copied_as_stored_is_what_encoding_its_values_makes(case, other):
+    variable, values = case
+    urls = [f"memory://direct/{name}.zarr" for name in ("from", "copied", "encoded")]
+    rows, more = variable.shape[0], variable.chunks[0] * (other == "longer")
+    codec = "zstd:1" if other == "other codec" else variable.codec
+    theirs = replace(variable, shape=(rows + more, *variable.shape[1:]), codec=codec)
+    for url, each in zip(urls, (theirs, variable, variable), strict=True):
+        stores.create(url, Template("d0", each.shape[0], {"x": each}))
+    there = np.concatenate([values, np.repeat(values[-1:], more, axis=0)])
+    stores.write_region(urls[0], 0, {"x": there})
+    written = stores.write_region(urls[1], 0, {"x": stores.Stored(urls[0], "x", 0, rows)})
+    assert written.keys() == (expected := stores.write_region(urls[2], 0, {"x": values})).keys()
+    assert [each[:2] for each in written.values()] == [each[:2] for each in expected.values()]
+    np.testing.assert_array_equal(stores.read_region(urls[1], "x", [(0, rows)]), values)
+    for url in urls:
+        stores.remove(url)
+
+
 def test_a_region_is_understood_as_slices_are(tmp_path):
     url = str(tmp_path / "a.zarr")
     stores.create(url, Template("row", 5, {"x": Variable("int32", ("row", "f"), (5, 2), (2, 2))}))
@@ -106,7 +127,9 @@ def test_arrays_of_other_kinds_are_left_to_zarr(tmp_path, options):
 def test_a_damaged_object_is_never_values(tmp_path, codec, chunk, damage):
     url = str(tmp_path / "a.zarr")
     variable = Variable("float64", ("row",), (64,), (chunk,), None if chunk == 64 else (64,), codec=codec)
-    stores.create(url, Template("row", 64, {"x": variable}))
+    copy = str(tmp_path / "b.zarr")
+    for each in (url, copy):
+        stores.create(each, Template("row", 64, {"x": variable}))
     stores.write_region(url, 0, {"x": np.arange(64.0)})
     place = tmp_path / "a.zarr" / "x" / "c" / "0"
     whole = place.read_bytes()
@@ -116,6 +139,9 @@ def test_a_damaged_object_is_never_values(tmp_path, codec, chunk, damage):
         place.write_bytes({"cut": whole[:at], "empty": b"", "flipped": bytes(flipped), "longer": whole + b"0"}[damage])
         with pytest.raises(StoreError, match="cannot be decoded"):
             stores.read_region(url, "x", [(0, 64)])
+        with pytest.raises(StoreError, match="cannot be decoded"):
+            stores.write_region(copy, 0, {"x": stores.Stored(url, "x", 0, 64)})
+    assert not (tmp_path / "b.zarr" / "x" / "c").exists()
 
 
 def test_without_a_checksum_a_cut_object_is_refused_by_its_sizes(tmp_path):

@@ -202,16 +202,15 @@ def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, 
         made["count"] = Present(~np.isnan(values)).windows(start, found.stop).counts()
     present = Present(np.isfinite(values))
     windows, values = present.windows(start, found.stop), present.values(values)
-    if not {"sum", "mean"}.isdisjoint(stats):
-        total, count = windows.sums(values), windows.counts()
+    if not {"sum", "mean", "std"}.isdisjoint(stats):
+        total, made["std"] = windows.spreads(values) if "std" in stats else (windows.sums(values), np.empty(0))
+        count = windows.counts()
         made["mean"] = total / count
         total[count == 0] = np.nan
         made["sum"] = total
     for stat, largest in (("min", False), ("max", True)):
         if stat in stats:
             made[stat] = windows.extremes(values, largest=largest)
-    if "std" in stats:
-        made["std"] = windows.deviations(values)
     return made
 
 

@@ -157,7 +157,7 @@ class FeaturesStage(StageBase):
         transformer, row_key, fits = worker.shared
         start, stop, halo = unit.payload
         # Keys are copied as stored: the same codes, units and fill.
-        arrays = {name: stores.read_raw(self.input, name, start, stop)[0] for name in row_key}
+        arrays: dict[str, Any] = {name: stores.Stored(self.input, name, start, stop) for name in row_key}
         programs = [transformer.program, *(transformer.program.fold(number) for number in range(fits))]
         matrices = transformer.matrices(programs, start, stop, halo, worker.cache, self.matrix.dtype)
         arrays.update(zip([FEATURES, *map(fold_features, range(fits))], matrices, strict=True))

@@ -24,11 +24,12 @@ from .rowwise import Functions
 from .seen import runs
 from .sketches import LABELS, Categories
 from .target_mean import folds_of
+from .timeline import MISSING
 
 
 def instants(expression: str, columns: Mapping[str, Values], rows: int) -> np.ndarray:
     """Return the instants of an expression, datetime64[ns] of shape (rows,)."""
-    return np.broadcast_to(evaluate(expression, columns).astype("datetime64[ns]"), (rows,))
+    return np.broadcast_to(evaluate(expression, columns).astype("datetime64[ns]", copy=False), (rows,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,10 @@ def scan(
                 for number in np.unique(fold[wanted])
             }
     if program.trailing:
-        found["known_at"] = _ends(instants(program.known_at, columns, rows))
-        found["at"] = {name: _ends(np.asarray(columns[name])) for name in program.times}
+        ends = {name: _ends(np.asarray(columns[name])) for name in program.times}
+        known_at = program.known_at.strip()
+        found["known_at"] = ends[known_at] if known_at in ends else _ends(instants(known_at, columns, rows))
+        found["at"] = ends
         found["match"] = {name: _extent(columns[name]) for name in program.matched}
     if program.carried:
         steps = program.carried.items()
@@ -118,8 +121,8 @@ def _learnt_from(
 
 def _ends(times: np.ndarray) -> list[int] | None:
     present = times.astype("datetime64[ns]", copy=False).view("int64")
-    if (absent := np.isnat(times)).any():
-        present = present[~absent]
+    if len(present) and present.min() == MISSING:
+        present = present[present != MISSING]
     return [int(present.min()), int(present.max())] if len(present) else None
 
 

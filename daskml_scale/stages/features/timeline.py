@@ -12,7 +12,7 @@ import numpy as np
 
 from .keys import plain
 
-_MISSING = -(2**63)
+MISSING = -(2**63)
 """A missing instant as a number."""
 _UNITS = (10**9, 10**6, 10**3, 1)
 """Units that instants may be whole numbers of, in ns."""
@@ -54,7 +54,7 @@ class Timeline:
 
     def __init__(self, groups: np.ndarray, times: np.ndarray) -> None:
         instants = plain(times)
-        used = (groups >= 0) & (instants != _MISSING)
+        used = (groups >= 0) & (instants != MISSING)
         self._whole = bool(used.all())
         """Whether all events are in the timeline, in the order in which they were given."""
         self.order: np.ndarray = np.arange(len(groups)) if self._whole else np.flatnonzero(used)
@@ -99,7 +99,7 @@ class Timeline:
         if self._ticks is not None:
             return np.searchsorted(self._ticks, instants, "right" if inclusive else "left")
         if not inclusive:
-            instants = np.where(instants == _MISSING, instants, instants - 1)
+            instants = np.where(instants == MISSING, instants, instants - 1)
         # Clipped before the subtraction, which would wrap around.
         ticks = np.clip(instants // self._unit, self._low, self._low + self._span - 1)
         return np.asarray(ticks - self._low)

@@ -10,7 +10,7 @@ Where the windows lie is worked out once for all statistics of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -18,9 +18,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Columns: TypeAlias = tuple[np.ndarray, ...]
-Join: TypeAlias = "Callable[[Columns, int | np.ndarray, Columns, int], Columns]"
-"""What is known of neighbouring parts, each with its number of elements -> the same of both together; the last of
-the columns is what is asked for. Nothing (no elements, -0.0 in every column) joined to a part is that part."""
 _TURN = 1 << 15
 """Windows that are made together."""
 
@@ -67,30 +64,33 @@ class Windows:
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of every window of finite values; 0 for an empty one."""
-        found = self._made(lambda turn: _joined(_add, (values,), turn))
+        (found,) = self._made(lambda turn: _joined(_Sums(), values, turn))
         found[self._length == 0] = 0.0
         return found
 
     def extremes(self, values: np.ndarray, *, largest: bool) -> np.ndarray:
         """Return the smallest or largest of the values, of which none is NaN; NaN for an empty window."""
-        found = self._made(lambda turn: _extremes(np.maximum if largest else np.minimum, values, turn))
+        (found,) = self._made(lambda turn: (_extremes(np.maximum if largest else np.minimum, values, turn),))
         found[self._length == 0] = np.nan
         return found
 
-    def deviations(self, values: np.ndarray) -> np.ndarray:
-        """Return the standard deviation (divisor n - 1) of finite values; NaN for fewer than two."""
-        zeros = np.zeros(len(values))
-        found = self._made(lambda turn: _joined(_moments, (values, zeros), turn))
-        with np.errstate(all="ignore"):
-            found /= self._length - 1
-            np.sqrt(found, out=found)
-        found[self._length < 2] = np.nan
-        return found
+    def spreads(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums, and the standard deviations (divisor n - 1; NaN for fewer than two), of finite values.
 
-    def _made(self, make: Callable[[_Turn], np.ndarray]) -> np.ndarray:
+        A deviation is NaN, too, where the sum of its window is beyond float64.
+        """
+        total, squares = self._made(lambda turn: _joined(_Spreads(), values, turn))
+        total[self._length == 0] = 0.0
+        with np.errstate(all="ignore"):
+            squares /= self._length - 1
+            np.sqrt(squares, out=squares)
+        squares[self._length < 2] = np.nan
+        return total, squares
+
+    def _made(self, make: Callable[[_Turn], Columns]) -> Columns:
         with np.errstate(over="ignore", invalid="ignore"):
             parts = [make(turn) for turn in self._turns]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
 
     @cached_property
     def _turns(self) -> list[_Turn]:
@@ -186,52 +186,105 @@ def _extremes(pick: Any, values: np.ndarray, turn: _Turn) -> np.ndarray:
     return found
 
 
-def _joined(join: Join, columns: Columns, turn: _Turn) -> np.ndarray:
-    """Return what is asked for of every window of a turn. ``columns`` is what is known of single elements."""
-    rest = tuple(np.full(len(turn.rest), -0.0) for _ in columns)
-    columns = _cut(columns, turn.low, turn.high)
+class _Sums:
+    """Sums of blocks, of windows, and of both together: how `_joined` puts windows together."""
+
+    columns = 1
+    """How many are known of a window."""
+    asked: tuple[int, ...] = (0,)
+    """Which of them are asked for."""
+
+    def doubled(self, blocks: Columns, half: int) -> Columns:
+        """Return what is known of all blocks of ``2 * half`` elements, from that of blocks of ``half``."""
+        (total,) = blocks
+        return (total[:-half] + total[half:],)
+
+    def window(self, block: Columns, size: int) -> Columns:
+        """Return what is known of windows that are one block of ``size`` elements."""
+        return block
+
+    def joined(self, one: Columns, ones: int | np.ndarray, block: Columns, size: int) -> Columns:
+        """Return what is known of windows of ``ones`` elements, with a block of ``size`` behind them.
+
+        Nothing (no elements, -0.0 in every column) with a block is that block.
+        """
+        return (one[0] + block[0],)
+
+
+class _Spreads(_Sums):
+    """Sums and sums of squared deviations (Chan, Golub & LeVeque 1983); of windows means, too, which stand between.
+
+    Blocks know their sums, of which halves and doubles are exact; only windows whose lengths are no powers of two need
+    means: equal values have no deviation, however many there are.
+    """
+
+    columns = 3
+    asked = (0, 2)
+
+    def doubled(self, blocks: Columns, half: int) -> Columns:
+        total, *squares = blocks
+        first, second = total[:-half], total[half:]
+        apart = second - first
+        apart *= apart
+        apart *= 0.5 / half
+        for each in squares:  # single elements have none
+            apart += each[:-half]
+            apart += each[half:]
+        return first + second, apart
+
+    def window(self, block: Columns, size: int) -> Columns:
+        total, *squares = block
+        return total, total / size, squares[0] if squares else np.zeros(len(total))
+
+    def joined(self, one: Columns, ones: int | np.ndarray, block: Columns, size: int) -> Columns:
+        total, mean, squares = one
+        apart = block[0] / size
+        apart -= mean
+        step = apart * (size / (ones + size))
+        apart *= ones  # first: what is joined to nothing does not overflow
+        apart *= step
+        apart += squares
+        for each in block[1:]:
+            apart += each
+        step += mean
+        return total + block[0], step, apart
+
+
+def _joined(known: _Sums, values: np.ndarray, turn: _Turn) -> Columns:
+    """Return what is asked for of every window of a turn."""
+    rest = tuple(np.full(len(turn.rest), -0.0) for _ in range(known.columns))
+    blocks: Columns = (values[turn.low : turn.high],)
     whole: dict[int, Columns] = {}
     for bit, (rows, places, before) in enumerate(turn.steps):
-        width = 1 << bit
+        size = 1 << bit
         if bit:
-            half = width // 2
-            columns = join(_cut(columns, 0, -half), half, _cut(columns, half, None), half)
+            blocks = known.doubled(blocks, size // 2)
         for each in turn.often:
-            if each & width:
-                size = each & (width - 1)
-                after = _cut(columns, size, None)
-                whole[each] = join(_cut(whole[each], 0, len(after[0])), size, after, width) if size else columns
+            if each & size:
+                lower = each & (size - 1)
+                after = _cut(blocks, lower, None)
+                some = _cut(whole[each], 0, len(after[0])) if lower else ()
+                whole[each] = known.joined(some, lower, after, size) if lower else known.window(blocks, size)
         if len(rows):
             done = tuple(each.take(rows) for each in rest)
-            new = join(done, before, tuple(each.take(places) for each in columns), width)
+            new = known.joined(done, before, tuple(each.take(places) for each in blocks), size)
             for into, made in zip(rest, new, strict=True):
                 into[rows] = made
+    return tuple(_gathered(turn, {each: whole[each][at] for each in turn.often}, rest[at]) for at in known.asked)
+
+
+def _gathered(turn: _Turn, whole: Mapping[int, np.ndarray], rest: np.ndarray) -> np.ndarray:
+    """Return one column of all windows: those of frequent lengths, of which all are made, and the others."""
     found = np.empty(len(turn.length))
     for number, each in enumerate(turn.often):
         if number:
             windows = np.flatnonzero(turn.length == each)
-            found[windows] = whole[each][-1].take(turn.start.take(windows))
+            found[windows] = whole[each].take(turn.start.take(windows))
         else:  # all are taken to be of the most frequent length, and the others then overwritten
-            found = whole[each][-1].take(turn.start, mode="clip")
-    found[turn.rest] = rest[-1]
+            found = whole[each].take(turn.start, mode="clip")
+    found[turn.rest] = rest
     return found
 
 
 def _cut(columns: Columns, start: int, stop: int | None) -> Columns:
     return tuple(each[start:stop] for each in columns)
-
-
-def _add(one: Columns, _: int | np.ndarray, other: Columns, __: int) -> Columns:
-    return (one[0] + other[0],)
-
-
-def _moments(one: Columns, ones: int | np.ndarray, other: Columns, others: int) -> Columns:
-    """Join mean and sum of squared deviations of two parts (Chan, Golub & LeVeque 1983)."""
-    apart = other[0] - one[0]
-    mean = apart * (others / (ones + others))
-    apart *= ones  # first: what is joined to nothing does not overflow
-    apart *= mean
-    apart += one[1]
-    apart += other[1]
-    mean += one[0]
-    return mean, apart
