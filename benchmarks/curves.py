@@ -99,7 +99,11 @@ def drawn(curve: Curve) -> str:
     across = _logarithmic(curve.xs, LEFT, LEFT + WIDTH)
     values = [value for line in curve.lines for point in line.points for value in point[1:]]
     seconds = curve.y == "seconds"
-    up = _logarithmic(values, TOP + HEIGHT, TOP) if seconds else lambda y: TOP + HEIGHT * (1 - y / max(1.0, *values))
+    up = (
+        _logarithmic(_decades(values), TOP + HEIGHT, TOP)
+        if seconds
+        else lambda y: TOP + HEIGHT * (1 - y / max(1.0, *values))
+    )
     legend = LEFT + WIDTH + 16
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {legend + 240} {TOP + HEIGHT + BELOW}" '
@@ -123,6 +127,11 @@ def _logarithmic(values: Sequence[float], first: float, last: float) -> Any:
     return lambda value: first + (last - first) * (math.log10(value) - low) / span
 
 
+def _decades(values: Sequence[float]) -> tuple[float, float]:
+    """Return the powers of ten around values."""
+    return 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values)))
+
+
 def _grid(curve: Curve, across: Any, up: Any, values: Sequence[float]) -> Iterator[str]:
     shown: float = -math.inf
     for x in curve.xs:
@@ -131,8 +140,11 @@ def _grid(curve: Curve, across: Any, up: Any, values: Sequence[float]) -> Iterat
             shown = across(x)
             yield text(shown, TOP + HEIGHT + 16, f"{x:,.0f}" if x >= 1 else f"{x:g}", "middle")
     if curve.y == "seconds":
-        powers = range(math.ceil(math.log10(min(values))), math.floor(math.log10(max(values))) + 1)
-        ticks = [(10.0**power, f"{10.0**power:g} s") for power in powers]
+        low, high = _decades(values)
+        steps = [
+            low * factor * 10**power for power in range(9) for factor in (1, 3) if low * factor * 10**power <= high
+        ]
+        ticks = [(step, f"{step:,.3g} s") for step in steps]
     else:
         ticks = [(step / 5, f"{20 * step} %") for step in range(6)]
     for value, label in ticks:

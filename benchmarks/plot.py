@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-LEFT, WIDTH, RIGHT, LINE, TOP = 420, 420, 90, 22, 44
+LEFT, WIDTH, RIGHT, GAP, LINE, TOP = 420, 420, 100, 30, 22, 44
 LEAST = 1e-6
 """Seconds; what took less is drawn there."""
 OURS, THEIRS, LIMIT = "#0072b2", "#d55e00", "#888888"
@@ -51,17 +51,20 @@ def _line(row: Mapping[str, Any], y: float, at: Any) -> str:
             f'<path d="M{at(found["min"]):.1f} {y + shift}H{at(found["max"]):.1f}" stroke="{colour}"/>'
             f'<circle cx="{at(found["median"]):.1f}" cy="{y + shift}" r="3" fill="{colour}"/>'
         )
-    parts.append(text(LEFT + WIDTH + 10, y + 4, f"{row['ratio']['median']:.3g}", "start"))
+    parts.append(text(LEFT + WIDTH + GAP, y + 4, f"{row['ratio']['median']:.3g}", "start"))
     return "".join(parts)
 
 
 def _legend() -> str:
-    marks = ((OURS, "ours"), (THEIRS, "peer"), (LIMIT, "limit of this machine"))
     drawn = "".join(
         f'<circle cx="{LEFT + 70 * place}" cy="12" r="4" fill="{colour}"/>{text(LEFT + 70 * place + 8, 16, name, "start")}'
-        for place, (colour, name) in enumerate(marks)
+        for place, (colour, name) in enumerate(((OURS, "ours"), (THEIRS, "peer")))
     )
-    return drawn + text(LEFT + WIDTH + 10, 34, "ours / peer", "start")
+    x = LEFT + 140
+    drawn += (
+        f'<path d="M{x} 5V19" stroke="{LIMIT}" stroke-width="2"/>{text(x + 8, 16, "limit of this machine", "start")}'
+    )
+    return drawn + text(LEFT + WIDTH + GAP, 34, "ours / peer", "start")
 
 
 def text(x: float, y: float, words: str, anchor: str) -> str:

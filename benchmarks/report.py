@@ -49,8 +49,6 @@ def page(files: Files) -> str:
         parts += ["## Where the other is faster\n", _lost(lost)]
     if kept:
         parts += ["## Goals that are kept\n", _goals(kept)]
-    if unknown:
-        parts += ["## Goals not in these files\n", _goals(unknown)]
     if found := curves(files):
         parts += ["## Curves\n", *(_curve(one) for one in found)]
     for module, measured in rows.items():
@@ -59,6 +57,8 @@ def page(files: Files) -> str:
             f"![{module}: ours, peer and limit, in seconds]({PICTURES}/{module}.svg)\n",
             _rows(measured),
         ]
+    if unknown:
+        parts += ["## Goals not in these files\n", _goals(unknown)]
     if files:
         parts += ["## Where it was measured\n", _machines(files)]
     return "\n".join(parts)

@@ -137,6 +137,12 @@ def test_where_the_other_is_faster_the_page_says_why(folder, monkeypatch):
     )
 
 
+def test_what_a_goal_says_of_the_same_work_names_it():
+    goals = [each["goal"] for each in results.listed() if "goal" in each]
+    assert not [goal for goal in goals if goal.startswith("the same")]
+    assert "payloads of 200 bytes: tasks in flight a slot" in goals
+
+
 def test_a_file_that_is_no_result_is_named(tmp_path):
     (tmp_path / "other.json").write_text('{"hello": 1}')
     with pytest.raises(SystemExit, match=r"other\.json: not a result file"):
