@@ -1,12 +1,13 @@
 """ONNX graphs, run by onnxruntime: no Python code, and all of the model in its one file.
 
 External data is refused: its paths are the file's, and may lead anywhere. Sessions are made when the first
-rows come, with the threads of the worker; they are not pickled.
+rows come, with the threads of the worker; they are not pickled. Where onnxruntime has a CUDA device, rows go there in
+batches whose size is learnt (`inner_batches`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from daskml_scale.errors import UntrustedError, UsageError
 
+from .inner_batches import Batches, in_batches
 from .kinds import Packed, Trusted, library
 
+DEVICE = "CUDAExecutionProvider"
 _TYPES = {
     "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
     "tensor(int64)": "int64", "tensor(int32)": "int32",
@@ -28,6 +31,7 @@ class OnnxModel:
     def __init__(self, data: bytes, classes: Any = ()) -> None:
         self.data, self.threads = data, 1
         self._session: Any = None
+        self.batches = Batches()
         given = self.session.get_inputs()
         if len(given) != 1 or given[0].type not in _TYPES:
             raise UsageError(
@@ -50,7 +54,7 @@ class OnnxModel:
             runtime = library("onnx")
             options = runtime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-            wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+            wanted = (DEVICE, "CPUExecutionProvider")
             have = [name for name in wanted if name in runtime.get_available_providers()]
             self._session = runtime.InferenceSession(self.data, options, providers=have)
         return self._session
@@ -67,14 +71,25 @@ class OnnxModel:
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the first output; of shape (rows,) where it has one column."""
-        first = np.asarray(self.run(X)[self.outputs[0]])
+        first = self._batched(lambda some: np.asarray(self.run(some)[self.outputs[0]]), X)
         return first[:, 0] if first.ndim == 2 and first.shape[1] == 1 else first
 
     def _predict_proba(self, X: np.ndarray) -> np.ndarray:
+        return self._batched(self._probabilities, X)
+
+    def _probabilities(self, X: np.ndarray) -> np.ndarray:
         last = self.run(X)[self.outputs[-1]]
         if isinstance(last, list):  # one mapping of class to probability per row
             last = [[row[label] for label in self.classes_.tolist()] for row in last]
         return np.asarray(last).reshape(len(X), self.n_classes)
+
+    def _batched(self, call: Callable[[np.ndarray], np.ndarray], X: np.ndarray) -> np.ndarray:
+        if DEVICE not in self.session.get_providers():
+            return call(X)
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException  # memory has no class of its own
+
+        found, self.batches = in_batches(call, X, self.batches, (Fail, RuntimeException))
+        return found
 
 
 def is_ours(model: Any) -> bool:

@@ -1,14 +1,16 @@
 """XGBoost in its own binary format (UBJ): numbers and text, no code. Predicted in place, without a DMatrix.
 
 A scikit-learn wrapper (``XGBClassifier``, ...) comes back with its classes; a plain ``Booster`` gives what
-its objective gives.
+its objective gives. Where the process has a CUDA device and CuPy, batches whose size is learnt there
+(`inner_batches`) are copied to the device and predicted there.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from daskml_scale.errors import UntrustedError, UsageError
 
+from .inner_batches import Batches, in_batches
 from .kinds import Packed, Trusted, library
 
 WRAPPERS = ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker")
@@ -29,6 +32,7 @@ class XgbModel:
         self.model = model
         self.booster = model if type(model).__name__ == BOOSTER else model.get_booster()
         self.n_features_in_ = int(self.booster.num_features())
+        self.batches: Batches | None = None  # until the first rows come; a process that only plans starts no CUDA
 
     @property
     def names(self) -> list[str]:
@@ -41,9 +45,24 @@ class XgbModel:
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return shape (rows,), or (rows, outputs)."""
-        if self.model is self.booster:
-            return np.asarray(self.booster.inplace_predict(X, missing=np.nan))
-        return np.asarray(self.model.predict(X))
+        return self._call(self.model.predict if self.model is not self.booster else self._in_place, X)
+
+    def _in_place(self, X: Any) -> Any:
+        return self.booster.inplace_predict(X, missing=np.nan)
+
+    def _call(self, method: Callable[[Any], Any], X: np.ndarray) -> np.ndarray:
+        """Return what a method gives for rows: on the device where there is one."""
+        cupy = device_arrays()
+        if cupy is None:
+            return np.asarray(method(X))
+        if self.batches is None:
+            self.booster.set_param({"device": "cuda"})
+            self.batches = Batches()
+        full = (cupy.cuda.memory.OutOfMemoryError, library("xgboost").core.XGBoostError)
+        found, self.batches = in_batches(
+            lambda some: np.asarray(cupy.asnumpy(method(cupy.asarray(some)))), X, self.batches, full
+        )
+        return found
 
 
 class XgbClassifier(XgbModel):
@@ -55,7 +74,19 @@ class XgbClassifier(XgbModel):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return shape (rows, classes)."""
-        return np.asarray(self.model.predict_proba(X))
+        return self._call(self.model.predict_proba, X)
+
+
+def device_arrays() -> Any:
+    """Return CuPy where this process has a CUDA device, and an XGBoost that can use it; else ``None``."""
+    if importlib.util.find_spec("cupy") is None or not library("xgboost").build_info().get("USE_CUDA"):
+        return None
+    import cupy
+
+    try:
+        return cupy if cupy.cuda.runtime.getDeviceCount() else None
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return None
 
 
 def is_ours(model: Any) -> bool:

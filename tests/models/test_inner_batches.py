@@ -104,3 +104,37 @@ def test_a_module_runs_on_the_device_and_learns_its_batch() -> None:
     model = TorchModel(net)
     np.testing.assert_allclose(model.predict(X), expected, rtol=1e-4, atol=1e-5)
     assert model.batches.rows > FIRST
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_boosted_trees_run_on_the_device_and_learn_their_batch(wrapped: bool) -> None:
+    from daskml_scale.artifacts.kind_xgboost import XgbClassifier, XgbModel, device_arrays
+
+    xgboost = pytest.importorskip("xgboost")
+    if device_arrays() is None:
+        pytest.skip("no CUDA device, or no CuPy")
+    X = np.random.default_rng(0).normal(size=(100_000, 4)).astype("float32")
+    fitted = xgboost.XGBClassifier(n_estimators=20, device="cpu").fit(X[:5_000], X[:5_000, 0] > 0)
+    expected = fitted.predict_proba(X)[:, 1]
+    model = XgbClassifier(fitted) if wrapped else XgbModel(fitted.get_booster())
+    found = model.predict_proba(X)[:, 1] if isinstance(model, XgbClassifier) else model.predict(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert model.batches is not None
+    assert model.batches.rows > FIRST
+
+
+@pytest.mark.gpu
+def test_a_graph_runs_on_the_device_and_learns_its_batch() -> None:
+    from daskml_scale.artifacts.kind_onnx import DEVICE, OnnxModel
+
+    runtime, convert = pytest.importorskip("onnxruntime"), pytest.importorskip("skl2onnx")
+    if DEVICE not in runtime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA")
+    from sklearn.linear_model import LinearRegression
+
+    X = np.random.default_rng(0).normal(size=(100_000, 4)).astype("float32")
+    fitted = LinearRegression().fit(X, X[:, 0] - X[:, 1])
+    model = OnnxModel(convert.to_onnx(fitted, X[:1]).SerializeToString())
+    np.testing.assert_allclose(model.predict(X), fitted.predict(X), rtol=1e-3, atol=1e-4)
+    assert model.batches.rows > FIRST
