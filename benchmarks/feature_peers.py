@@ -17,10 +17,10 @@ from .feature_data import KINDS, NUMBERS, frame
 Ranges = Sequence[tuple[int, int]]
 
 
-def in_partitions(client: Any, work: Callable[..., Any], ranges: Ranges, *arguments: Any) -> None:
-    """Run ``work(start, stop, *arguments)`` for every range as one Dask task each, and wait."""
-    futures = client.map(lambda rows: work(*rows, *arguments), list(ranges), pure=False)
-    client.gather(futures)
+def in_partitions(client: Any, work: Callable[..., Any], ranges: Ranges, *arguments: Any, **shared: Any) -> None:
+    """Run ``work(start, stop, *arguments)`` for every range as one Dask task each, and wait; ``shared`` lie there."""
+    each = lambda rows, **there: work(*rows, *arguments, **there)  # noqa: E731
+    client.gather(client.map(each, list(ranges), pure=False, **shared))
 
 
 def copy(start: int, stop: int, url: str, width: int, into: str) -> None:
@@ -35,22 +35,39 @@ def copy(start: int, stop: int, url: str, width: int, into: str) -> None:
 
 
 def rolled(start: int, stop: int, url: str, events: int, window: str, into: str) -> None:
-    """Rolling and trailing means of the vehicles of a chunk, by pandas groupby-rolling."""
+    """Rolling and trailing means of the vehicles of a chunk, by pandas groupby-rolling.
+
+    Columns grouped by an array, and a call for each statistic, are a tenth faster than a table grouped by a column, and
+    ``agg`` with a list.
+    """
     table = frame(url, ("time", "vehicle", "vibration", "load"), start, stop).set_index("time")
-    groups = table.groupby("vehicle", sort=False)
-    by_count = groups["vibration"].rolling(events, min_periods=1).agg(["mean", "std", "max"])
-    by_time = groups["load"].rolling(window).mean()
-    np.save(Path(into) / f"{start}.npy", np.column_stack([by_count.to_numpy(), by_time.to_numpy()]).astype("float32"))
+    vehicle = table["vehicle"].to_numpy()
+    by_count = table["vibration"].groupby(vehicle, sort=False).rolling(events, min_periods=1)
+    by_time = table["load"].groupby(vehicle, sort=False).rolling(window)
+    made = [by_count.mean(), by_count.std(), by_count.max(), by_time.mean()]
+    features = np.column_stack([each.to_numpy() for each in made]).astype("float32")
+    _save(into, start, features=features, time=table.index.to_numpy(), vehicle=vehicle)
 
 
-def joined(start: int, stop: int, left: str, right: str, rows: int, into: str) -> None:
+def joined_all(client: Any, ranges: Ranges, left: str, right: str, rows: int, into: str) -> None:
+    """The newest fact of the same key for all rows: the facts are read once, and sent to every worker."""
+    facts = frame(right, ("when", "key", "value"), 0, rows).rename(columns={"value": "fact"})
+    there = client.scatter(facts, broadcast=True, hash=False)
+    in_partitions(client, joined, ranges, left, into, facts=there)
+
+
+def joined(start: int, stop: int, left: str, into: str, *, facts: Any) -> None:
     """The newest fact of the same key, by ``pandas.merge_asof``, for the rows of a chunk."""
     import pandas as pd
 
-    names = ("when", "key", "value")
-    facts = frame(right, names, 0, rows).rename(columns={"value": "fact"})
     found = pd.merge_asof(frame(left, ("when", "key"), start, stop), facts, on="when", by="key")
-    np.save(Path(into) / f"{start}.npy", found["fact"].to_numpy("float32"))
+    _save(into, start, features=found["fact"].to_numpy("float32"), when=found["when"].to_numpy())
+
+
+def _save(into: str, start: int, **arrays: np.ndarray) -> None:
+    """Write features and the keys of their rows, which ours have too, as plain files."""
+    for name, array in arrays.items():
+        np.save(Path(into) / f"{start}-{name}.npy", array)
 
 
 def by_scikit_learn(url: str, rows: int, into: Path) -> None:

@@ -198,7 +198,7 @@ def joined(bench: Bench, client: Any) -> Work:
         return features(left, steps, "when", into, {"facts": right.url})
 
     def pandas(into: Path) -> None:
-        peers.in_partitions(client, peers.joined, left.ranges, left.url, right.url, right.rows, str(into))
+        peers.joined_all(client, left.ranges, left.url, right.url, right.rows, str(into))
 
     limit, limit_is = _disk(left, rows * (2 * 8 + 4))
     name = f"as-of join, {rows:,} x {right.rows:,} rows"

@@ -198,7 +198,7 @@ def _evaluate(node: ast.expr, columns: Mapping[str, Values]) -> Any:
                 raise SpecError(f"unknown column {name!r}; known: {', '.join(sorted(columns))}")
             value = columns[name]
             if isinstance(value, np.ndarray) and value.dtype.kind in "mM":
-                return value.astype(f"{value.dtype.kind}8[ns]")
+                return value.astype(f"{value.dtype.kind}8[ns]", copy=False)
             if isinstance(value, np.ndarray) and value.dtype.kind == "b":
                 return value.astype("float64")
             return value

@@ -122,3 +122,46 @@ def test_more_groups_than_a_short_sort_can_number():
     line = Timeline(groups, np.zeros(70_000, dtype="datetime64[ns]"))
     assert line.order.tolist() == list(range(69_999, -1, -1))
     assert plain(np.array([True])).dtype == "int64"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 40), st.sampled_from([0, 1, 3, 60]), st.integers(1, 4)
+)
+def test_looking_back_from_regular_readings_is_the_whole_search(seed, groups, lag, jitter, step):
+    """Readings at regular hours, give or take some; a step of 4 has days without any."""
+    rng = np.random.default_rng(seed)
+    each = 5000 // groups
+    hours = np.cumsum(rng.integers(1, step + 1, (groups, each)), axis=1) * 60 + rng.integers(
+        0, jitter + 1, (groups, each)
+    )
+    times = np.sort(hours, axis=1).ravel() * 10**9
+    numbers = np.repeat(np.arange(groups), each)
+    line = Timeline(numbers, times.view("datetime64[ns]"))
+    for span in (lag * 60 * 10**9, lag * 60 * 10**9 + 1, 10**18):
+        expected = [
+            int(np.searchsorted(times[group * each : (group + 1) * each], at - span, "right")) + group * each
+            for group, at in zip(numbers, times, strict=True)
+        ]
+        assert line.before_each(numbers, span).tolist() == expected
+        assert line.count(numbers, (times - span).view("datetime64[ns]")).tolist() == expected
+    assert line.of_each().tolist() == line.count(numbers, times.view("datetime64[ns]")).tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=1, max_size=40),
+    st.sampled_from(SCALES),
+    st.integers(0, 2**62),
+    st.booleans(),
+)
+def test_events_that_ask_for_themselves_find_what_rows_like_them_find(events, scale, span, ordered):
+    from daskml_scale.stages.features.past import Past
+
+    events = sorted(events) if ordered else events
+    columns = {"key": np.array([key for key, _ in events]), "at": instants(at * scale - 2**62 for _, at in events)}
+    own = np.arange(len(events))
+    pasts = [Past("at", ["key"], columns, columns["at"], columns, own, each=each) for each in (True, False)]
+    for window in (span, 2**63 - 1, scale, None):
+        assert pasts[0].start(window).tolist() == pasts[1].start(window).tolist()
+    assert pasts[0].stop.tolist() == pasts[1].stop.tolist()

@@ -7,23 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 import daskml_scale as dms
 
 ROOT = Path(__file__).parents[2]
-VEHICLES, DAYS, PER_DAY = 500, 120, 8
+VEHICLES, DAYS, PER_DAY = 660, 120, 8
 ROWS = VEHICLES * DAYS * PER_DAY
 
 
-@pytest.mark.slow
 def test_rolling_and_trailing_of_50_mb_equal_pandas(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "workflows")
     monkeypatch.delitem(sys.modules, "fleet_data", raising=False)
     import fleet_data
 
     table = fleet_data.readings({"row": slice(0, ROWS)}, vehicles=VEHICLES, days=DAYS, per_day=PER_DAY)
-    assert table.nbytes > 35e6
+    assert table.nbytes > 50e6
     at = {"at": "time", "match": ["vehicle"]}
     recipe = dms.Recipe(
         [

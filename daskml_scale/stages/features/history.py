@@ -27,7 +27,7 @@ from daskml_scale.spec.steps_history import (
 from .carried import NEVER, State, counts_for, decay
 from .kernels import numbers
 from .past import Past
-from .windows import Present
+from .windows import Present, Windows
 
 _BLOCK = 1 << 20
 """Most events of windows that are looked at together."""
@@ -195,22 +195,26 @@ def _weighed(step: CarriedStep, found: _Histories, place: np.ndarray) -> tuple[n
 
 def _rolling(found: _Histories, events: int, stats: Sequence[str]) -> dict[str, np.ndarray]:
     """Return statistics of the newest ``events`` events; infinite values are counted, and else do not count."""
-    values = found.values[:-1]
-    start = np.maximum(found.start, found.stop - events)
+    values, stop = found.values[:-1], found.stop
+    start = np.maximum(found.start, stop - events)
     made: dict[str, np.ndarray] = {}
     if "count" in stats:
-        made["count"] = Present(~np.isnan(values)).windows(start, found.stop).counts()
-    present = Present(np.isfinite(values))
-    windows, values = present.windows(start, found.stop), present.values(values)
-    if not {"sum", "mean", "std"}.isdisjoint(stats):
-        total, made["std"] = windows.spreads(values) if "std" in stats else (windows.sums(values), np.empty(0))
-        count = windows.counts()
+        made["count"] = Present(~np.isnan(values)).counts(start, stop)
+    present, windows = Present(np.isfinite(values)), Windows(start, stop)
+    left = present.windows(start, stop)
+    count = left.counts()
+    if "std" in stats:
+        total, made["std"] = left.spreads(present.values(values))
+    elif not {"sum", "mean"}.isdisjoint(stats):
+        total = windows.sums(present.filled(values, -0.0))
+    if not {"sum", "mean"}.isdisjoint(stats):
         made["mean"] = total / count
         total[count == 0] = np.nan
         made["sum"] = total
     for stat, largest in (("min", False), ("max", True)):
         if stat in stats:
-            made[stat] = windows.extremes(values, largest=largest)
+            made[stat] = windows.extremes(present.filled(values, -np.inf if largest else np.inf), largest=largest)
+            made[stat][count == 0] = np.nan
     return made
 
 

@@ -20,7 +20,7 @@ from .kernels import numbers
 from .keys import Keys
 from .past import Past
 from .timeline import Timeline
-from .windows import Present
+from .windows import Present, Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class Join:
     ----------
     rows : ndarray of int
         Lookup: row of each key. As-of: empty.
-    taken : list of ndarray of float64, each of shape (rows of the other table,)
-        As-of: those of the timeline, in its order.
+    taken : list of ndarray of float64, each of shape (rows of the other table + 1,)
+        As-of: those of the timeline, in its order. The last one is NaN, for no row.
     """
 
     keys: Keys
@@ -59,7 +59,7 @@ def prepare(step: Lookup | AsOf, columns: Mapping[str, Values], position: int = 
         times = np.asarray(columns[step.their_time])
         keys = Keys([columns[name] for name in step.match], len(times))
         timeline = Timeline(keys.own, times)
-        return Join(keys, np.empty(0, dtype="int64"), timeline, [timeline.arranged(values) for values in taken])
+        return Join(keys, np.empty(0, dtype="int64"), timeline, _ended([timeline.arranged(values) for values in taken]))
     name = step.their_key or step.key
     column = columns[name]
     keys = Keys([column], len(column))
@@ -75,7 +75,11 @@ def prepare(step: Lookup | AsOf, columns: Mapping[str, Values], position: int = 
         )
     rows = np.empty(keys.size, dtype="int64")
     rows[found] = present
-    return Join(keys, rows, None, taken)
+    return Join(keys, rows, None, _ended(taken))
+
+
+def _ended(taken: list[np.ndarray]) -> list[np.ndarray]:
+    return [np.append(values, np.nan) for values in taken]
 
 
 def lookup(step: Lookup, join: Join, columns: Mapping[str, Values]) -> list[np.ndarray]:
@@ -108,21 +112,15 @@ def as_of(
         earliest = known_at - np.timedelta64(nanoseconds(step.tolerance), "ns")
         start = join.timeline.count(groups, earliest, inclusive=False)
     order = join.timeline.order
-    if not len(order):
-        return _take(join, stop, np.zeros(len(stop), dtype=bool))
-    if itself is not None:
+    if itself is not None and len(order):
         stop = stop - ((stop > start) & (order[np.maximum(stop - 1, 0)] == itself))
     found = stop > start
     return _take(join, stop - 1, found)
 
 
 def _take(join: Join, rows: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
-    if found.all():
-        return [values.take(rows) for values in join.taken]
-    if not found.any():
-        return [np.full(len(found), np.nan) for _ in join.taken]
-    rows = np.where(found, rows, 0)
-    return [np.where(found, values.take(rows), np.nan) for values in join.taken]
+    rows = rows if found.all() else np.where(found, rows, -1)
+    return [values.take(rows) for values in join.taken]
 
 
 def trailing(
@@ -150,7 +148,7 @@ def trailing(
     column = events[step.of]
     counts = ~missing(column) if step.stat == "count" else np.isfinite(numbers(column))
     present = Present(past.timeline.arranged(counts))
-    values = None if step.stat == "count" else present.values(past.timeline.arranged(numbers(column)))
+    values = None if step.stat == "count" else present.filled(past.timeline.arranged(numbers(column)), -0.0)
     own = None if itself is None else past.places(itself)
     features = []
     for window in step.windows:
@@ -161,14 +159,15 @@ def trailing(
             inside = np.flatnonzero((own >= start) & (own < stop))
             middle = stop.copy()
             middle[inside] = own[inside]
-        before, after = present.windows(start, middle), present.windows(middle[inside] + 1, stop[inside])
-        count = before.counts()
-        count[inside] += after.counts()
+        behind = middle[inside] + 1, stop[inside]
+        count = present.counts(start, middle)
+        count[inside] += present.counts(*behind)
         if values is None:
             features.append(count)
             continue
-        total = before.sums(values)
-        total[inside] += after.sums(values)
+        total = Windows(start, middle).sums(values)
+        total[inside] += Windows(*behind).sums(values)
+        total[count == 0] = 0.0
         with np.errstate(invalid="ignore", divide="ignore"):
             features.append(total if step.stat == "sum" else total / count)
     return features

@@ -16,7 +16,7 @@ from daskml_scale.spec.expressions import Coded, Values, missing
 def plain(column: np.ndarray) -> np.ndarray:
     """Return a column as sortable numbers; whole numbers stay exact."""
     if column.dtype.kind == "M":
-        return column.astype("datetime64[ns]").view("int64")
+        return column.astype("datetime64[ns]", copy=False).view("int64")
     return column.astype("float64" if column.dtype.kind == "f" else "int64", copy=False)
 
 

@@ -30,6 +30,8 @@ class Look:
     known_at : ndarray of datetime64, shape (stop - start,)
     events : mapping of column to Values
         The rows of ``halo``, one range after the other.
+    asked : str
+        The expression of ``known_at``.
     """
 
     start: int
@@ -38,6 +40,7 @@ class Look:
     rows: Mapping[str, Values]
     known_at: np.ndarray
     events: Mapping[str, Values]
+    asked: str = ""
     _pasts: dict[tuple[str, ...], Past] = field(default_factory=dict)
 
     def past(self, step: EventStep) -> Past:
@@ -45,7 +48,8 @@ class Look:
         key = (step.at, *step.match)
         if key not in self._pasts:
             own = places(self.halo, self.start, self.stop)
-            self._pasts[key] = Past(step.at, step.match, self.rows, self.known_at, self.events, own)
+            each = self.asked.strip() == step.at and tuple(self.halo) == ((self.start, self.stop),)
+            self._pasts[key] = Past(step.at, step.match, self.rows, self.known_at, self.events, own, each=each)
         return self._pasts[key]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from daskml_scale.spec.expressions import Values
 
 from .keys import Keys, plain
-from .timeline import Timeline
+from .timeline import MISSING, Timeline
 
 
 class Past:
@@ -34,6 +34,8 @@ class Past:
         Which event each row is, -1 for none.
     counted : ndarray of bool, shape (events,), optional
         Which events there are at all; by default all.
+    each : bool
+        Whether the rows are the events, one for one, and each is known at its own time.
 
     Attributes
     ----------
@@ -51,26 +53,33 @@ class Past:
         events: Mapping[str, Values],
         own: np.ndarray | None = None,
         counted: np.ndarray | None = None,
+        each: bool = False,
     ) -> None:
         self._times = np.asarray(events[at])
         keys = Keys([events[name] for name in match], len(self._times))
         self.timeline = Timeline(keys.own if counted is None else np.where(counted, keys.own, -1), self._times)
-        if own is not None and (own >= 0).all():
+        self._each = each and self.timeline.whole and counted is None
+        if self._each:
+            self._groups = keys.own
+        elif own is not None and (own >= 0).all():
             self._groups = keys.own[own]
         else:
             self._groups = keys.encode([columns[name] for name in match], len(known_at))
-        self._known_at = known_at
+        self._known_at = plain(known_at)
         self._starts: dict[int | None, np.ndarray] = {}
-        self.stop = self.timeline.count(self._groups, known_at)
+        self.stop = self.timeline.of_each() if self._each else self.timeline.count(self._groups, known_at)
 
     def start(self, span: int | None) -> np.ndarray:
         """Return the place of the oldest event of each row within ``span`` ns, ``None`` for all; shape (rows,)."""
         if span not in self._starts:
             if span is None:
                 found = self.timeline.first(self._groups)
-            else:
-                found = self.timeline.count(self._groups, self._known_at - np.timedelta64(span, "ns"))
-            self._starts[span] = np.minimum(found, self.stop)  # a window that begins before 1677 would wrap around
+            elif self._each and self.timeline.even:
+                found = self.timeline.before_each(self._groups, span)
+            else:  # what would begin before 1677 does not wrap around: it begins before all events
+                earliest = np.maximum(self._known_at, MISSING + span) - span
+                found = self.timeline.count(self._groups, earliest.view("datetime64[ns]"))
+            self._starts[span] = found
         return self._starts[span]
 
     def places(self, own: np.ndarray) -> np.ndarray:

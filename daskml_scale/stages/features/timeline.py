@@ -31,6 +31,8 @@ def count_up_to(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """
     if len(wanted) < 4 * _BLOCK:
         return np.asarray(np.searchsorted(keys, wanted, "right"))
+    if len(wanted) == len(keys) and (lag := _usual_lag(keys, wanted)):
+        return _lagging(keys, wanted, lag)
     found = np.empty(len(wanted), dtype="int64")
     ends = [*np.searchsorted(keys, wanted[::_BLOCK], "right").tolist(), len(keys)]
     for number, first in enumerate(range(0, len(wanted), _BLOCK)):
@@ -38,6 +40,32 @@ def count_up_to(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         part = slice(first, first + _BLOCK)
         found[part] = keys[low:high].searchsorted(wanted[part], "right")
         found[part] += low
+    return found
+
+
+def _usual_lag(keys: np.ndarray, wanted: np.ndarray) -> int:
+    """Return by how many places most of the ``wanted``, as many as there are keys, lie before their own, give or take
+    one: regular readings, looked back from. 0 where there is no such number.
+    """
+    step = 64
+    lags = np.arange(0, len(wanted), step) - np.searchsorted(keys, wanted[::step], "right")
+    usual = int(np.median(lags))
+    return usual if 0 < usual < len(keys) // 2 and 4 * np.count_nonzero(abs(lags - usual) < 2) > 3 * len(lags) else 0
+
+
+def _lagging(keys: np.ndarray, wanted: np.ndarray, lag: int) -> np.ndarray:
+    """Return what `count_up_to` does; only where ``lag`` is wrong by more than one it is searched for."""
+    first, size = lag + 2, len(keys)
+    late = wanted[first:]
+    found = np.empty(size, dtype="int64")
+    near = found[first:]
+    near[:] = np.arange(1, size - lag - 1)
+    near += keys[1 : size - lag - 1] <= late
+    near += keys[2 : size - lag] <= late
+    wrong = np.ones(size, dtype=bool)
+    wrong[first:] = (keys[: size - lag - 2] > late) | (keys[3 : size - lag + 1] <= late)
+    others = np.flatnonzero(wrong)
+    found[others] = np.searchsorted(keys, wanted[others], "right")
     return found
 
 
@@ -55,11 +83,11 @@ class Timeline:
     def __init__(self, groups: np.ndarray, times: np.ndarray) -> None:
         instants = plain(times)
         used = (groups >= 0) & (instants != MISSING)
-        self._whole = bool(used.all())
+        self.whole = bool(used.all())
         """Whether all events are in the timeline, in the order in which they were given."""
-        self.order: np.ndarray = np.arange(len(groups)) if self._whole else np.flatnonzero(used)
+        self.order: np.ndarray = np.arange(len(groups)) if self.whole else np.flatnonzero(used)
         """Rows of the events, in the order of the timeline."""
-        if not self._whole:
+        if not self.whole:
             groups, instants = groups[self.order], instants[self.order]
         self._groups = int(groups.max(initial=-1)) + 1
         ranks = self._learnt(instants)
@@ -67,8 +95,8 @@ class Timeline:
         self._keys += ranks
         if (self._keys[1:] < self._keys[:-1]).any():
             order = self._sorted(groups, instants)
-            self.order = order if self._whole else self.order[order]
-            self._keys, self._whole = self._keys[order], False
+            self.order = order if self.whole else self.order[order]
+            self._keys, self.whole = self._keys[order], False
 
     def _learnt(self, instants: np.ndarray) -> np.ndarray:
         """Choose how an instant becomes a number from 0 (before all events) to the span - 1 (the last event).
@@ -101,8 +129,11 @@ class Timeline:
         if not inclusive:
             instants = np.where(instants == MISSING, instants, instants - 1)
         # Clipped before the subtraction, which would wrap around.
-        ticks = np.clip(instants // self._unit, self._low, self._low + self._span - 1)
-        return np.asarray(ticks - self._low)
+        ticks = instants // self._unit
+        np.maximum(ticks, self._low, out=ticks)
+        np.minimum(ticks, self._low + self._span - 1, out=ticks)
+        ticks -= self._low
+        return np.asarray(ticks)
 
     def _sorted(self, groups: np.ndarray, instants: np.ndarray) -> np.ndarray:
         if self._groups <= 2**16 and not (instants[1:] < instants[:-1]).any():
@@ -111,7 +142,7 @@ class Timeline:
 
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return a column of the events in the order of the timeline."""
-        return values if self._whole else values.take(self.order)
+        return values if self.whole else values.take(self.order)
 
     @cached_property
     def _firsts(self) -> np.ndarray:
@@ -121,7 +152,7 @@ class Timeline:
 
     def first(self, groups: np.ndarray) -> np.ndarray:
         """Return how many events of the timeline lie in lower groups; shape (rows,). No group has none."""
-        return np.asarray(self._firsts[np.minimum(groups, self._groups)])
+        return np.asarray(self._firsts.take(np.minimum(groups, self._groups)))
 
     def count(self, groups: np.ndarray, instants: np.ndarray, *, inclusive: bool = True) -> np.ndarray:
         """Return how many events of the timeline lie before each (group, instant), lower groups included.
@@ -138,16 +169,37 @@ class Timeline:
         ranks = self._ranks(plain(instants), inclusive=inclusive)
         wanted = groups * self._span + ranks
         if np.array_equal(wanted, self._keys):  # each event asks for itself: no search is needed
-            apart = wanted[1:] != wanted[:-1]
-            if apart.all():
-                return np.arange(1, len(wanted) + 1)
-            ends = np.flatnonzero(np.append(apart, len(wanted) > 0)) + 1
-            return np.asarray(np.repeat(ends, np.diff(ends, prepend=0)))
+            return self.of_each()
         if not (wanted[1:] < wanted[:-1]).any():
             return count_up_to(self._keys, wanted)
         if len(wanted) < _FEW or not len(self._keys):
             return np.asarray(np.searchsorted(self._keys, wanted, "right"))
         return self._near(groups, ranks, wanted)
+
+    @property
+    def even(self) -> bool:
+        """Whether search keys are as far apart as the instants of their events."""
+        return self._ticks is None
+
+    def of_each(self) -> np.ndarray:
+        """Return what `count` says of the events themselves, in the order of the timeline."""
+        apart = self._keys[1:] != self._keys[:-1]
+        if apart.all():
+            return np.arange(1, len(self._keys) + 1)
+        ends = np.flatnonzero(np.append(apart, len(self._keys) > 0)) + 1
+        return np.asarray(np.repeat(ends, np.diff(ends, prepend=0)))
+
+    def before_each(self, groups: np.ndarray, span: int) -> np.ndarray:
+        """Return what `count` says of ``span`` ns before each of the events; of an `even` timeline.
+
+        Parameters
+        ----------
+        groups : ndarray of int, shape (events,)
+            Those of the events, in the order of the timeline.
+        """
+        wanted = self._keys + -span // self._unit
+        np.maximum(wanted, groups * self._span, out=wanted)
+        return count_up_to(self._keys, wanted)
 
     @cached_property
     def _index(self) -> tuple[int, int, np.ndarray]:
@@ -173,8 +225,8 @@ class Timeline:
     def _near(self, groups: np.ndarray, ranks: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Return how many keys are at most each of the ``wanted``, by bisection within its span of time."""
         shift, width, until = self._index
-        span = np.clip(groups, 0, self._groups - 1)
-        span *= width
+        known = not groups.size or (groups.min() >= 0 and groups.max() < self._groups)
+        span = (groups if known else np.clip(groups, 0, self._groups - 1)) * width
         span += ranks >> shift
         low = until.take(span)
         span += 1
@@ -189,14 +241,14 @@ class Timeline:
             found[rows] = low
             left = np.flatnonzero(low < high)
             rows, low, high, sought = rows.take(left), low.take(left), high.take(left), sought.take(left)
-        if groups.size and (groups.min() < 0 or groups.max() >= self._groups):
+        if not known:
             found[groups < 0] = 0
             found[groups >= self._groups] = len(self._keys)
         return np.asarray(found)
 
     def places(self, events: int, rows: np.ndarray) -> np.ndarray:
         """Return where ``rows`` of the events stand in the timeline, -1 for those left out; shape (rows,)."""
-        if self._whole:
+        if self.whole:
             return rows
         where = np.full(events + 1, -1)  # the last one is for rows that are no event
         where[self.order] = np.arange(len(self.order))

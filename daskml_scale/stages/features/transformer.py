@@ -164,7 +164,8 @@ class RowTransformer:
         rows = self.rows.read(tuple(dict.fromkeys((*self.program.row_columns, *also))), start, stop)
         names = self.program.event_columns
         events = read_events(self.rows, names, halo, start, stop, rows) if self.program.trailing else {}
-        return Look(start, stop, halo, rows, instants(self.program.known_at, rows, stop - start), events)
+        asked = self.program.known_at
+        return Look(start, stop, halo, rows, instants(asked, rows, stop - start), events, asked)
 
     def _arrays(
         self,

@@ -23,7 +23,11 @@ _TURN = 1 << 15
 
 
 class Present:
-    """The elements of an array that count, and the windows of the array as windows of them.
+    """The elements of an array that count.
+
+    Sums and extremes are made of all elements, of which those that do not count are *filled* with what changes
+    nothing: then many windows are of one length. Where that is not possible the others are taken out, and the windows
+    of the array become windows of what is left.
 
     Parameters
     ----------
@@ -35,6 +39,14 @@ class Present:
         self._until = np.zeros(0 if self._here is None else len(here) + 1, dtype="int64")
         if self._here is not None:
             np.cumsum(here, out=self._until[1:])
+
+    def counts(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        """Return how many elements of every window count, float64."""
+        return self.windows(start, stop).counts()
+
+    def filled(self, array: np.ndarray, neutral: float) -> np.ndarray:
+        """Return the array with ``neutral`` for what does not count: -0.0 in sums, an infinity in extremes."""
+        return array if self._here is None else np.where(self._here, array, neutral)
 
     def values(self, array: np.ndarray) -> np.ndarray:
         """Return the elements of an array that count."""
@@ -144,14 +156,14 @@ class _Turn:
     @cached_property
     def steps(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """For blocks of 1, 2, 4, ... elements, which of ``rest`` have one, where, and the elements before it."""
-        lengths, start = self.length[self.rest], self.start[self.rest]
-        return [(each, start[each] + before, before) for each, before in _blocks(lengths, self.bits)]
+        lengths, start = self.length.take(self.rest), self.start.take(self.rest)
+        return [(each, start.take(each) + before, before) for each, before in _blocks(lengths, self.bits)]
 
     @cached_property
     def shorter(self) -> list[np.ndarray]:
         """For blocks of 1, 2, 4, ... elements but the widest, the windows of which that is the widest."""
         some = np.flatnonzero(self.length < 1 << max(0, self.bits - 1))
-        width = np.frexp(self.length[some])[1] - 1  # exact: lengths are far below 2**53
+        width = np.frexp(self.length.take(some))[1] - 1  # exact: lengths are far below 2**53
         return [some[width == bit] for bit in range(self.bits - 1)]
 
 
@@ -165,7 +177,7 @@ def _blocks(lengths: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.nda
     """Yield for 1, 2, 4, ... the windows that have a block of so many elements, and how many lie before it."""
     for bit in range(bits):
         having = np.flatnonzero((lengths & (1 << bit)) != 0)
-        yield having, lengths[having] & ((1 << bit) - 1)
+        yield having, lengths.take(having) & ((1 << bit) - 1)
 
 
 def _extremes(pick: Any, values: np.ndarray, turn: _Turn) -> np.ndarray:
@@ -174,8 +186,8 @@ def _extremes(pick: Any, values: np.ndarray, turn: _Turn) -> np.ndarray:
         return np.full(len(turn.length), np.nan)
     blocks, shorter = values[turn.low : turn.high], []
     for bit, rows in enumerate(turn.shorter):
-        start = turn.start[rows]
-        shorter.append(pick(blocks[start], blocks[start + turn.length[rows] - (1 << bit)]))
+        start = turn.start.take(rows)
+        shorter.append(pick(blocks.take(start), blocks.take(start + turn.length.take(rows) - (1 << bit))))
         blocks = pick(blocks[: -(1 << bit)], blocks[1 << bit :])
     # What is too short for the widest blocks is made of any, and then overwritten.
     end = turn.start + turn.length
