@@ -1,4 +1,4 @@
-"""What watching costs: a run with three pages open against none, the first paint of a large run, and large reports.
+"""What watching costs: three pages open against none, a first paint, large reports, Dask's task stream.
 
 ``python -m benchmarks.watching [--units 2000] [--rounds 5] [--json FILE]``
 
@@ -22,13 +22,14 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 
 import daskml_scale as dms
 from daskml_scale import events
-from daskml_scale.dashboard.plugin import WorkflowPlugin, install
+from daskml_scale.dashboard.plugin import SHARED_SECONDS, WorkflowPlugin, install
 from daskml_scale.dashboard.publish import publisher
 
 from .common import load, machine
@@ -150,6 +151,53 @@ def on_and_off(units: int, rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def stream_cost(tasks: int, rounds: int) -> dict[str, Any]:
+    """Return what following the task stream costs a scheduler, of all that so many tasks of no work cost it.
+
+    The time inside the plugin is measured where it runs, in the very runs whose CPU seconds it is compared with: two
+    runs of the same differ by more. Reading the clock twice a call counts for the plugin.
+    """
+    from daskml_scale.dashboard import performance, private
+
+    shares, each = [], []
+    with dms.cluster(SPEC, adapt=False) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(WORKERS)
+        scheduler = psutil.Process(client.run_on_scheduler(os.getpid))
+        client.run_on_scheduler(private.follow_tasks, most=performance.MOST_TASKS)
+        client.run_on_scheduler(_clocked)
+        for number in range(rounds + 1):
+            before, clock = scheduler.cpu_times(), client.run_on_scheduler(_spent)
+            client.gather(client.map(abs, range(number * tasks, (number + 1) * tasks), pure=False))
+            inside, after = client.run_on_scheduler(_spent) - clock, scheduler.cpu_times()
+            spent = after.user + after.system - before.user - before.system
+            if number:  # the first one warms up
+                shares.append(inside / spent)
+                each.append(inside / tasks)
+    return {
+        "tasks": tasks, "rounds": rounds, "us a task": round(1e6 * statistics.median(each), 2),
+        "share of the scheduler's CPU": round(statistics.median(shares), 4), "most": round(max(shares), 4),
+    }  # fmt: skip
+
+
+def _clocked(dask_scheduler: Any) -> None:
+    """Have the plugin that follows tasks count its seconds."""
+    from time import perf_counter
+
+    plugin = dask_scheduler.plugins["task-stream"]
+    plugin.spent, transition = 0.0, plugin.transition
+
+    def timed(*args: Any, **more: Any) -> None:
+        began = perf_counter()
+        transition(*args, **more)
+        plugin.spent += perf_counter() - began
+
+    plugin.transition = timed
+
+
+def _spent(dask_scheduler: Any) -> float:
+    return float(dask_scheduler.plugins["task-stream"].spent)
+
+
 def large_run(units: int) -> list[events.Event]:
     """Return the events of a run of so many units, in which every tenth cell is done."""
     cells = events.CellGrid("rows", (units,), (max(1, units // 10_000),))
@@ -192,18 +240,35 @@ def first_paint(units: int, rounds: int) -> dict[str, Any]:
     return {"units": units, "first paint s": round(statistics.median(found), 3), "most s": round(max(found), 3)}
 
 
-def fold_cost(units: int) -> dict[str, Any]:
-    """Return what one JSON document of a large run costs a scheduler, in CPU seconds."""
+def fold_cost(units: int, workers: int) -> dict[str, Any]:
+    """Return what the JSON document of a large run costs a scheduler of many workers, in CPU seconds.
+
+    It is made at most once in `SHARED_SECONDS`, however many browsers ask.
+    """
     plugin = WorkflowPlugin()
-    plugin.scheduler = type("Nothing", (), {"workers": {}, "plugins": {}})()
+    plugin.scheduler = SimpleNamespace(workers={n: _worker(n) for n in range(workers)}, plugins={})
     for event in large_run(units):
         plugin.log_event(events.TOPIC, event.to_dict())
     took = []
-    for number in range(20):
+    for _ in range(20):
+        plugin._encoded.clear()
+        plugin._workers = (0.0, {})  # looked at each time, not only every other second
         began = time.process_time()
-        text = plugin.encoded("1", "", "", "") if not number else json.dumps(plugin.page("", ""))
+        text = plugin.encoded("1", "", "", "")
         took.append(time.process_time() - began)
-    return {"units": units, "ms of CPU a document": round(1000 * statistics.median(took), 2), "bytes": len(text)}
+    each = statistics.median(took)
+    return {
+        "units": units, "workers": workers, "ms of CPU a document": round(1000 * each, 2), "bytes": len(text),
+        "share of a core at most": round(each / SHARED_SECONDS, 4),
+    }  # fmt: skip
+
+
+def _worker(number: int) -> Any:
+    metrics = {"memory": 2**28 + number}
+    status = SimpleNamespace(name="running")
+    return SimpleNamespace(
+        name=f"cpu-{number}", nthreads=8, processing=range(9), memory_limit=2**30, status=status, metrics=metrics
+    )
 
 
 def report_cost(units: int, trials: int) -> dict[str, Any]:
@@ -257,6 +322,14 @@ def named(found: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
     if report := found.get("report"):
         told["report of 100,000 units and 1,000 trials, s"] = (report["seconds"], 10.0)
         told["the same, MB"] = (report["MB"], 5.0)
+    if document := found.get("document"):
+        told["1,000,000 units and 1,000 workers: documents, % of a core"] = (
+            100 * document["share of a core at most"], 2.0,
+        )  # fmt: skip
+    if stream := found.get("stream"):
+        told["task stream of Dask's report, % of the scheduler's CPU"] = (
+            100 * stream["share of the scheduler's CPU"], 1.0,
+        )  # fmt: skip
     return told
 
 
@@ -265,14 +338,16 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.watching")
     parser.add_argument("--units", type=int, default=2000, help="of each run with and without pages")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=("run", "paint", "report"))
+    parser.add_argument("--only", choices=("run", "paint", "report", "stream"))
     parser.add_argument("--json", metavar="FILE")
     asked = parser.parse_args(words)
     found: dict[str, Any] = {}
     before = load()
     if asked.only in (None, "report"):
         found["report"] = report_cost(100_000, 1000)
-        found["document"] = [fold_cost(units) for units in (100_000, 1_000_000)]
+        found["document"] = fold_cost(1_000_000, 1000)
+    if asked.only in (None, "stream"):
+        found["stream"] = stream_cost(3000, asked.rounds)
     if asked.only in (None, "paint"):
         found["paint"] = first_paint(100_000, asked.rounds)
     if asked.only in (None, "run"):

@@ -11,6 +11,8 @@ from daskml_scale.events import Scaled
 
 QUIET = 120.0
 """Seconds without an event after which a running run is called quiet."""
+RISING = 120.0
+"""Seconds after the last unit with rows without a result for which their number is called rising."""
 RECENT = 600.0
 """Seconds for which a cap that stopped growth is told."""
 CAPS = ("max", "rate", "hourly", "budget", "total", "cost", "infeasible")
@@ -82,7 +84,8 @@ def _states(progress: Progress, now: float, workers: int, backlog: Mapping[str, 
         if stage.failed:
             found.append(Alert("failed", f"{_units(stage.failed)} failed", stage.name))
         if stage.quarantined:
-            text = f"rows without a result in {_units(stage.quarantined)}"
+            rising = ", rising" if stage.state == "running" and now - stage.worse <= RISING else ""
+            text = f"rows without a result in {_units(stage.quarantined)}{rising}"
             found.append(Alert("quarantine", text, stage.name))
     if progress.finished or not progress.updated:
         return found

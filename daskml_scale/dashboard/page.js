@@ -250,7 +250,7 @@
     const others = found.others.filter(other => other.run !== one.run).slice(0, 12);
     return [h("header", {}, h("h1", {}, one.workflow || (one.stages.length ? "Python session" : "No workflow yet")), pill(one.state), h("b", {"data-count": "percent"}, Math.floor(100 * one.fraction) + " %"),
         history.length < 2 ? null : s("svg", {viewBox: "0 0 120 24", width: 120, height: 24, role: "img", "aria-label": "throughput, " + (pace(rate) || "none now")},
-          s("polyline", {fill: "none", stroke: "var(--running)", "stroke-width": 1.5, points: history.map((p, n) => `${(120 * n / Math.max(1, history.length - 1)).toFixed(1)},${(23 - 22 * p[1] / Math.max(1e-9, ...history.map(q => q[1]))).toFixed(1)}`).join(" ")}))),
+          s("polygon", {fill: "var(--running)", "fill-opacity": 0.3, points: "0,24 " + history.map((p, n) => `${(120 * n / Math.max(1, history.length - 1)).toFixed(1)},${(23 - 22 * p[1] / Math.max(1e-9, ...history.map(q => q[1]))).toFixed(1)}`).join(" ") + " 120,24"}))),
       h("div", {class: "soft"}, facts.filter(Boolean).join(" · ")),
       found.known ? null : h("div", {}, "Run " + run.slice(0, 60) + " has not reported to this scheduler; this is the newest one."),
       one.message ? h("div", {}, one.message) : null,

@@ -86,6 +86,8 @@ class StageProgress:
         Units expected in passes that are not planned yet (an estimate).
     quarantined : int
         Of those done, units with rows that have no result.
+    worse : float
+        When the last of them was committed, seconds since the epoch.
     rows : int
         Rows committed; once finished, all rows of the stage.
     bad_rows : int
@@ -111,6 +113,7 @@ class StageProgress:
     reused: int = 0
     later: int = 0
     quarantined: int = 0
+    worse: float = 0.0
     rows: int = 0
     bad_rows: int = 0
     seconds: float = 0.0
@@ -188,6 +191,7 @@ def next_stage(stage: StageProgress, event: StageEvent) -> StageProgress:
         rows=stage.rows + event.rows,
         seconds=stage.seconds + event.seconds,
         quarantined=stage.quarantined + event.quarantined,
+        worse=event.time if event.quarantined else stage.worse,
         cost=max(stage.cost, event.cost),
         pace=stage.pace.add(event.units + event.failed, event.time),
     )

@@ -20,6 +20,7 @@ from daskml_scale.dashboard.chunks import ChunkMap
 from daskml_scale.dashboard.detail import MAX_KEPT, Detail
 from daskml_scale.dashboard.plugin import WorkflowPlugin
 from daskml_scale.dashboard.progress import Progress, StageProgress
+from daskml_scale.dashboard.stage import next_stage
 from daskml_scale.dashboard.trials import MAX_TRIALS, Trials
 from daskml_scale.runs.report import STYLE
 
@@ -136,6 +137,10 @@ def test_what_a_publisher_knows_is_adopted_by_a_new_scheduler() -> None:
     assert other.to_dict() == one.to_dict()
 
 
+def commit(time: float, quarantined: int) -> events.UnitsCommitted:
+    return events.UnitsCommitted(time=time, stage="p", units=1, quarantined=quarantined)
+
+
 def test_alerts_say_what_needs_a_look() -> None:
     stage = StageProgress("p", state="running", units=9, failed=1, quarantined=2)
     warned = (
@@ -148,6 +153,10 @@ def test_alerts_say_what_needs_a_look() -> None:
     )
     found = alerts(progress, [capped], 1000.0, 0, {"units": 9})
     assert [one.kind for one in found] == ["failed", "quarantine", "stuck", "stuck", "cap", "drift", "stuck"]
+    assert found[1].text == "rows without a result in 2 units"
+    rising = replace(progress, stages=(next_stage(stage, commit(1000.0, quarantined=1)),))
+    told = [alerts(rising, [], now, 1, None)[1].text for now in (1060.0, 2000.0)]
+    assert told == ["rows without a result in 3 units, rising", "rows without a result in 3 units"]
     assert alerts(Progress(), [], 1000.0, 0, None) == []
     quiet = replace(progress, state="succeeded", warnings=(), stages=())
     assert alerts(quiet, [replace(capped, time=0.0)], 1000.0, 0, None) == []
