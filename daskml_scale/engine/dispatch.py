@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Si
 from typing import Any, cast
 
 from daskml_scale.errors import ClusterError, UsageError
-from daskml_scale.plan.batching import MAX_UNITS, Batching
+from daskml_scale.plan.batching import MAX_UNITS, MIN_SECONDS, Batching
 from daskml_scale.plan.units import Unit
 
 from .flight import FLUSH_SECONDS, WAITS_FOR_NOTHING, Flight
@@ -49,6 +49,7 @@ def dispatch(
     reconnect: Callable[[], Any] | None = None,
     tell: Callable[[str], None] | None = None,
     check: Callable[[], None] | None = None,
+    aim: float = MIN_SECONDS,
 ) -> Generator[Outcomes, None, None]:
     """Run units and yield groups of outcomes in completion order.
 
@@ -82,6 +83,10 @@ def dispatch(
         Receives one line for everything unusual: what happened and why.
     check : callable, optional
         Called between units, and twice a second on a cluster: what it raises ends the dispatch.
+    aim : float
+        Seconds that a task shall last at least, while there are many units left. More than the default where units
+        take about as long, nobody waits for single ones, and the workers need all cores: a task costs the driver,
+        the scheduler and the worker some 10 ms together.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def dispatch(
         name=name,
         client=client,
         resources=dict(resources or {}),
-        batching=Batching(seconds_per_weight),
+        batching=Batching(seconds_per_weight, aim=aim),
         retry=dict(retry or {}),
         weight=own_weight() if weight is None else weight,
         reconnect=reconnect,

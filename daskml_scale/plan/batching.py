@@ -59,6 +59,8 @@ class Batching:
         Seconds of scheduler time per task on this cluster.
     gap : float
         Seconds that a slot waits between two tasks: messages to the scheduler and back, and its own start.
+    aim : float
+        Seconds that a task shall last at least, as long as there are many.
     evidence : float
         Weight behind the mean; 0 for a remembered one.
     total : float
@@ -73,6 +75,7 @@ class Batching:
     spread: float = 0.0
     total: float = 0.0
     gap: float = 0.003
+    aim: float = MIN_SECONDS
 
     def measured(self, seconds: float, weight: float, *, squares: float | None = None, slots: int = 1) -> Batching:
         """Return the state after a task of ``weight`` took ``seconds`` of kernel time.
@@ -139,7 +142,7 @@ class Batching:
 
     def target_seconds(self, slots: int) -> float:
         """Return how long a task should last with ``slots`` slots."""
-        return max(MIN_SECONDS, min(self.gap / WAIT_SHARE, MAX_SECONDS), self.overhead * slots / SCHEDULER_SHARE)
+        return max(self.aim, min(self.gap / WAIT_SHARE, MAX_SECONDS), self.overhead * slots / SCHEDULER_SHARE)
 
     def bounds(self, left: float, slots: int, overtaken: float = 0.0) -> tuple[float, float]:
         """Return the least and the most weight of the next task.

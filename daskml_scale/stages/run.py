@@ -19,6 +19,7 @@ from daskml_scale.engine.client import capacity
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
 from daskml_scale.errors import ClusterError, DaskMLError, StoreError, UsageError
+from daskml_scale.plan.batching import MIN_SECONDS
 from daskml_scale.plan.cells import Places
 from daskml_scale.plan.records import Record
 from daskml_scale.plan.table import Records
@@ -35,6 +36,9 @@ from .durations import Durations
 from .inputs import IDS, checked_records, known_ids, looked
 from .shown import happened, has_bad_rows, mapped, todo
 from .worker_memory import check_memory, memory_limit
+
+CHUNK_SECONDS = 0.5
+"""What a task shall last that writes chunks: in it a chunk is read and another one written while one is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,7 @@ class _Loop:
             kernel, plan.shared, plan.units, name=self.stage.name, client=self.client,
             reconnect=getattr(self.starter, "restart", None), tell=self._tell, check=self.check,
             seconds_per_weight=self.durations.estimate(plan.parts),
+            aim=MIN_SECONDS if plan.template is None else CHUNK_SECONDS,
             retry=getattr(self.stage, "retry", None),  # only kinds that call the user's code have one
             resources=getattr(self.stage, "resources", None),
         )  # fmt: skip
