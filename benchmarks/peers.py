@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import inference
+from . import inference, storage
 
 FOLDER = Path(__file__).parent.parent / ".venv-peers"
 
@@ -34,6 +34,7 @@ class Peer:
 
 PEERS = (
     Peer("ray", ("ray[data]", "zarr", "scikit-learn", "threadpoolctl", "psutil"), inference.RAY),
+    Peer("cubed", ("cubed", "numcodecs"), storage.CUBED),
     Peer(
         "dask-ml", ("dask-ml", "dask-glm", "multipledispatch", "sparse", "numba", "llvmlite"), "PYTHONPATH", beside=True
     ),

@@ -2,7 +2,8 @@
 
 Written: the same regions into the same layout in one process; the peer is a bare loop over ``array[a:b] =``. Copied:
 every chunk read and written by two workers; the peers are two bare processes, told to start when they have imported
-everything, and ``open_zarr().to_zarr()`` on the same cluster. Changed: one chunk of the copied table is altered; the
+everything, ``open_zarr().to_zarr()`` on the same cluster, and Cubed with two processes where ``BENCH_CUBED`` names an
+interpreter that has it. Changed: one chunk of the copied table is altered; the
 peer copies all again, as there is no telling which. Resumed: every unit is committed; the peer tests whether each
 object exists, which cannot tell a whole object from an altered one. In a bucket (a server process on loopback), with
 the requests that its log shows. Planned: units alone, without and with all their records; the peer is Dask's graph
@@ -30,21 +31,23 @@ from daskml_scale.stages.run import LAST, run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 
-from .common import SLOTS, Bench, Counts, Row, Work, cpu, least
+from .common import SLOTS, Bench, Counts, Row, Runner, Work, cpu, least
 from .servers import Server, s3_server
 from .storage_stages import Identity, Regions, bare, go, template, values
 
 SIZES: dict[str, dict[str, Any]] = {
     "toy": {"write": ((8, 1_024),), "copy": (8, 1_024), "bucket": (8, 1_024), "plan": 2_000},
-    "small": {"write": ((1_000, 1_024),), "copy": (1_000, 32_768), "bucket": (60, 4_096), "plan": 100_000},
+    "small": {"write": ((1_000, 1_024),), "copy": (250, 32_768), "bucket": (60, 4_096), "plan": 100_000},
     "full": {
         "write": ((5_000, 1_024), (1_000, 131_072)), "copy": (1_000, 32_768), "bucket": (300, 4_096), "plan": 1_000_000,
     },
 }  # fmt: skip
 """(number of regions, rows of each), float32 of 16 columns: 1,024 rows are 64 KiB, 32,768 are 2 MiB.
 
-The copied table has 1,000 chunks and 2.1 GB in both sizes: ``small`` takes less than four minutes on two cores.
+The copied table has 1,000 chunks and 2.1 GB; ``small`` copies a quarter of it.
 """
+CUBED = "BENCH_CUBED"
+"""Environment variable: an interpreter that has cubed."""
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -151,7 +154,19 @@ def _copied(bench: Bench, regions: int, rows: int) -> list[Work]:
         return {"units": LAST[-1].units - LAST[-1].reused}
 
     read_all = least(lambda: [path.read_bytes() for path in (Path(source.out) / "x" / "c").rglob("*/0")], 1)
-    peers = {"two bare processes": by_hand, "open_zarr().to_zarr()": to_zarr}
+
+    def cubed(into: Path) -> Counts:
+        script = Path(__file__).with_name("storage_cubed.py")
+        words = [f"{source.out}/x", str(into / "x.zarr"), str(into / "work"), str(SLOTS)]
+        done = subprocess.run([os.environ[CUBED], str(script), *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"Cubed failed: {done.stderr[-2000:]}")
+        found: Counts = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    peers: dict[str, Runner] = {"two bare processes": by_hand, "open_zarr().to_zarr()": to_zarr}
+    if os.environ.get(CUBED):
+        peers["Cubed, 2 processes"] = cubed
     return [
         Work(name, ours, peers, read_all, "reading all encoded bytes"),
         Work(altered, changed, {"open_zarr().to_zarr()": to_zarr}, read_all / regions, "one chunk"),
