@@ -91,8 +91,8 @@ def _value(goal: Goal) -> str:
         return goal.said
     if goal.value is None:
         return "-"
-    ends = f" ({_number(goal.spread[0])}-{_number(goal.spread[1])})" if goal.spread else ""
-    return _number(goal.value) + ends
+    low, high = goal.spread or (0.0, 0.0)
+    return _number(goal.value) + (f" ({_number(low)}-{_number(high)})" if low != high else "")
 
 
 def _number(value: float) -> str:
@@ -112,7 +112,8 @@ def _peer(one: Measured) -> str:
 
 def _ratio(one: Measured) -> str:
     ratio = Spread(**one.row["ratio"])
-    return f"{ratio.median:.2f} ({ratio.min:.2f}-{ratio.max:.2f})"
+    ends = f" ({ratio.min:.2f}-{ratio.max:.2f})" if ratio.min != ratio.max else ""  # one round has none
+    return f"{ratio.median:.2f}{ends}"
 
 
 def _rows(rows: Sequence[Measured]) -> str:

@@ -146,8 +146,13 @@ def goals(files: Files) -> list[Goal]:
 
 
 def why(row: Measured) -> str:
-    """Return what is known of why a row is as it is: of the first entry of ``goals.yaml`` that says it."""
-    return next((each["why"] for each in listed() if "why" in each and _matches(each, row)), "")
+    """Return what is known of why a row is as it is: said of losses, or else of a goal that it is held against."""
+    return _loss(row) or next((each["why"] for each in listed() if "why" in each and _matches(each, row)), "")
+
+
+def _loss(row: Measured) -> str:
+    found = (each["why"] for each in listed() if "wanted" not in each and _matches(each, row))
+    return next(found, "")
 
 
 def dropped(before: Files, now: Files, most: float = 0.15) -> list[str]:
@@ -181,7 +186,7 @@ def _of_rows(each: Mapping[str, str], rows: Mapping[str, Sequence[Measured]]) ->
     pick = max if each["wanted"].startswith("<") else min
     (value, *spread), one = pick(found, key=lambda pair: pair[0][0])
     ends = (min(spread), max(spread)) if spread else None
-    return Goal(each["area"], each["goal"], each["wanted"], value, ends, one.file, each.get("why", ""))
+    return Goal(each["area"], each["goal"], each["wanted"], value, ends, one.file, each.get("why") or _loss(one))
 
 
 def _matches(each: Mapping[str, str], one: Measured) -> bool:

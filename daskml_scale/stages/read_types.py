@@ -252,7 +252,9 @@ def _fits(labels: Any, meant: str) -> tuple[np.ndarray, str]:
     if meant == "time":
         found = _instants(labels)
         within = found.between(pd.Timestamp(_FIRST, tz="UTC"), pd.Timestamp(_LAST, tz="UTC"))
-        return within.to_numpy(), REASONS["ages" if found.notna().all() else "time"]
+        odd = labels[~within]  # pandas 2 has no instant for a year such as 9999
+        far = odd.str.match(_ISO) & ~odd.str[:4].between(_FIRST[:4], _LAST[:4])
+        return within.to_numpy(), REASONS["ages" if found.notna().all() or far.all() else "time"]
     numbers = pd.to_numeric(labels, errors="coerce").astype("float64")
     whole = labels.str.fullmatch(r"\s*[+-]?\d+\s*").astype(bool) & (numbers.abs() >= 2.0**63)
     ok = (numbers.notna() & ~whole).to_numpy()
