@@ -102,6 +102,7 @@
 
   const SECTIONS = {
     stages: ["Stages", "wide", found => [found.run.stages, found.run.edges], found => {
+      if (!found.run.stages.length) return [];
       const legend = h("div", {class: "legend"}, KINDS.map(([key, name]) => h("span", {}, h("i", {style: `background:var(--${key})`}), name === "todo" ? "to do" : name === "later" ? "expected later" : name)));
       const names = ["stage", "kind", "state", "units", "to do", "running", "committed", "reused", "quarantined", "failed", "rows", "rate", "left", "time", "why"];
       const rows = found.run.stages.map(stage => {
