@@ -71,6 +71,8 @@ bench-full: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.runs --json $(RESULTS)/runs.json
 	$(BIN)/python -m benchmarks.scaling --json $(RESULTS)/scaling.json
 	$(BIN)/python -m benchmarks.growth --gb 10 --json $(RESULTS)/growth.json
+	$(BIN)/python -m benchmarks.kubernetes --json $(RESULTS)/kubernetes.json
+	$(BIN)/python -m benchmarks.watching --json $(RESULTS)/watching.json
 	$(BIN)/python -m benchmarks.report
 
 # Peers that need versions of their own: benchmarks.peers says which, and how they are found.

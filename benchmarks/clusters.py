@@ -223,7 +223,9 @@ def main() -> None:
         rows = measure(Bench("full", options.repeat, Path(folder), stack, options.only))
         print(table(rows))
     if options.json:
-        options.json.write_text(json.dumps({**machine(), "rows": as_json(rows)}, indent=1) + "\n")
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        about = {"size": "full", "repeat": options.repeat, **machine()}
+        options.json.write_text(json.dumps({**about, "rows": as_json(rows)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -151,6 +151,7 @@ def main() -> None:
     if options.json:
         found = {name: (median(one[name] for one in rounds), GOALS.get(name)) for name in rounds[0]}
         about = {"size": "full", "repeat": options.repeat, **machine(), "load": before, "area": "Kubernetes"}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({**about, "found": found, "rounds": rounds}, indent=1) + "\n")
 
 
