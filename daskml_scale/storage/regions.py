@@ -98,11 +98,9 @@ def _encoded(
     if not isinstance(block, Stored):
         return arrays.encoded(found, region, block, keys)
     objects = block.objects(found, region)
-    return (
-        arrays.encoded(found, region, block.values(), keys)
-        if objects is None
-        else dict(zip(keys, objects, strict=True))
-    )
+    if objects is None:
+        return arrays.encoded(found, region, block.values(), keys)
+    return dict(zip(keys, objects, strict=True))
 
 
 def _put(url: str, objects: Mapping[str, Any]) -> dict[str, Known]:

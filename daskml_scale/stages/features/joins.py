@@ -22,6 +22,9 @@ from .past import Past
 from .timeline import Timeline
 from .windows import Present, Windows
 
+_ROWS = 1 << 16
+"""Rows that are looked for together: what is worked out for them stays near the processor."""
+
 
 @dataclass(frozen=True, eq=False)
 class Join:
@@ -103,6 +106,20 @@ def as_of(
     itself : ndarray of int, shape (rows,), optional
         The row of the other table that is the row itself: the one before it counts in its place.
     """
+    match = {name: columns[name] for name in step.match}
+    made = [np.empty(len(known_at)) for _ in join.taken]
+    for first in range(0, len(known_at), _ROWS):
+        part = slice(first, first + _ROWS)
+        some = {name: column[part] for name, column in match.items()}
+        found = _as_of(step, join, some, known_at[part], None if itself is None else itself[part])
+        for into, values in zip(made, found, strict=True):
+            into[part] = values
+    return made
+
+
+def _as_of(
+    step: AsOf, join: Join, columns: Mapping[str, Values], known_at: np.ndarray, itself: np.ndarray | None
+) -> list[np.ndarray]:
     assert join.timeline is not None
     groups = join.keys.encode([columns[name] for name in step.match], len(known_at))
     stop = join.timeline.count(groups, known_at)

@@ -33,7 +33,7 @@ from .seen import Seen
 from .statistics import learn
 from .transformer import MemoryTable, RowTransformer, StoredTable, Table
 
-CODE = "features-6"
+CODE = "features-7"
 """Changes whenever a kernel's output changes for the same input."""
 
 

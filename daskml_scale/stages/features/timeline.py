@@ -202,7 +202,7 @@ class Timeline:
         return count_up_to(self._keys, wanted)
 
     @cached_property
-    def _index(self) -> tuple[int, int, np.ndarray]:
+    def _index(self) -> tuple[int, int, np.ndarray, np.ndarray]:
         """How many events lie before each span of time of each group: twice as many spans as events, or a few more.
 
         Returns
@@ -212,6 +212,8 @@ class Timeline:
         width : int
             Spans of a group.
         until : ndarray of int, shape (groups * width + 1,)
+        ended : ndarray of int, shape (events + 1,)
+            The search keys, and one that is larger than any.
         """
         events, groups = len(self._keys), np.repeat(np.arange(self._groups), np.diff(self._firsts[:-1]))
         shift = (self._span * self._groups // max(1, 2 * events)).bit_length()
@@ -220,23 +222,29 @@ class Timeline:
         spans += groups * width
         until = np.zeros(self._groups * width + 1, dtype="int32" if events < 2**31 else "int64")
         np.cumsum(np.bincount(spans, minlength=self._groups * width), dtype=until.dtype, out=until[1:])
-        return shift, width, until
+        ended = np.append(self._keys, 2**63 - 1)
+        self._keys = ended[:-1]  # held once
+        return shift, width, until, ended
 
     def _near(self, groups: np.ndarray, ranks: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Return how many keys are at most each of the ``wanted``, by bisection within its span of time."""
-        shift, width, until = self._index
+        shift, width, until, ended = self._index
         known = not groups.size or (groups.min() >= 0 and groups.max() < self._groups)
         span = (groups if known else np.clip(groups, 0, self._groups - 1)) * width
         span += ranks >> shift
         low = until.take(span)
-        span += 1
-        high = until.take(span)
+        # What lies in a later span is later than what is looked for; most spans have one event or none.
+        before = ended.take(low) <= wanted
         found = low.astype("int64")
-        rows = np.flatnonzero(low < high)
-        low, high, sought = low.take(rows), high.take(rows), wanted.take(rows)
+        found += before
+        rows = np.flatnonzero(before)
+        low, high = found.take(rows), until.take(span.take(rows) + 1)
+        left = np.flatnonzero(low < high)
+        rows, low, high = rows.take(left), low.take(left), high.take(left)
+        sought = wanted.take(rows)
         while len(rows):
             middle = low + ((high - low) >> 1)
-            before = self._keys.take(middle) <= sought
+            before = ended.take(middle) <= sought
             low, high = np.where(before, middle + 1, low), np.where(before, high, middle)
             found[rows] = low
             left = np.flatnonzero(low < high)
