@@ -169,9 +169,10 @@ class _Lease:
         if self._put("create"):
             return
         found = self.bucket.get(self.path)
+        meta = found.meta  # obstore 0.6 forgets it once the bytes are taken
         holder = json.loads(bytes(found.bytes()))
-        age = (self._server_time() - found.meta["last_modified"]).total_seconds()
-        if age < self.seconds or not self._put(_version(found.meta)):
+        age = (self._server_time() - meta["last_modified"]).total_seconds()
+        if age < self.seconds or not self._put(_version(meta)):
             raise ConflictError(
                 f"{self.store} is in use by {holder.get('owner')} (process {holder.get('process')} on "
                 f"{holder.get('host')}, alive {max(0, age):.0f} s ago); wait for it, stop it, or choose another store. "
