@@ -77,7 +77,7 @@ def test_thousands_of_commits_become_a_few_messages_and_none_is_lost(cluster: tu
         for i in range(2000):
             sink(commit("ab"[i % 2]))
         eventually(lambda: shown() == [("a", 1000, 10000), ("b", 1000, 10000)])
-        assert 2 <= sink.messages <= 2 + (time.monotonic() - begin) / publish.INTERVAL
+        assert sink.messages <= 2 + (time.monotonic() - begin) / publish.INTERVAL
 
 
 def test_scaling_decisions_arrive_whether_sent_as_events_or_with_the_whole(cluster: tuple[Client, str]) -> None:
