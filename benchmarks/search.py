@@ -95,7 +95,8 @@ def measure(bench: Bench) -> list[Row]:
     works = [
         *(_work(name, made(ours, wanted), made(peer, wanted), bench, **more)
           for name, made, ours, peer, more in kinds if bench.wants(name)),
-        *([search_flights.work(wanted.asha, wanted.seeds, wanted.trees * 4, rows)] if bench.wants(flights) else []),
+        *([search_flights.work(wanted.asha, wanted.seeds, wanted.trees * 4, rows, bench.client)]
+          if bench.wants(flights) else []),
         *_stragglers(wanted),
         _sampler(wanted),
         *([_raising(bench)] if bench.wants(RAISING) else []),

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.common import Bench, Row, Spread, Work, table
+from benchmarks.results import goals as goals_of
 
 SPREADS = ("ours", "theirs", "ratio")
 
@@ -101,6 +102,14 @@ def test_inference_answers_every_row_of_its_goal(measured):
     idle = counts("nothing changed")
     assert (idle["units"], idle["ran"]) == (40, 0)
     assert all(counted["CPU s"] > 0 for counted in rows.values())
+
+
+@pytest.mark.faults_long
+def test_search_answers_every_row_of_its_goals(measured):
+    goals = [goal for goal in goals_of({"toy": measured("search")}) if goal.area == "search"]
+    unanswered = {goal.goal for goal in goals if goal.value is None}
+    assert len(goals) >= 13
+    assert all(goal.endswith("of dask-ml") for goal in unanswered), unanswered  # a peer that may not be installed
 
 
 @pytest.mark.faults_long

@@ -62,6 +62,21 @@ def test_at_most_one_in_factor_is_promoted_but_for_late_comers_and_the_best_alwa
         assert set(best) <= set(above)  # whoever is among the best in the end went up
 
 
+@settings(max_examples=100, deadline=None)
+@given(LADDERS, st.integers(1, 10), st.integers(), st.integers(0, 60))
+def test_none_is_promoted_before_the_first_trials_started_and_then_the_best_are(ladders, slots, seed, first) -> None:
+    ladder = ladders[0]
+    halving = Halving(ladders, first=first)
+    rng = random.Random(seed)
+    sent = played(halving, slots, seed, {trial: rng.random() for trial in range(ladder.trials)})
+    early = sent[: min(first, ladder.trials)]
+    assert [job.trial for job in early] == list(range(len(early)))
+    assert {job.trial for job in sent if job.rung == 0} == set(range(ladder.trials))
+    if first >= ladder.trials and slots == 1 and len(ladder.rungs) > 1:  # then no report of the first rung is missing
+        promoted = [job for job in sent if job.rung == 1]
+        assert len(promoted) == max(1, int(ladder.trials / ladder.factor + 1e-9))
+
+
 def test_with_one_slot_and_scores_that_fall_it_is_synchronous_halving() -> None:
     halving = Halving(one_ladder(9, 1, 9, 3))
     sent = played(halving, 1, 0, {trial: -trial for trial in range(9)})

@@ -198,6 +198,17 @@ def test_one_slow_task_of_a_large_cluster_does_not_erase_what_thousands_told():
     assert slow.seconds_per_weight < 2 * batching.seconds_per_weight
 
 
+@given(st.floats(0.2, 2.0), st.floats(0.001, 0.5), st.integers(1, 8))
+def test_tasks_last_as_long_as_asked_for_while_there_are_many_units(aim, seconds, slots):
+    batching = Batching(seconds, aim=aim)
+    many = take_uniform(batching, 100_000, left=math.inf, slots=slots)
+    assert (many - 1) * seconds <= batching.target_seconds(slots) <= (many + 1) * seconds
+    # Towards the end they shrink all the same: no slot gets more than half of its share of what is left.
+    rest = max(2 * slots, 8)
+    few = take_uniform(batching, rest, left=float(rest), slots=slots)
+    assert few <= 1 + max(rest / slots / 2, 4 * batching.gap / seconds, batching.overhead * slots / seconds)
+
+
 def test_large_clusters_get_longer_tasks():
     small, large = Batching(0.001).target_seconds(2), Batching(0.001).target_seconds(1000)
     assert small == MIN_SECONDS

@@ -40,6 +40,7 @@ from sklearn.tree import DecisionTreeClassifier
 from daskml_scale.engine.client import workers
 from daskml_scale.plan import batching, prefixes
 from daskml_scale.search import GridSearchCV, RandomizedSearchCV
+from daskml_scale.stages.search import fits
 
 
 def fitted(search: Callable[..., Any], case: Callable[[], Any], **more: Any) -> Any:
@@ -158,8 +159,8 @@ def found(search: Any, *data: Any, **params: Any) -> Any:
 
 
 def placed(where: str, client: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    seconds = {"one fit a task": 1e-9, "all in one task": 1e9}.get(where, batching.MIN_SECONDS)
-    monkeypatch.setattr(batching, "MIN_SECONDS", seconds)
+    seconds = {"one fit a task": 1e-9, "all in one task": 1e9}.get(where, fits.AIM_SECONDS)
+    monkeypatch.setattr(fits, "AIM_SECONDS", seconds)
     monkeypatch.setattr(batching, "MAX_SECONDS", max(seconds, batching.MAX_SECONDS))
     monkeypatch.setattr(prefixes, "GROUPS_PER_SLOT", {"one fit a task": 100, "all in one task": 0}.get(where, 3))
     return {**({} if "alone" in where else {"client": client}), **({"out": folder} if "kept" in where else {})}

@@ -1,4 +1,4 @@
-"""The only module that touches scikit-learn's private parts (1.8 and 1.9; ``tests/search`` holds the contract).
+"""The module that touches scikit-learn's private parts, with `bins` (1.8 and 1.9; ``tests/search`` holds the contract).
 
 ``BaseSearchCV.fit`` is scikit-learn's own code here, statement for statement: validation, routing,
 splitting, ranking, refit and callbacks stay exact in every version. Only the name ``Parallel`` that it

@@ -26,6 +26,9 @@ from .resources import available
 from .trial import Sampler, Trial
 from .trials import Coordinator
 
+FIRST = 64
+"""Trials that start before one is promoted, where there is no time budget."""
+
 
 class _Prepared(Exception):  # no error: it carries what scikit-learn prepared
     def __init__(self, calls: list[Call]) -> None:
@@ -71,9 +74,10 @@ class Adaptive(OnDask):
             work = _compat.gather(prepared.calls)
         grows, ladders, mode = self._plan(work)
         self._grows, self._available = grows, available(self, grows, work)
-        coordinator = Coordinator(
-            runner, work, Halving(ladders, mode), self._sampler(work, runner.log, ladders), grows, self._judged()
-        )
+        sampler = self._sampler(work, runner.log, ladders)
+        # Whoever learns, or has little time, needs results of the last rung early.
+        first = 0 if sampler.learns or self.time_budget is not None else FIRST
+        coordinator = Coordinator(runner, work, Halving(ladders, mode, first), sampler, grows, self._judged())
         trials = coordinator.run()
         self.history_ = coordinator.history
         for trial in trials:

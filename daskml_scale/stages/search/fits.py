@@ -40,6 +40,8 @@ START_SECONDS, USED = 0.8, 0.7
 PROBE_SECONDS = 0.2
 WAITING = 3.0
 """Times its computing that a fit may take until its waiting counts."""
+AIM_SECONDS = 0.5
+"""What a task of several fits shall last; the last ones are shorter."""
 GRACE_SECONDS = 1.5
 """After the time budget: until then what has ended may still come in, later nothing is waited for."""
 FitId: TypeAlias = tuple[int, int]
@@ -248,6 +250,7 @@ class Runner:
         inline: list[Group] = []
         outcomes: Any = dispatch(
             fit_group, sent, units, name=self.name, client=self.client, resources=self.resources, check=self.check_time,
+            aim=AIM_SECONDS,
         )  # fmt: skip
         with closing(outcomes):  # at an exception: gives up what is still running
             for group in outcomes:

@@ -14,6 +14,7 @@ from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.plan.units import Unit
 
 from ._compat import Scored
+from .bins import shared_bins
 from .chunks import chunk_rows, some
 from .fidelity import Fidelity, rows_of
 from .limits import TrialTimeoutError, limited
@@ -87,8 +88,8 @@ def _run(work: Work, fidelity: Fidelity, segment: Segment) -> Run:
     keys = chain(round.estimator, segment.params, tuple(getattr(round.X, "shape", ())))
     rows = rows_of(round.splits[split][0], split, segment.stop) if fidelity.kind == "n_samples" else None
     sharing = None
+    forget_others(work.token)
     if keys:
-        forget_others(work.token)
         sharing = Sharing(KEPT, (work.token, work.splits[split], None if rows is None else len(rows)), keys)
     more: dict[str, Any] = {}
     if sharing is not None:
@@ -100,7 +101,8 @@ def _run(work: Work, fidelity: Fidelity, segment: Segment) -> Run:
         start = segment.start if model is not None else 0
 
         def train(model: Any, X: Any, y: Any, of_fit: Any, classes: Any) -> Any:
-            return fidelity.train(model, X, y, start, segment.stop, of_fit, classes)
+            with shared_bins(model, KEPT):
+                return fidelity.train(model, X, y, start, segment.stop, of_fit, classes)
 
         parts = None
         if fidelity.kind == "chunks":
