@@ -202,16 +202,15 @@ class Timeline:
         return count_up_to(self._keys, wanted)
 
     @cached_property
-    def _index(self) -> tuple[int, int, np.ndarray, np.ndarray]:
+    def _index(self) -> tuple[int, np.ndarray, np.ndarray]:
         """How many events lie before each span of time of each group: twice as many spans as events, or a few more.
 
         Returns
         -------
         shift : int
             A number of an instant becomes that of its span without its lowest ``shift`` bits.
-        width : int
-            Spans of a group.
-        until : ndarray of int, shape (groups * width + 1,)
+        until : ndarray of int, shape ((spans + 1) * groups,)
+            Span after span, each for all groups: rows that ask about one time look at neighbours.
         ended : ndarray of int, shape (events + 1,)
             The search keys, and one that is larger than any.
         """
@@ -220,25 +219,29 @@ class Timeline:
         width = ((self._span - 1) >> shift) + 1
         spans = (self._keys - groups * self._span) >> shift
         spans += groups * width
-        until = np.zeros(self._groups * width + 1, dtype="int32" if events < 2**31 else "int64")
-        np.cumsum(np.bincount(spans, minlength=self._groups * width), dtype=until.dtype, out=until[1:])
+        by_group = np.zeros(self._groups * width + 1, dtype="int32" if events < 2**31 else "int64")
+        np.cumsum(np.bincount(spans, minlength=self._groups * width), dtype=by_group.dtype, out=by_group[1:])
+        until = np.empty((width + 1, self._groups), dtype=by_group.dtype)
+        until[:-1] = by_group[:-1].reshape(self._groups, width).T
+        until[-1] = by_group[width::width]
         ended = np.append(self._keys, 2**63 - 1)
         self._keys = ended[:-1]  # held once
-        return shift, width, until, ended
+        return shift, until.ravel(), ended
 
     def _near(self, groups: np.ndarray, ranks: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Return how many keys are at most each of the ``wanted``, by bisection within its span of time."""
-        shift, width, until, ended = self._index
+        shift, until, ended = self._index
         known = not groups.size or (groups.min() >= 0 and groups.max() < self._groups)
-        span = (groups if known else np.clip(groups, 0, self._groups - 1)) * width
-        span += ranks >> shift
+        span = ranks >> shift
+        span *= self._groups
+        span += groups if known else np.clip(groups, 0, self._groups - 1)
         low = until.take(span)
         # What lies in a later span is later than what is looked for; most spans have one event or none.
         before = ended.take(low) <= wanted
         found = low.astype("int64")
         found += before
         rows = np.flatnonzero(before)
-        low, high = found.take(rows), until.take(span.take(rows) + 1)
+        low, high = found.take(rows), until.take(span.take(rows) + self._groups)
         left = np.flatnonzero(low < high)
         rows, low, high = rows.take(left), low.take(left), high.take(left)
         sought = wanted.take(rows)
@@ -265,4 +268,4 @@ class Timeline:
     @property
     def nbytes(self) -> int:
         ticks = 0 if self._ticks is None else self._ticks.nbytes
-        return int(self.order.nbytes + self._keys.nbytes + self._index[2].nbytes + ticks)
+        return int(self.order.nbytes + self._keys.nbytes + self._index[1].nbytes + ticks)
