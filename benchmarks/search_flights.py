@@ -8,7 +8,7 @@ A seed is 64 of `POOL` settings, drawn by scikit-learn's ``ParameterSampler`` fo
 ``out=``: a fit that an earlier seed made is taken from there with the seconds that it took then, so that ten seeds cost
 little more than the pool once. Seeds are therefore not independent of each other; ours and the peer see the same ones.
 
-What grows is trees, from a ninth of them: why is in docs/reference/search.md.
+What grows is trees, from an eleventh of them: why is in docs/reference/search.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .by_hand import matrix
 from .common import Counts, Work, least, two_workers
 from .flights import WORKFLOW, frames
 
-TREES, FACTOR, DEEPEST, POOL = 200, 3, 9, 96
+TREES, FACTOR, DEEPEST, POOL = 200, 3.33, 11, 96
 
 
 @cache

@@ -1,6 +1,6 @@
 """The bins of histogram gradient boosting, found once per worker for rows that many trials train on.
 
-A rung of few trees spends most of its time on them: for 240,000 rows of 23 columns as much as on thirty trees, and a
+A rung of few trees spends most of its time on them: for 240,000 rows of 23 columns as much as on fifteen trees, and a
 model that goes on finds them again at every rung. The estimator is given what it would have computed: rows, weights
 and the mapper's parameters are known by content, so results are the same to the bit. What is kept is bounded in bytes
 (`prefixes.KEPT`). Like `_compat`, this module touches private parts of scikit-learn (``_bin_data`` and
