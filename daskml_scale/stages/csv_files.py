@@ -16,7 +16,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,18 +121,22 @@ def readable(url: str) -> Iterator[None]:
         raise PlanError(f"{where} is not a readable CSV file: {type(error).__name__}: {error}") from None
 
 
-def _unpacked(url: str) -> Any:
-    """Open a file for reading bytes, unpacked by its suffix."""
-    raw = files.open_read(url)
+@contextmanager
+def _unpacked(url: str) -> Iterator[Any]:
+    """Open a file for reading bytes, unpacked by its suffix; the packed one below is closed with it."""
     openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     suffix = next((end for end in COMPRESSED if url.endswith(end)), "")
-    if suffix == ".zip":
-        archive = zipfile.ZipFile(raw)
-        members = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-        if len(members) != 1:
-            raise ValueError(f"an archive of {len(members)} files; it must hold one")
-        return archive.open(members[0])
-    return openers[suffix](raw, "rb") if suffix else raw
+    with ExitStack() as stack:
+        raw: Any = stack.enter_context(files.open_read(url))
+        if suffix == ".zip":
+            archive = stack.enter_context(zipfile.ZipFile(raw))
+            members = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+            if len(members) != 1:
+                raise ValueError(f"an archive of {len(members)} files; it must hold one")
+            raw = stack.enter_context(archive.open(members[0]))
+        elif suffix:
+            raw = stack.enter_context(openers[suffix](raw, "rb"))
+        yield raw
 
 
 def read_bytes(url: str, start: int, stop: int | None = None) -> bytes:
