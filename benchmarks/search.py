@@ -360,10 +360,9 @@ def _raising(bench: Bench) -> Work:
                 if "does not fit" not in str(error):
                     raise
 
-    return Work(
-        RAISING,
-        costing(counting(bench.client, lambda: fails(GridSearchCV, client=bench.client))),
-        {"sklearn, n_jobs=2": costing(lambda folder: fails(theirs.GridSearchCV, n_jobs=SLOTS))},
-        1.0,
-        "the goal, one second",
-    )
+    ours = counting(bench.client, lambda: fails(GridSearchCV, client=bench.client))
+    peers: dict[str, Runner] = {"sklearn, n_jobs=2": lambda folder: fails(theirs.GridSearchCV, n_jobs=SLOTS)}
+    for runner in (ours, *peers.values()):  # imports and pools start outside the clock, as for the other works
+        runner(bench.folder)
+    peers = {who: costing(runner) for who, runner in peers.items()}
+    return Work(RAISING, costing(ours), peers, 1.0, "the goal, one second")
