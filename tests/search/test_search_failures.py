@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from contextlib import suppress
@@ -22,6 +23,7 @@ from daskml_scale.errors import PlanError, UnitsFailedError, UsageError
 from daskml_scale.search import AshaSearchCV, GridSearchCV, HalvingGridSearchCV, OptunaSearchCV
 from daskml_scale.stages.search import beyond, data
 from daskml_scale.stages.search.limits import TrialTimeoutError, limited
+from daskml_scale.testing.clusters import eventually
 
 
 class Sleepy(Ridge):  # type: ignore[misc]
@@ -147,6 +149,33 @@ def test_rounds_share_the_placed_data_and_survive_its_loss(monkeypatch: pytest.M
 
         lost = HalvingGridSearchCV(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, client=Forgetful(client), **search).fit(XR, YR)
     assert_same_results(lost, theirs)
+
+
+def test_a_worker_without_a_copy_of_the_rows_fetches_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "PLACED_BYTES", 0)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        rows = data.placed(client, XR, YR, None)
+        assert rows is not None
+        client.amm.run_once()  # what Dask does every other second: copies that no task waits for are dropped
+        eventually(lambda: len(client.who_has()[rows.future.key]) == 1)
+        looks = [
+            client.submit(_looked, rows, turn, workers=[address], allow_other_workers=False, pure=False).result()
+            for turn in range(2)
+            for address in client.scheduler_info()["workers"]
+        ]
+    assert [found for found, _ in looks] == [_digests(XR, YR)] * 4
+    assert sum(loads for _, loads in looks[2:]) == 1
+
+
+def _looked(rows: data.Placed, turn: int) -> tuple[list[str], int]:
+    return _digests(*rows.values()), data.KEPT.loads
+
+
+def _digests(*parts: Any) -> list[str]:
+    return [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in parts]
 
 
 def test_loguniform_is_drawn_by_trial_number() -> None:
