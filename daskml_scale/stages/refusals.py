@@ -63,6 +63,7 @@ def scored(
     Returns
     -------
     list of (rows, values)
+        Rows that ``bad`` received may be among them, with the values of another row.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def scored(
     if len(refused) and len(left):
         try:
             with _lent(X, refused, left[0]) as whole:
-                return [(rows[left], call(whole)[left])]
+                return [(rows, call(whole))]  # to leave rows out costs as much as to predict them
         except NOT_A_ROWS_FAULT:
             raise
         except Exception as error:

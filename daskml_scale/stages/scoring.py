@@ -133,13 +133,13 @@ class Model:
             for good, raw in found:
                 where = slice(None) if len(good) == rows else good
                 values[where], status[where] = self.output.encode(raw), OK
+        _mark(status, bad)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)), where=self.output.expected)
             for row in np.flatnonzero(~finite & (status == OK)).tolist():
                 bad.add(row, MODEL_ERROR, f"the model gave {values[row].tolist()}")
-                values[row] = self.output.missing
-        for row, code in bad.status.items():
-            status[row] = code
+            _mark(status, bad)
+        values[list(bad.status)] = self.output.missing
         return values, status, bad
 
     def _scored(
@@ -178,6 +178,11 @@ class Model:
                 f"{('rows', *map(str, self.output.shape))}; declare the output's columns"
             )
         return raw
+
+
+def _mark(status: np.ndarray, bad: BadRows) -> None:
+    if bad.status:
+        status[list(bad.status)] = list(bad.status.values())
 
 
 def warmed(model: Any, bundle: Bundle) -> Any:
