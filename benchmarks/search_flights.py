@@ -33,7 +33,7 @@ from daskml_scale.stages.estimator import build_estimator
 from daskml_scale.stages.search.spaces import drawn
 
 from .by_hand import matrix
-from .common import Counts, Work, least, two_workers
+from .common import Counts, Row, Spread, Work, as_json, least, machine, two_workers
 from .flights import WORKFLOW, frames
 
 TREES, FACTOR, DEEPEST, POOL = 200, 3.33, 11, 96
@@ -105,11 +105,7 @@ def work(configurations: int, seeds: int, trees: int, count: int | None, client:
 
     def ours(folder: Path) -> Counts:
         found[:] = [one_seed(seed, configurations, trees, count, folder, client) for seed in range(seeds)]
-        return _told(found, "asha") | {
-            "worst regret": round(max(each["regret"] for each in found), 6),
-            "mean regret": round(statistics.mean(each["regret"] for each in found), 6),
-            "share of trees": round(statistics.mean(each["trees share"] for each in found), 4),
-        }
+        return _told(found, "asha") | _regrets(found)
 
     def every(folder: Path) -> Counts:
         if not found:
@@ -121,6 +117,14 @@ def work(configurations: int, seeds: int, trees: int, count: int | None, client:
     X, y, _ = rows(count)
     one = least(lambda: HistGradientBoostingClassifier(max_iter=trees).fit(X, y), 1)
     return Work(named(configurations, seeds), ours, {"full random search": every}, one, "one fit with all trees")
+
+
+def _regrets(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {
+        "worst regret": round(max(each["regret"] for each in found), 6),
+        "mean regret": round(statistics.mean(each["regret"] for each in found), 6),
+        "share of trees": round(statistics.mean(each["trees share"] for each in found), 4),
+    }
 
 
 def _told(found: Sequence[dict[str, float]], who: str) -> dict[str, float]:
@@ -139,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=None, help="fewer rows, spread over the year")
     parser.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="keep finished fits there")
     parser.add_argument("--json", type=Path, metavar="FILE", required=True)
+    parser.add_argument("--result", type=Path, metavar="FILE", help="write all seeds as a row for benchmarks.report")
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         client = stack.enter_context(two_workers())
@@ -155,6 +160,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(known)} seeds: share of fit seconds {statistics.median(shares):.3f} (goal 0.25), of trees "
           f"{statistics.median(parts):.3f}; regret mean {statistics.mean(regrets):.5f}, median "
           f"{statistics.median(regrets):.5f}, worst {max(regrets):.5f} (goal 0.001)")  # fmt: skip
+    if options.result:
+        row = as_json([_row(known, options.configurations)])
+        about = {"size": "full", "repeat": len(known), **machine()}
+        options.result.write_text(json.dumps({**about, "modules": {"search": {"rows": row}}}, indent=1) + "\n")
+
+
+def _row(seeds: Sequence[dict[str, float]], configurations: int) -> Row:
+    """Return all seeds as one row; a round is a seed, its seconds those of its fits."""
+    ours, theirs = ([each[f"{who} seconds"] for each in seeds] for who in ("asha", "full"))
+    best = min(theirs) / configurations
+    return Row(
+        named(configurations, len(seeds)), "full random search", Spread.of(ours), Spread.of(theirs),
+        Spread.of([each["share"] for each in seeds]), best, "one fit with all trees, in the mean", 1.0,
+        {"ours": _regrets(seeds), "peer": {}},
+    )  # fmt: skip
 
 
 def _known(path: Path) -> dict[int, dict[str, float]]:
