@@ -11,6 +11,7 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class XgbClassifier(XgbModel):
         return self._call(self.model.predict_proba, X)
 
 
+@cache
 def device_arrays() -> Any:
     """Return CuPy where this process has a CUDA device, and an XGBoost that can use it; else ``None``."""
     if importlib.util.find_spec("cupy") is None or not library("xgboost").build_info().get("USE_CUDA"):
