@@ -10,6 +10,7 @@ package.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import time
@@ -113,9 +114,16 @@ class Script:
         return _enlarged(value, int(fault.amount)) if fault is not None and fault.does == "large" else value
 
     def note_committed(self, stage: str, records: Sequence[Record]) -> None:
-        """Append what a stage made durable to the account of commits."""
+        """Append what a stage made durable to the account of commits; it ends where the process may not write files.
+
+        Such a limit can fall between a commit and its account: then the next commit fails, as it shall.
+        """
         lines = "".join(f"{stage}\t{record.unit}\n" for record in records)
-        _append(self._path(f"{os.getpid()}.commits"), lines)
+        try:
+            _append(self._path(f"{os.getpid()}.commits"), lines)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
 
     def count(self, stage: str, what: str) -> int:
         """Count something, over all processes; return its number from 1."""
