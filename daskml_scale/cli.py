@@ -14,7 +14,7 @@ from io import TextIOWrapper
 import click
 
 from daskml_scale.cli_clusters import clusters, holder
-from daskml_scale.cli_end import PROGRAM, ended, print_names, print_result, put
+from daskml_scale.cli_end import PROGRAM, ended, print_names, print_result, put, say
 from daskml_scale.cli_features import features
 from daskml_scale.cli_history import cost_verb, gc_verb, provenance_verb, report_verb
 from daskml_scale.cli_ledger import ledger
@@ -83,20 +83,47 @@ def validate(file: str, settings: tuple[str, ...], as_json: bool) -> int:
     return Exit.OK
 
 
-@verbs.command()
+@verbs.group(invoke_without_command=True)
 @options("json")
-def workflows(as_json: bool) -> int:
-    """List the workflows that have a name.
+@click.pass_context
+def workflows(context: click.Context, as_json: bool) -> int | None:
+    """List the workflows that have a name; show one, to begin a file of your own with.
 
     They lie in ./workflows and in the package; any other file is given by its path.
 
     \b
-    Example:
+    Examples:
       daskml-scale workflows
+      daskml-scale workflows show flights > my-flights.yaml
     """
     from daskml_scale.spec.find import list_workflows
 
+    if context.invoked_subcommand:
+        return None
     print_names(list_workflows(), as_json)
+    return Exit.OK
+
+
+@workflows.command("show")
+@workflow_argument()
+def show_workflow(workflow: str) -> int:
+    """Print the file of a workflow as it stands, comments too.
+
+    What Python beside it the file names is told on stderr: a copy elsewhere needs these files, too.
+
+    \b
+    Example:
+      daskml-scale workflows show flights > my-flights.yaml
+    """
+    from daskml_scale.spec.find import find_workflow
+    from daskml_scale.spec.yaml_text import read_text
+
+    path = find_workflow(workflow)
+    text = read_text(path)
+    put(text.rstrip("\n"))
+    for beside in sorted(path.parent.glob("*.py")):
+        if f"{beside.stem}:" in text:
+            say(f"it names functions of {beside}; put a copy beside yours")
     return Exit.OK
 
 

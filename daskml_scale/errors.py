@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of the command line (DESIGN section 8)."""
+    """Exit codes of the command line."""
 
     OK = 0
     FAILED = 1

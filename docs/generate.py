@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+import daskml_scale
 from daskml_scale import __all__ as public
 from daskml_scale import cli, events, search, steps
 from daskml_scale.errors import Exit
@@ -242,10 +243,17 @@ def _python() -> str:
     own = [name for name in sorted(public) if name not in ("__version__", "search", "steps")]
     parts = [
         f"# Python\n\n{NOTE}\n`import daskml_scale as dms` is cheap: each name loads what it needs on first use. Errors are subclasses of "
-        "`daskml_scale.errors.DaskMLError`.\n",
+        "`daskml_scale.errors.DaskMLError`. Arguments, types and errors of each name stand on the built page (`make docs`) and in "
+        "`help(dms.ingest)`.\n",
         "## daskml_scale\n",
+        "| name | |\n|---|---|",
+        *(f"| `dms.{name}` | {_first(getattr(daskml_scale, name))} |" for name in own),
+        "",
         *(f"::: daskml_scale.{name}\n" for name in own),
         "## daskml_scale.search\n\nDescribed in [search](search.md).\n",
+        "| class | |\n|---|---|",
+        *(f"| `{name}` | {_first(getattr(search, name))} |" for name in sorted(search.__all__)),
+        "",
         *(f"::: daskml_scale.search.{name}\n" for name in sorted(search.__all__)),
         '## daskml_scale.steps\n\nOne class per feature step, its settings by name: `steps.Keep(of=["km"])` is `keep: {of: [km]}`.\n',
         "| class | in YAML | |\n|---|---|---|",
@@ -255,6 +263,11 @@ def _python() -> str:
         "::: daskml_scale.errors\n    options:\n      show_root_heading: false\n",
     ]
     return "\n".join(parts).replace(" |\n\n| `", " |\n| `")
+
+
+def _first(told: Any) -> str:
+    """Return the first paragraph of a docstring."""
+    return _words(" ".join((inspect.getdoc(told) or "").split("\n\n")[0].split()), cell=True)
 
 
 def _step(name: str, cls: Any) -> str:

@@ -188,7 +188,7 @@ def _remove(url: str, group: Any) -> None:
 
 
 def open_dataset(url: str) -> Any:
-    """Open a dataset lazily with xarray, decoded; ``source_of`` will recognise it.
+    """Open a dataset lazily with xarray, decoded; given to a stage, workers read it where it lies.
 
     The row dimension gets no index (a table may have 10**10 rows); other dimensions do. Variables come in
     the order of their template.

@@ -291,6 +291,19 @@ def test_validate_says_ok_with_the_number_of_stages(command):
     assert found == {"file": "tiny.yaml", "workflow": "tiny", "stages": ["table", "check"]}
 
 
+def test_a_workflow_is_shown_as_it_stands_and_its_python_named(command, folder):
+    (folder / "workflows").mkdir()
+    text = "version: 1\nname: mine  # to copy\nstages: {one: {kind: map, function: 'mine_work:f', over: {range: 2}}}\n"
+    (folder / "workflows" / "mine.yaml").write_text(text)
+    (folder / "workflows" / "mine_work.py").write_text("f = abs\n")
+    code, out, err = command("workflows", "show", "mine")
+    assert (code, out) == (0, text)
+    assert "it names functions of workflows/mine_work.py; put a copy beside yours" in err
+    code, out, err = command("workflows", "show", "mien")
+    assert (code, out) == (2, "")
+    assert "did you mean 'mine'" in err
+
+
 def test_workflows_and_clusters_are_listed_with_file_and_description(command, folder):
     (folder / "workflows").mkdir()
     write_workflow(folder, name="workflows/mine.yaml")

@@ -98,7 +98,7 @@ def test_commands_are_found_and_wrong_ones_refused():
     assert list(typed("$ daskml-scale run x --json | jq . # a b\ncd daskml-scale && make")) == [["run", "x", "--json"]]
     assert "no verb runn" in refused(["runn", "x"])
     assert "--jsn" in refused(["run", "x", "--jsn"])
-    assert "too many" in refused(["workflows", "one"])
+    assert "too many" in refused(["version", "one"])
     assert "none of" in refused(["schema", "clusters"])
     assert not refused(["clusters", "check", "NAME"])
 
