@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.metrics import time
+from distributed.metrics import thread_time, time
 
 from daskml_scale.scaling.demand import Shape, backlog_seconds
 
@@ -57,6 +57,8 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         Bucket -> [waiting for other tasks, could run now, sent to a worker].
     idle : dict
         Worker address -> time since when it has nothing to do, seconds since the epoch.
+    left : int
+        Tasks, of anybody, that have left a worker since the start: done, failed or lost.
     """
 
     name = NAME
@@ -66,6 +68,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         self.stages: dict[tuple[str, str], dict[str, Any]] = {}
         self.counts: dict[Bucket, list[int]] = {}
         self.idle: dict[str, float] = {}
+        self.left = 0
         self.classes: list[dict[str, Any]] = []
         """Worker classes (name, threads, resources, price) as who scales has told them."""
 
@@ -116,6 +119,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         task = self.scheduler.tasks.get(key)
         if task is None:
             return
+        self.left += left == PROCESSING
         if entered == PROCESSING and task.processing_on is not None:
             self.idle.pop(task.processing_on.address, None)
         if left == entered or _ours(key):
@@ -157,7 +161,8 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         dict
             ``slots``: tasks with these resources that the cluster runs at a time; ``others``: weights of the
             other stages that have work; ``idle``: addresses of workers with a free slot, at most `MAX_IDLE`;
-            ``passes_on``: small results may be sent ahead (`results`).
+            ``passes_on``: small results may be sent ahead (`results`); ``left``: tasks that have left a worker
+            so far, and ``cpu``: seconds of CPU that the thread of the scheduler's event loop has used.
         """
         key = self._take(message)
         needs = dict((message.get("resources") if isinstance(message, Mapping) else None) or {})
@@ -170,7 +175,9 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             if len(idle) < MAX_IDLE and len(worker.processing) < most and now - worker.last_seen < HEARD_SECONDS:
                 idle.append(worker.address)
         others = [row["weight"] for other, row in self.stages.items() if other != key and row["runnable"] > 0]
-        return {"slots": slots, "others": others, "idle": idle, "passes_on": True}
+        return {
+            "slots": slots, "others": others, "idle": idle, "passes_on": True, "left": self.left, "cpu": thread_time(),
+        }  # fmt: skip
 
     def _take(self, msg: Any) -> tuple[str, str] | None:
         try:

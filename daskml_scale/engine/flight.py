@@ -407,6 +407,9 @@ class Flight:
             now=time.monotonic(),
             force=force,
         )
+        overhead = self.reporter.overhead()
+        if overhead is not None:
+            self.batching = self.batching.overhead_measured(overhead)
 
     def close(self) -> None:
         """Forget what is in flight (after an error or Ctrl-C) and leave the backlog."""

@@ -21,6 +21,8 @@ REPORT_SECONDS = 0.5
 """Shortest time between two reports of a stage."""
 ANSWER_SECONDS = 5
 """Longest wait for the answer to one: a scheduler that just died may not block the driver for long."""
+ENOUGH_TASKS = 100
+"""Tasks over which the overhead of one is measured."""
 
 
 class BacklogReporter:
@@ -54,6 +56,8 @@ class BacklogReporter:
         self.slots, self.share = 1, 1.0
         self.idle: list[str] = []
         self.passes_on = False
+        self._overhead: float | None = None
+        self._counted: tuple[int, float] | None = None
         self._id = f"{stage}-{uuid.uuid4().hex[:8]}"
         self._sent: float | None = None
         self._listed = False
@@ -128,7 +132,24 @@ class BacklogReporter:
         self.slots, self.idle = max(1, answer["slots"]), list(answer["idle"])
         self.share = share(self.weight, answer["others"])
         self.passes_on = bool(answer.get("passes_on"))
+        if "cpu" in answer:
+            self._count(answer["left"], answer["cpu"])
         return True
+
+    def _count(self, left: int, cpu: float) -> None:
+        since, before = self._counted or (left, cpu)
+        if left - since >= ENOUGH_TASKS:
+            self._overhead = (cpu - before) / (left - since)
+            since, before = left, cpu
+        self._counted = since, before
+
+    def overhead(self) -> float | None:
+        """Return the scheduler's seconds of CPU for each of the last tasks; ``None`` where that is no news.
+
+        Over `ENOUGH_TASKS` of all drivers at least; what its event loop does besides is in it.
+        """
+        fresh, self._overhead = self._overhead, None
+        return fresh
 
 
 def installed(client: Any) -> bool:

@@ -2,9 +2,9 @@
 
 Dask costs 1 to 2 ms of one scheduler core per task, so W slots share about 1/o tasks a second. A task
 therefore aims at ``max(0.2 s, o W / 0.35)``: a full cluster then keeps its scheduler busy for a third of the
-time, which leaves room for heartbeats and for filling it (`scaling.simulate`). Where slots wait long between two
-tasks (far or busy machines), tasks last longer than 0.2 s as well; overhead and waiting are what the caller says they
-are, and the engine leaves them at their defaults. The first tasks of a stage are probes of one
+time, which leaves room for heartbeats and for filling it (`scaling.simulate`). The overhead ``o`` is measured while a
+stage runs. Where slots wait long between two tasks (far or busy machines), tasks last longer than 0.2 s as well; the
+engine leaves that wait at its default, only the simulation measures it. The first tasks of a stage are probes of one
 unit (a remembered duration skips them); then the size jumps, no further than the evidence carries.
 
 Units may differ a thousandfold, so the estimate is a mean over the last tasks that knows how much weight

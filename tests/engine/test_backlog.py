@@ -11,7 +11,7 @@ from dask.config import set as dask_config
 from distributed import Client, Event, LocalCluster, wait
 
 from daskml_scale.engine.backlog import MAX_ROWS, TOPIC, BacklogPlugin, read_backlog, snapshot
-from daskml_scale.engine.reporter import BacklogReporter
+from daskml_scale.engine.reporter import ENOUGH_TASKS, BacklogReporter
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,21 @@ def test_reports_are_at_least_half_a_second_apart_except_first_last_and_forced(c
     assert report(reporter, now=1.18, units=3)  # work may grow again
     reporter.close()
     assert read_backlog(client)["stages"] == []
+
+
+def test_the_cost_of_a_task_to_the_scheduler_is_told_once_enough_have_run(client: Client):
+    reporter = BacklogReporter(client, "map")
+    report(reporter, now=0.0)
+    client.gather(client.map(str, range(ENOUGH_TASKS - 1)))
+    report(reporter, now=1.0)
+    assert reporter.overhead() is None  # too few
+    client.gather(client.map(abs, range(ENOUGH_TASKS)))
+    report(reporter, now=2.0)
+    told = reporter.overhead()
+    assert told is not None
+    assert 0 < told < 1
+    report(reporter, now=3.0)
+    assert reporter.overhead() is None  # no news
 
 
 def test_an_unknown_duration_stays_unknown(client: Client):

@@ -13,11 +13,12 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from daskml_scale.engine import flight, watchdog
+from daskml_scale.engine import flight, reporter, watchdog
 from daskml_scale.engine.dispatch import OnPayload, dispatch
 from daskml_scale.engine.reporter import BacklogReporter
 from daskml_scale.engine.worker import METRIC
 from daskml_scale.errors import UsageError
+from daskml_scale.plan.batching import Batching
 from daskml_scale.plan.units import Unit
 
 PLACES = ["in process", "on a cluster"]
@@ -52,6 +53,21 @@ def flaky(item):
     if index == 5:
         raise ValueError("always")
     return index
+
+
+def test_tasks_follow_what_one_costs_the_scheduler(client, monkeypatch):
+    measured: list[float] = []
+    follow = Batching.overhead_measured
+
+    def told(batching: Batching, seconds: float) -> Batching:
+        measured.append(seconds)
+        return follow(batching, seconds)
+
+    monkeypatch.setattr(reporter, "ENOUGH_TASKS", 1)
+    monkeypatch.setattr(Batching, "overhead_measured", told)
+    run(OnPayload(time.sleep), [0.1] * 30, client=client)
+    assert measured
+    assert min(measured) > 0
 
 
 @pytest.mark.parametrize("place", PLACES)
