@@ -71,6 +71,19 @@ def test_a_wheel_can_be_made_of_the_source_distribution(tmp_path):
     assert {"pyproject.toml", "README.md", "LICENSE", "daskml_scale/py.typed", *map(str, SHIPPED)} <= names
 
 
+def test_the_image_is_built_from_what_there_is():
+    """Its Python is one of ours, and the files and extras that it asks for exist and are sent to the builder."""
+    lines = (ROOT / "clusters" / "kubernetes" / "Dockerfile").read_text()
+    (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", lines, re.MULTILINE)
+    assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
+    constraints, extras = re.findall(r"pip install --no-cache-dir -c (\S+) '\.\[(\S+)\]'", lines)[0]
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    needed = {constraints, "pyproject.toml", "README.md", "LICENSE", "daskml_scale", "workflows", "clusters"}
+    assert all((ROOT / name).exists() for name in needed)
+    assert needed.isdisjoint(left_out)
+
+
 def _floors(extras: tuple[str, ...]) -> dict[str, str]:
     listed = [*PROJECT["dependencies"], *(one for name in extras for one in PROJECT["optional-dependencies"][name])]
     found = {}

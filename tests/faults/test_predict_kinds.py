@@ -95,7 +95,7 @@ def without(whole: Path, tmp_path: Path) -> Callable[[str], None]:
     return copied
 
 
-@pytest.mark.parametrize("stage", KINDS)
+@pytest.mark.parametrize("stage", ["boosted", pytest.param("exported", marks=pytest.mark.faults_long)])
 def test_a_worker_killed_in_mid_predict_costs_its_work_and_no_row_in_quarantine(stage, kinds, whole, without, start):
     without(stage)
     run = start(kinds, stage, delay=DELAY, moments=(f"call.{UNITS // 2}",))

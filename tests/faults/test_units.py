@@ -36,7 +36,7 @@ def guilty_alone(run, whole):
     assert_committed_once(run, ALL)
 
 
-@pytest.mark.parametrize("does", ["segfault", "kill"])
+@pytest.mark.parametrize("does", ["segfault", pytest.param("kill", marks=pytest.mark.faults_long)])
 def test_a_unit_that_ends_its_process_every_time_is_quarantined(does, table, whole, start):
     run = start(table, STAGE, delay=DELAY, faults=[Fault(GUILTY, does)])
     ended = run.end()
