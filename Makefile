@@ -62,7 +62,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks --repeat 1 --folder $(RESULTS)
 	$(BIN)/python -m benchmarks.runs --small --json $(RESULTS)/runs.json
 	$(BIN)/python -m benchmarks.scaling --seeds 1 --json $(RESULTS)/scaling.json
-	$(BIN)/python -m benchmarks.growth --small --json $(RESULTS)/growth.json
+	$(BIN)/python -m benchmarks.growth --small --repeat 1 --json $(RESULTS)/growth.json
 	$(BIN)/python -m benchmarks.report --folder $(RESULTS) --page $(RESULTS)/benchmarks.md --before docs/measured
 
 # Hours, on a quiet machine. What it finds is what docs/benchmarks.md shows.

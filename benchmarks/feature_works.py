@@ -186,7 +186,7 @@ def rolled(setting: Setting) -> Work:
 
 def joined(bench: Bench, client: Any) -> Work:
     """As-of join of ten rows to one, against ``merge_asof`` by Dask partitions."""
-    rows = {"toy": 2_000, "small": 500_000, "full": 10_000_000}[bench.size]
+    rows = {"toy": 2_000, "small": 200_000, "full": 10_000_000}[bench.size]
     options = {"keys": max(10, rows // 1000), "span": 10**6}
     left = _setting(bench, client, "left", rows, "benchmarks.feature_data:events", **options)
     right = _setting(

@@ -21,7 +21,7 @@ import daskml_scale as dms
 
 from .common import SLOTS, Bench, Counts, Row, Work, least
 
-SIZES = {"toy": (3, 2_000), "small": (8, 250_000), "full": (32, 1_000_000)}
+SIZES = {"toy": (3, 2_000), "small": (8, 100_000), "full": (32, 1_000_000)}
 """Files, and rows of each."""
 GROUP = 100_000
 CHUNK = 100_000

@@ -35,7 +35,7 @@ from daskml_scale.storage.ledger import Ledger
 
 from .common import Bench, Counts, Row, Work, least
 
-SIZES = {"toy": 200, "small": 50_000, "full": 1_000_000}
+SIZES = {"toy": 200, "small": 20_000, "full": 1_000_000}
 GROUP = 1_000
 """Units per segment."""
 CONTENT = bytes(range(64))

@@ -37,7 +37,7 @@ class Size:
     trained: int
 
 
-SIZES = {"toy": Size(2_000, 5, 1_000), "small": Size(ROWS, 60, 50_000), "full": Size(ROWS, 300, 200_000)}
+SIZES = {"toy": Size(2_000, 5, 1_000), "small": Size(100_000, 60, 20_000), "full": Size(ROWS, 300, 200_000)}
 
 
 class Counted(HistGradientBoostingClassifier):  # type: ignore[misc]

@@ -215,7 +215,7 @@ def main() -> None:
     target = options.json.absolute() if options.json else None  # the folder changes below
     share = 10 if options.small else 1
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "asking": lambda: asking(5, 10_000 // share), "at_once": lambda: at_once(100 // share),
+        "asking": lambda: asking(2 if options.small else 5, 10_000 // share), "at_once": lambda: at_once(100 // share),
         "writes": lambda: writes(20.0 / share), "going_on": lambda: going_on(100_000 // share),
     }  # fmt: skip
     found: dict[str, Any] = {}

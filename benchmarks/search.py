@@ -48,6 +48,8 @@ class Size:
         Trials, and repetitions of early stopping.
     suggested : int
         Trials of the sampler.
+    played : int
+        Repetitions of the simulated stragglers.
     """
 
     alphas: int
@@ -62,15 +64,17 @@ class Size:
     asha: int
     seeds: int
     suggested: int
+    played: int
 
 
 SIZES = {
-    "toy": Size(4, 6, 0.001, 2, 500, 3, 100, 60, 2, 4, 1, 6),
-    "small": Size(120, 40, 0.1, 8, 8_000, 15, 1_000, 300, 16, 16, 2, 60),
-    "full": Size(120, 200, 0.1, 12, 100_000, 50, 5_000, 2_000, 96, 64, 10, 300),
+    "toy": Size(4, 6, 0.001, 2, 500, 3, 100, 60, 2, 4, 1, 6, 1),
+    "small": Size(120, 40, 0.1, 8, 8_000, 15, 400, 150, 16, 16, 2, 60, 1),
+    "full": Size(120, 200, 0.1, 12, 100_000, 50, 5_000, 2_000, 96, 64, 10, 300, 10),
 }
 
 
+SERIAL = "sklearn, n_jobs=1"
 RAISING = "an estimator that raises, until the caller has it"
 
 
@@ -214,14 +218,15 @@ def _work(
     expected = np.asarray(search.cv_results_["mean_test_score"])
     runners = {"ours": _on_dask(ours, bench.client, expected), "sklearn, n_jobs=2": _on_loky(theirs, expected, memory)}
     if serial:
-        runners["sklearn, n_jobs=1"] = lambda folder: _fitted(theirs(n_jobs=1), expected)
+        runners[SERIAL] = lambda folder: _fitted(theirs(n_jobs=1), expected)
     if not memory:
         runners["joblib dask backend"] = _on_joblib_dask(theirs, bench.client, expected)
     if importlib.util.find_spec("dask_ml") and dask_ml:
         runners["dask-ml"] = _on_dask_ml(theirs, bench.client)
     if not memory:
-        for runner in runners.values():  # imports and pools start outside the clock
-            runner(bench.folder)
+        for who, runner in runners.items():  # imports and pools start outside the clock
+            if who != SERIAL:  # which `alone` was
+                runner(bench.folder)
     runners = {who: costing(runner) for who, runner in runners.items()}
     means = f"the same fits in one thread{' with Pipeline(memory=)' * memory}, divided by {SLOTS} slots"
     return Work(name, runners.pop("ours"), runners, alone / SLOTS, means)
@@ -291,15 +296,15 @@ def _stragglers(wanted: Size) -> list[Work]:
         trials = slots * 8
 
         def ours(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
-            found = [asha(slots, None, seed, rounds(slots, trials, seed).seconds) for seed in range(wanted.seeds)]
+            found = [asha(slots, None, seed, rounds(slots, trials, seed).seconds) for seed in range(wanted.played)]
             return {"seconds": 1 / _mean(found, "busy"), **_played(found), "us a job": 1e6 * _mean(found, "decision")}
 
         def theirs(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
-            found = [rounds(slots, trials, seed) for seed in range(wanted.seeds)]
+            found = [rounds(slots, trials, seed) for seed in range(wanted.played)]
             return {"seconds": 1 / _mean(found, "busy"), **_played(found)}
 
         def to_the_end(folder: Path, kind: Any, slots: int = slots, trials: int = trials) -> Counts:
-            found = [kind(slots, trials, seed) for seed in range(wanted.seeds)]
+            found = [kind(slots, trials, seed) for seed in range(wanted.played)]
             alone = round(100 * _mean(found, "slowest"), 1)
             return {"seconds": _mean(found, "seconds"), **_played(found), "% slowest trial": alone}
 

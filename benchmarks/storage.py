@@ -37,14 +37,14 @@ from .storage_stages import Identity, Regions, bare, go, template, values
 
 SIZES: dict[str, dict[str, Any]] = {
     "toy": {"write": ((8, 1_024),), "copy": (8, 1_024), "bucket": (8, 1_024), "plan": 2_000},
-    "small": {"write": ((1_000, 1_024),), "copy": (250, 32_768), "bucket": (60, 4_096), "plan": 100_000},
+    "small": {"write": ((1_000, 1_024),), "copy": (100, 32_768), "bucket": (60, 4_096), "plan": 50_000},
     "full": {
         "write": ((5_000, 1_024), (1_000, 131_072)), "copy": (1_000, 32_768), "bucket": (300, 4_096), "plan": 1_000_000,
     },
 }  # fmt: skip
 """(number of regions, rows of each), float32 of 16 columns: 1,024 rows are 64 KiB, 32,768 are 2 MiB.
 
-The copied table has 1,000 chunks and 2.1 GB; ``small`` copies a quarter of it.
+The copied table has 1,000 chunks and 2.1 GB; ``small`` copies a tenth of it.
 """
 CUBED = "BENCH_CUBED"
 """Environment variable: an interpreter that has cubed."""
