@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import readme
 from .common import Spread, _counted, _seconds
 from .curves import Curve, curves, drawn
 from .plot import picture
@@ -223,6 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     told = write(options.folder, options.page)
+    if options.page == PAGE:
+        numbers = readme.section(told, {goal: _value(goal) for goal in told})
+        readme.README.write_text(readme.written(readme.README.read_text(), numbers))
     kept, missed = (sum(goal.held is held for goal in told) for held in (True, False))
     print(f"{options.page}: {kept} goals kept, {missed} missed, {len(told) - kept - missed} not measured")
     for goal in told:

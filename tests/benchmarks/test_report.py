@@ -8,8 +8,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import yaml
 
-from benchmarks import report, results
+from benchmarks import readme, report, results
 from benchmarks.__main__ import MODULES
 from benchmarks.curves import curves
 
@@ -68,6 +69,20 @@ def test_missed_goals_come_first_then_kept_ones_then_those_that_nobody_measured(
     picture_of = target.parent / "images" / "measured" / "dispatch.svg"
     assert "images/measured/dispatch.svg" in text
     ElementTree.fromstring(picture_of.read_text())
+
+
+def test_the_readme_tells_all_missed_goals_and_some_kept_ones(folder):
+    told = report.goals(report.read(folder))
+    numbers = readme.section(told, {goal: report._value(goal) for goal in told})
+    text = readme.written(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n", numbers)
+    assert text.startswith(f"before\n{readme.BEGIN}\n\nOf the goals")
+    assert text.endswith(f"{readme.END}\nafter\n")
+    assert "old" not in text
+    assert "| units of 5 ms, computing, of a chunked Pool | >= 0.88 | 0.743 (0.675-0.825) | missed |" in text
+    assert readme.written(text, numbers) == text
+    assert {readme.BEGIN, readme.END} <= set(readme.README.read_text().splitlines())
+    known = {entry["goal"] for entry in yaml.safe_load(results.GOALS.read_text()) if "goal" in entry}
+    assert set(readme.SHOWN) <= known
 
 
 def test_without_files_the_page_says_so_and_has_no_number(tmp_path):
