@@ -7,6 +7,7 @@ runs, on its line of the file. A table whose header is not known is not checked 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .cube_stages import GenerateSpec
@@ -243,7 +244,14 @@ def _named(path: str, name: str, known: Known, table: str = "") -> Iterator[Prob
 
 def _expression(path: str, text: str, known: Known) -> Iterator[Problem]:
     for column in names(text):
-        yield from _named(path, column, known)
+        of_it = (name for name in known or () if column in re.split(r"\W", name) and f"`{name}`" not in text)
+        whole = next(of_it, None) if known is not None and column not in known else None
+        if whole is not None:
+            yield Problem(
+                path, f"unknown column {column!r}; {whole!r} is no plain word: in backticks, `{whole}`, it is one"
+            )
+        else:
+            yield from _named(path, column, known)
 
 
 _CHECKS: dict[type[StageSpec], Callable[..., Iterator[Problem]]] = {

@@ -79,7 +79,9 @@ class CubeSpec(StageSpec):
         others = [name for name in names(self.fit_where or "1 == 1") if name != self.time]
         if others:
             raise PydanticCustomError(
-                "fit_where", "fit_where reads {found}; it may read {time} only", {"found": others[0], "time": self.time}
+                "fit_where",
+                "fit_where reads {found}; it may read {time} only, the dimension that time: names",
+                {"found": others[0], "time": self.time},
             )
         _check_steps(self.steps, self.time)
         return self

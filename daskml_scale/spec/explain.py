@@ -164,6 +164,8 @@ def _expected(details: list[Any], found: Any) -> str:
                for name in re.findall(r"'([^']*)'", item["ctx"]["expected"])]  # fmt: skip
     if choices and isinstance(found, str):
         return text + nearest(found, choices)
+    if wanted == ["text"] and isinstance(found, list):
+        return f"{text}; one only: write it again for each"
     if "text" in wanted and isinstance(found, (bool, int, float)):
         return f"{text}; quote it: '{str(found).lower()}'"
     if isinstance(found, str) and EXPECTED["list_type"] in wanted:

@@ -47,8 +47,11 @@ def parse(text: str) -> ast.expr:
     try:
         tree = ast.parse(plain.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        said = str(getattr(error, "msg", error))
+        odd = said.startswith(("invalid character", "invalid non-printable", "invalid decimal literal"))
         hint = "; write a name of several words in backticks: `my column`" if _TWO_WORDS.search(plain) else ""
-        raise SpecError(f"{text!r} is not an expression: {getattr(error, 'msg', error)}{hint}") from None
+        hint = "; write a name that is no plain word in backticks: `Price €`, `2m temperature`" if odd else hint
+        raise SpecError(f"{text!r} is not an expression: {said}{hint}") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             node.id = quoted.get(node.id, node.id)

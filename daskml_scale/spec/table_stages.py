@@ -95,7 +95,9 @@ class IngestSpec(StageSpec):
     @model_validator(mode="after")
     def _table_or_cube(self) -> IngestSpec:
         if (self.row is None) == (self.chunks is None):
-            raise PydanticCustomError("row", "give row: (a table) or chunks: (a cube of NetCDF or Zarr), not both")
+            raise PydanticCustomError(
+                "row", "give one of the two: row: {dim: NAME} makes a table, chunks: {DIM: N} a cube of NetCDF or Zarr"
+            )
         if self.chunks is not None and (self.derive or self.append):
             word = "derive" if self.derive else "append"
             raise PydanticCustomError(word, "{word}: is for tables; remove it, or give row:", {"word": word})
@@ -237,7 +239,9 @@ class RechunkSpec(StageSpec):
     @model_validator(mode="after")
     def _one_input(self) -> RechunkSpec:
         if (self.input is None) == (self.source is None):
-            raise PydanticCustomError("input", "give input: (a stage) or source: (the URL of a Zarr dataset), not both")
+            raise PydanticCustomError(
+                "input", "give input: (a stage) or source: (the URL of a Zarr dataset), one of the two"
+            )
         return self
 
     def references(self) -> dict[str, str]:

@@ -27,6 +27,12 @@ SUFFIXES = {
     "parquet": (".parquet", ".parq", ".pq"), "netcdf": (".nc", ".nc4", ".cdf", ".netcdf", ".h5"), "zarr": (".zarr",),
 }  # fmt: skip
 
+_OTHERS = {
+    ".xlsx": "excel", ".xls": "excel", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".feather": "feather",
+    ".arrow": "feather", ".orc": "orc", ".dta": "stata", ".sas7bdat": "sas",
+}  # fmt: skip
+"""Endings of files of rows that are neither CSV nor Parquet, and what pandas calls them."""
+
 
 def format_of(url: str) -> str:
     """Return the format that a file's name ends in; any other is CSV."""
@@ -92,6 +98,8 @@ class Block:
 
 @lru_cache(maxsize=10_000)
 def _about(url: str, content: str, format: str) -> Opening | Footer:
+    if format in ("netcdf", "zarr"):
+        raise PlanError(f"{shown(url)} is {format} by its name, which becomes a cube; give chunks: instead of row:")
     return parquet_files.footer(url) if format == "parquet" else csv_files.opening(url)
 
 
@@ -107,10 +115,21 @@ def opened(named: Mapping[str, Source], format: str = "") -> tuple[File, ...]:
     def one(item: tuple[str, Source]) -> File:
         name, source = item
         content = f"{source.size}-{source.stamp}" if source.stamp else source.digest
-        return File(name, source, _about(source.url, content, format or format_of(source.url)))
+        return File(name, source, _about(source.url, content, format or _of_rows(source.url)))
 
     with ThreadPoolExecutor(8) as pool:
         return tuple(pool.map(one, named.items()))
+
+
+def _of_rows(url: str) -> str:
+    """Return the format of a file of rows by its name; raise where it is one that is not read."""
+    reader = next((reader for end, reader in _OTHERS.items() if url.lower().endswith(end)), None)
+    if reader is not None:
+        raise PlanError(
+            f"{shown(url)} is neither CSV nor Parquet by its name; make one of it, such as by "
+            f"pandas.read_{reader}(...).to_parquet(...), or say `format: csv` where it is CSV under this name"
+        )
+    return format_of(url)
 
 
 def check_columns(found: Sequence[File], columns: Sequence[str] | None) -> None:
@@ -158,7 +177,7 @@ def first_columns(urls: Sequence[str], format: str = "") -> tuple[str, ...] | No
     kind = format or format_of(urls[0])
     if source is None or kind in ("netcdf", "zarr"):
         return None
-    about = _about(source.url, source.digest, kind)
+    about = _about(source.url, source.digest, format or _of_rows(source.url))
     return tuple(about.types) if isinstance(about, Footer) else about.names
 
 

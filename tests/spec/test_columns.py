@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daskml_scale.errors import SpecError
 from daskml_scale.spec.columns import column_problems, columns_of
 from daskml_scale.spec.load import load_workflow
 
@@ -102,3 +103,41 @@ def test_outputs_carry_the_keys_of_their_table() -> None:
     assert columns_of(workflow, HEADERS, "features") == [*keys, "late"]
     assert columns_of(workflow, HEADERS, "predictions") == [*keys, "probability", "status"]
     assert columns_of(workflow, HEADERS, "model") is None
+
+
+def test_a_name_that_is_no_plain_word_is_shown_in_backticks() -> None:
+    text = """
+version: 1
+name: shop
+store: ./runs/shop
+stages:
+  orders:
+    kind: ingest
+    source: orders.csv
+    row: {dim: order}
+    derive: {known: Customer-No > 3, right: '`Customer-No` > 3', other: Customers > 3}
+"""
+    found = problems(text, {"orders": ["Customer-No"]})
+    assert {path for path, _ in found} == {"stages.orders.derive.known", "stages.orders.derive.other"}
+    assert (
+        found[0][1]
+        == "unknown column 'Customer'; 'Customer-No' is no plain word: in backticks, `Customer-No`, it is one"
+    )
+    assert "did you mean 'Customer-No'?" in found[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("arr_delay > 15", "price € > 15", "in backticks: `Price €`"),
+        ("arr_delay > 15", "2m > 15", "in backticks: `Price €`"),
+        ("ordinal: {of: [carrier, origin, dest], unknown: -1}", "one_hot: {of: [carrier, origin]}",
+         "expected text, found ['carrier', 'origin']; one only: write it again for each"),
+        ("row: {dim: plane}", "columns: [year]", "give one of the two: row: {dim: NAME} makes a table"),
+    ],
+)  # fmt: skip
+def test_a_newcomers_mistakes_are_answered_with_the_remedy(old: str, new: str, says: str) -> None:
+    assert old in FLIGHTS
+    with pytest.raises(SpecError) as raised:
+        load_workflow(FLIGHTS.replace(old, new))
+    assert says in str(raised.value)

@@ -134,6 +134,22 @@ def test_what_is_no_csv_file_is_named(tmp_path, content, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("trips.xlsx", r"pandas.read_excel(...).to_parquet(...)"),
+        ("trips.JSONL", r"pandas.read_json(...).to_parquet(...)"),
+        ("trips.nc", "becomes a cube; give chunks: instead of row:"),
+    ],
+)
+def test_a_file_of_another_format_is_known_by_its_name(tmp_path, name, says):
+    (tmp_path / name).write_bytes(b"\x89HDF")
+    with pytest.raises(DaskMLError) as raised:
+        dms.ingest(tmp_path / name, tmp_path / "t.zarr", dim="row")
+    assert name in str(raised.value)
+    assert says in str(raised.value)
+
+
 def test_a_zip_of_two_files_is_refused(tmp_path):
     path = tmp_path / "two.zip"
     with zipfile.ZipFile(path, "w") as archive:
