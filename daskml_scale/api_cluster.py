@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from daskml_scale import events
 from daskml_scale.dashboard import PRELOAD
+from daskml_scale.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
     from daskml_scale.runs.where import Definition
@@ -125,12 +126,15 @@ class LazyClient:
             from daskml_scale.dashboard.plugin import install
 
             asked = time.monotonic()
-            started = self.started.enter_context(cluster(self.definition, sink=self.publish))
+            given = self.definition
+            name = given if isinstance(given, str) else given["name"] if isinstance(given, Mapping) else given.name
+            try:
+                started = self.started.enter_context(cluster(given, sink=self.publish))
+            except SpecError as error:  # of the cluster's file, not of the stage that asked first
+                raise UsageError(f"cluster {name}: {error}") from None
             self.client = self.started.enter_context(started.get_client())
             install(self.client)  # a named or a foreign cluster may not have the page
             link = _page(started.dashboard_link or "", self.run_id)
-            given = self.definition
-            name = given if isinstance(given, str) else given["name"] if isinstance(given, Mapping) else given.name
             waited = time.monotonic() - asked
             if self.run_id:
                 self.started.enter_context(_performance(self.client, self.run_id, name))

@@ -142,7 +142,8 @@ def ps_verb(name: str | None, as_json: bool) -> int:
         found = named.running()
         rows = [(one.name, one.address, one.dashboard, one.definition, show.moment(one.since)) for one in found]
         header = ("name", "scheduler", "dashboard", "from", "since")
-        print_result([one.to_dict() for one in found], as_json, lambda: show.columns(header, rows))
+        none = show.text("No cluster is up. Start one: daskml-scale clusters up NAME")
+        print_result([one.to_dict() for one in found], as_json, lambda: show.columns(header, rows) if rows else none)
     else:
         workers = named_use.workers_of(name)
         lines = [

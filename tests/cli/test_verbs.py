@@ -291,6 +291,16 @@ def test_validate_says_ok_with_the_number_of_stages(command):
     assert found == {"file": "tiny.yaml", "workflow": "tiny", "stages": ["table", "check"]}
 
 
+def test_what_is_wrong_in_a_clusters_file_is_not_told_of_the_workflow(command, folder, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (folder / "fast.yaml").write_text("version: 1\nname: fast\nbackend: local\nclasses: {gpu: {resources: {GPU: 1}}}\n")
+    code, out, err = command("run", "tiny.yaml", "--cluster", "fast.yaml", "--quiet")
+    assert (code, out) == (2, "")
+    assert (
+        "error: cluster fast.yaml: classes.gpu.resources.GPU: each worker wants 1 and this machine shows no GPU" in err
+    )
+
+
 def test_a_workflow_is_shown_as_it_stands_and_its_python_named(command, folder):
     (folder / "workflows").mkdir()
     text = "version: 1\nname: mine  # to copy\nstages: {one: {kind: map, function: 'mine_work:f', over: {range: 2}}}\n"
