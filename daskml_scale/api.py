@@ -7,25 +7,25 @@ it needs and looks for nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daskml_scale import events
-from daskml_scale.api_cluster import LazyClient, Publishing
-from daskml_scale.errors import PlanError, SpecError, UsageError
-from daskml_scale.spec.workflow import ROWS_PER_CHUNK, RowSpec, Workflow
+from daskml_scale.api_cluster import Publishing, client_source
+from daskml_scale.errors import UsageError
+from daskml_scale.spec.workflow import ROWS_PER_CHUNK, IngestSpec, RowSpec, Workflow
 from daskml_scale.storage import files
+from daskml_scale.storage.urls import zarr_url
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from daskml_scale.runs.planning import Planned, StagePlanRow
+    from daskml_scale.runs.planning import StagePlanRow
     from daskml_scale.runs.state import RunRecord
     from daskml_scale.runs.summary import RunSummary
-    from daskml_scale.runs.why import Account
-    from daskml_scale.spec.load import Loaded
     from daskml_scale.stages.run import StageRow
 
 
@@ -98,34 +98,22 @@ def ingest(
     UserWarning
         When a column became text although most of its values are numbers or times, or a file was named twice.
     """
-    import warnings
-
     from daskml_scale.runs.where import check_reach, resolve
-    from daskml_scale.spec.workflow import IngestSpec
     from daskml_scale.stages.claim import claim
-    from daskml_scale.stages.registry import Builder
+    from daskml_scale.stages.ingesting import stage_of
     from daskml_scale.stages.run import run_stage
     from daskml_scale.storage import stores
 
-    url = files.normal(out)
-    if not url.endswith(".zarr"):
-        raise UsageError(f"out={os.fspath(out)!r} does not end in .zarr, as the name of a dataset must")
-    given = [os.fspath(one) for one in ([source] if isinstance(source, (str, os.PathLike)) else source)]
-    if not given:
+    url = zarr_url(out)
+    if not (given := [os.fspath(one) for one in _listed(source)]):
         raise UsageError("source=[] names no file; name one or more")
-    table = RowSpec(dim=dim, chunk=chunk, sort_by=_listed(sort_by), partition_by=_listed(partition_by))
+    row = RowSpec(dim=dim, chunk=chunk, sort_by=_listed(sort_by), partition_by=_listed(partition_by))
     spec = IngestSpec(
-        source=given,
-        format=format,
-        row=table if chunks is None else None,
-        chunks=None if chunks is None else dict(chunks),
-        concat=concat,
-        columns=None if columns is None else _listed(columns),
-        derive=dict(derive or {}),
-        append=append,
-        sample=sample,
-    )
-    stage = Builder.ingest(url, spec, Path.cwd(), seed)
+        source=given, format=format, row=row if chunks is None else None,
+        chunks=None if chunks is None else dict(chunks), concat=concat,
+        columns=None if columns is None else _listed(columns), derive=dict(derive or {}), append=append, sample=sample,
+    )  # fmt: skip
+    stage = stage_of(url, spec, Path.cwd(), seed)
     stage.check()
     with ExitStack() as stack:
         if client is not None or not files.is_memory(url):  # as with recipes: what lies in memory is worked on here
@@ -138,8 +126,8 @@ def ingest(
     return stores.open_dataset(url)
 
 
-def _listed(columns: str | Sequence[str]) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns)
+def _listed(given: Any) -> list[Any]:
+    return [given] if isinstance(given, (str, os.PathLike)) else list(given)
 
 
 def check(
@@ -150,23 +138,7 @@ def check(
     estimators: bool = True,
     settings: Sequence[str] = (),
 ) -> Workflow:
-    """Load a workflow and check all that can be checked before its data is read.
-
-    Parameters
-    ----------
-    workflow : str, Path or Workflow
-    store, cluster : str, optional
-        Instead of the workflow's own, which are not looked at then.
-    estimators : bool
-        Also import the estimators and check their parameters (a second or two).
-    settings : sequence of str
-        Values beside the file: ``["stages.model.where=x > 3"]``.
-
-    Raises
-    ------
-    SpecError
-        One error: file, line, key path, value found, and the nearest valid name or the remedy.
-    """
+    """Load a workflow and check all that can be checked before its data is read: see ``runs.check.checked``."""
     from daskml_scale.runs.check import checked
 
     return checked(workflow, store=store, cluster=cluster, estimators=estimators, settings=settings).model
@@ -192,58 +164,14 @@ def dry_run(
     list of StagePlanRow
         In the order in which the stages would run.
     """
-    from daskml_scale.runs import planning
     from daskml_scale.runs.check import checked
     from daskml_scale.runs.enter import sampled_in
+    from daskml_scale.runs.planning import plan
 
     loaded = checked(workflow, store=store, cluster=cluster, settings=settings)
     model = sampled_in(loaded.model, sample, store)
-    with _placed(loaded):
-        return planning.plan(model, os.fspath(store or model.store), base=Path.cwd(), modules=_beside(workflow))
-
-
-def planned(workflow: str | Path, *, store: str | os.PathLike[str] | None = None) -> Iterator[Planned]:
-    """Plan a workflow as :func:`dry_run` does, with the plan and the ledger of each stage (``scaling simulate``)."""
-    from daskml_scale.runs import planning
-    from daskml_scale.runs.check import checked
-
-    loaded = checked(workflow, store=store)
-    with _placed(loaded):
-        url = os.fspath(store or loaded.model.store)
-        yield from planning.planned(loaded.model, url, base=Path.cwd(), modules=_beside(workflow))
-
-
-def why(run: RunRecord, unit: str) -> list[Account]:
-    """Say why a unit of a run's workflow ran, and whether it would run again now.
-
-    Parameters
-    ----------
-    run : RunRecord
-    unit : str
-        Key of the unit, or ``STAGE:KEY``.
-
-    Returns
-    -------
-    list of Account
-        One per stage that has such a unit.
-
-    Raises
-    ------
-    UsageError
-        When none has.
-    """
-    from daskml_scale.runs import planning
-    from daskml_scale.runs.check import checked
-    from daskml_scale.runs.enter import Options, sampled_in
-    from daskml_scale.runs.why import accounts
-
-    base = Path(run.cwd)
-    source = base / run.source if (base / run.source).exists() else Path(run.source)
-    options = Options.of(run)
-    loaded = checked(source, store=run.store, cluster=run.cluster, settings=options.settings)
-    with _placed(loaded):
-        model = sampled_in(loaded.model, options.sample, run.store)
-        return accounts(planning.planned(model, run.store, base=base, modules=_beside(source)), unit)
+    with loaded.placing():
+        return plan(model, os.fspath(store or model.store), base=Path.cwd(), modules=loaded.folder)
 
 
 def run(
@@ -294,53 +222,24 @@ def run(
     DaskMLError
         What was committed stays; the same call goes on from there.
     """
-    from daskml_scale.runs import execute
     from daskml_scale.runs.check import NO_CLUSTER, checked
     from daskml_scale.runs.enter import sampled_in
-    from daskml_scale.runs.where import check_reach, resolve
+    from daskml_scale.runs.execute import execute
+    from daskml_scale.runs.where import resolve
     from daskml_scale.stages import notebook
 
     with ExitStack() as stack:
         client, asked = resolve(client, cluster, stack)
-        looked_up = asked if asked is None or isinstance(asked, str) else NO_CLUSTER
-        looked_up = looked_up if client is None else NO_CLUSTER
+        looked_up = asked if client is None and (asked is None or isinstance(asked, str)) else NO_CLUSTER
         loaded = checked(workflow, store=store, cluster=looked_up, settings=settings, text=text)
         found = sampled_in(loaded.model, sample, store)
         url = files.normal(store or found.store)
-        source: Callable[[], Any] | None = None
         publish = Publishing(notebook.sink(sink), stack)
-        wanted = found.cluster if asked is None else asked
-        if client is not None:
-            from daskml_scale.dashboard.plugin import install
-
-            check_reach([url], client, "cluster='none'")
-            install(client)
-            publish.to(client)
-            source = lambda: client  # noqa: E731
-        elif wanted != NO_CLUSTER:
-            check_reach([url], None, "--cluster none")
-            source = LazyClient(wanted, stack, publish, run_id)
-        with _placed(loaded):
-            return execute.execute(
-                found, url, base=Path.cwd(), modules=_beside(workflow), client=source, sink=publish, run=run_id,
-                again=again,
-            )  # fmt: skip
-
-
-@contextmanager
-def _placed(loaded: Loaded[Workflow]) -> Iterator[None]:
-    """Name file and line of what only planning or running shows to be wrong."""
-    try:
-        yield
-    except (PlanError, SpecError) as error:
-        raise loaded.place(error) from error.__cause__
-
-
-def _beside(workflow: str | Path | Workflow) -> Path | None:
-    """Return the folder of a workflow's file: Python beside it belongs to it."""
-    from daskml_scale.spec.find import find_workflow
-
-    return None if isinstance(workflow, Workflow) else find_workflow(os.fspath(workflow)).parent
+        source = client_source(client, found.cluster if asked is None else asked, url, run_id, stack, publish)
+        with loaded.placing():
+            return execute(
+                found, url, base=Path.cwd(), modules=loaded.folder, client=source, sink=publish, run=run_id, again=again
+            )
 
 
 def submit(

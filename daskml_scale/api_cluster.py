@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -160,3 +160,38 @@ class LazyClient:
             self.publish.to(None)
             self.started.close()
             return self()
+
+
+def client_source(
+    client: Any | None, wanted: Definition, url: str, run: str, stack: ExitStack, publish: Publishing
+) -> Callable[[], Any] | None:
+    """Return what gives the client of a run when its first unit must run; ``None`` when this process does the work.
+
+    Parameters
+    ----------
+    client : distributed.Client or None
+        One that is there already: it is used in place of the cluster.
+    wanted : Definition
+        Of the cluster to start otherwise.
+    url : str
+        URL of the store.
+
+    Raises
+    ------
+    UsageError
+        When workers cannot reach the store.
+    """
+    from daskml_scale.runs.check import NO_CLUSTER
+    from daskml_scale.runs.where import check_reach
+
+    if client is not None:
+        from daskml_scale.dashboard.plugin import install
+
+        check_reach([url], client, "cluster='none'")
+        install(client)
+        publish.to(client)
+        return lambda: client
+    if wanted == NO_CLUSTER:
+        return None
+    check_reach([url], None, "--cluster none")
+    return LazyClient(wanted, stack, publish, run)

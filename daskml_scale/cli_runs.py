@@ -38,10 +38,9 @@ def status_verb(run: str | None, unit: str | None, as_json: bool) -> int:
     registry, now = Registry(), time.time()
     found = remote.current(registry, registry.get(run, now=now), say)
     if unit is not None:
-        from daskml_scale import api
-        from daskml_scale.runs.why import drawn
+        from daskml_scale.runs.why import drawn, of_run
 
-        told = api.why(found, unit)
+        told = of_run(found, unit)
         print_result([one.to_dict() for one in told], as_json, lambda: drawn(told))
         return Exit.OK
     if found.state == "lost":

@@ -127,11 +127,11 @@ def _run(ref: str | None) -> tuple[RunRecord, Path]:
 
 def _loads(subject: str | None, seconds: tuple[str, ...]) -> list[Load]:
     """Return the work of a run, or of a workflow if there is one of that name."""
-    from daskml_scale import api
+    from daskml_scale.runs.planning import planned_by
     from daskml_scale.runs.replay import projected, recorded
 
     if subject is not None and _is_workflow(subject):
-        return projected(api.planned(subject), dict(_pair(text) for text in seconds))
+        return projected(planned_by(subject), dict(_pair(text) for text in seconds))
     if seconds:
         raise UsageError("--seconds is for a workflow; the units of a run have their own durations")
     return recorded(*_run(subject))

@@ -33,12 +33,28 @@ def checked(
     text: str = "",
     detached: bool = False,
 ) -> Loaded[Workflow]:
-    """Return a workflow that was checked, with its lines; parameters and errors as in ``dms.check``.
+    """Return a workflow of which all was checked that can be before its data is read, with its lines.
 
-    A store or cluster given here replaces the workflow's own, which is not looked at then; ``cluster`` is
-    a name or a path, ``none`` where something else than a definition says where the work is done. ``settings``
-    are values beside the file, ``text`` is what the file said when the run was submitted. Of a ``detached`` run whose
-    runner will be elsewhere, only what the file says is checked: its sources may not be on this machine.
+    Parameters
+    ----------
+    workflow : str, Path or Workflow
+    store, cluster : str, optional
+        Instead of the workflow's own, which are not looked at then. A cluster is a name or a path, ``none`` where
+        something else than a definition says where the work is done.
+    estimators : bool
+        Also import the estimators and check their parameters (a second or two).
+    settings : sequence of str
+        Values beside the file: ``["stages.model.where=x > 3"]``.
+    text : str
+        What the file said when the run was submitted.
+    detached : bool
+        Of a run whose runner will be elsewhere only what the file says is checked: its sources may not be on this
+        machine.
+
+    Raises
+    ------
+    SpecError
+        One error: file, line, key path, value found, and the nearest valid name or the remedy.
     """
     if isinstance(workflow, Workflow):
         if settings:
@@ -115,7 +131,7 @@ def _check_functions(loaded: Loaded[Workflow]) -> None:
     """Check that the functions of ``map`` and ``generate`` can be imported: a wrong name ends no run midway."""
     from daskml_scale.stages.functions import find
 
-    folders = (Path(loaded.file).parent.absolute() if loaded.file else Path.cwd(), Path.cwd())
+    folders = ((loaded.folder or Path.cwd()).absolute(), Path.cwd())
     for name, spec in loaded.model.stages.items():
         if isinstance(spec, (GenerateSpec, MapSpec)):
             try:

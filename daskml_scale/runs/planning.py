@@ -30,6 +30,7 @@ from daskml_scale.storage import files
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.stores import dataset_of
 
+from .check import checked
 from .state import StageRecord
 
 LOOKED_AT = 256 << 20
@@ -146,6 +147,13 @@ def planned(workflow: Workflow, store: str, *, base: Path, modules: Path | None 
     planner = Planner(workflow, store, base=base, modules=modules)
     for name in order(workflow):
         yield planner.one(name)
+
+
+def planned_by(workflow: str | Path) -> Iterator[Planned]:
+    """Plan the stages of a workflow of that name or path, in its own store."""
+    loaded = checked(workflow)
+    with loaded.placing():
+        yield from planned(loaded.model, loaded.model.store, base=Path.cwd(), modules=loaded.folder)
 
 
 class Planner:

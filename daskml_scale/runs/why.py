@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,8 +14,11 @@ from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import OK, Record, digest_read
 from daskml_scale.plan.units import Plan
 
-from .planning import Planned
+from .check import checked
+from .enter import Options, sampled_in
+from .planning import Planned, planned
 from .show import pairs, state_text
+from .state import RunRecord
 from .words import took
 
 
@@ -43,6 +47,34 @@ class Account:
         return asdict(self)
 
 
+def of_run(run: RunRecord, unit: str) -> list[Account]:
+    """Return why a unit of a run's workflow ran, and whether it would run again now.
+
+    Parameters
+    ----------
+    run : RunRecord
+    unit : str
+        Key of the unit, or ``STAGE:KEY``.
+
+    Returns
+    -------
+    list of Account
+        One per stage that has such a unit.
+
+    Raises
+    ------
+    UsageError
+        When none has.
+    """
+    base = Path(run.cwd)
+    source = base / run.source if (base / run.source).exists() else Path(run.source)
+    options = Options.of(run)
+    loaded = checked(source, store=run.store, cluster=run.cluster, settings=options.settings)
+    with loaded.placing():
+        model = sampled_in(loaded.model, options.sample, run.store)
+        return accounts(planned(model, run.store, base=base, modules=loaded.folder), unit)
+
+
 def accounts(stages: Iterable[Planned], unit: str) -> list[Account]:
     """Return the account of a unit in every stage that has one of that key.
 
@@ -59,13 +91,13 @@ def accounts(stages: Iterable[Planned], unit: str) -> list[Account]:
     """
     wanted, _, key = unit.rpartition(":")
     found, known = [], []
-    for planned in stages:
-        name = planned.stage.name
-        keys = planned.plan.keys if planned.plan is not None else tuple(planned.records)
+    for one in stages:
+        name = one.stage.name
+        keys = one.plan.keys if one.plan is not None else tuple(one.records)
         if wanted in ("", name):
-            if key in planned.records or key in keys:
-                plan = planned.scan if planned.scan is not None and key in planned.scan.keys else planned.plan
-                found.append(_account(name, key, planned.records.get(key), plan, planned.row.note))
+            if key in one.records or key in keys:
+                plan = one.scan if one.scan is not None and key in one.scan.keys else one.plan
+                found.append(_account(name, key, one.records.get(key), plan, one.row.note))
             known += [f"{name}:{some}" for some in keys[:2]]
     if not found:
         listed = f"; there are {', '.join(known[:8])}, ..." if known else ""

@@ -9,6 +9,7 @@ source is opened (``spec.find.check_sources`` does that).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -50,6 +51,11 @@ class Loaded(Generic[M]):
     data: Any = field(default=None, repr=False, compare=False)
     """What the model was made of."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the file, to which Python beside it belongs; ``None`` for what was made in Python."""
+        return Path(self.file).parent if self.file else None
+
     def error(self, path: str | Sequence[str | int], message: str) -> SpecError:
         """Return an error at a key path: keys and list positions, or their dotted text."""
         return _error(Problem(path if isinstance(path, str) else dotted(path), message), self.lines, self.file)
@@ -76,6 +82,14 @@ class Loaded(Generic[M]):
         if not said and isinstance(error, PlanError):
             return error
         return self.error(f"{path}.{said}" if said else path, message)
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Name file and line of what only planning or running shows to be wrong."""
+        try:
+            yield
+        except (PlanError, SpecError) as error:
+            raise self.place(error) from error.__cause__
 
     def _expressions(self, path: str) -> Iterator[tuple[str, str]]:
         """Yield (key, text) of the expressions of the stage at a path such as ``stages.flights``."""

@@ -17,6 +17,7 @@ from daskml_scale.engine.client import current_client
 from daskml_scale.errors import UsageError
 from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.storage import files, stores
+from daskml_scale.storage.urls import zarr_url
 
 from .claim import claim
 from .functions import Sent
@@ -137,7 +138,7 @@ def predict(
         raise UsageError(f"on_error={on_error!r} is not known; use {' or '.join(ON_ERROR)}")
     if on_error == "raise" and max_bad:
         raise UsageError(f"on_error='raise' and max_bad={max_bad} contradict each other; leave one away")
-    bundle = bundle_of(model, url := _target(out))
+    bundle = bundle_of(model, url := "" if out is None else zarr_url(out))
     ways = (optimise,) if isinstance(optimise, str) else tuple(optimise)
     _check_options(url, ways, monitor, resources)
     asked = asked_of(bundle, method, schema, MatrixOut().dtype)
@@ -190,15 +191,6 @@ def bundle_of(model: Any, url: str) -> Bundle:
     folder = Path(tempfile.gettempdir(), f"daskml-scale-models-{getpass.getuser()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     return save_model(model, folder / name)
-
-
-def _target(out: str | os.PathLike[str] | None) -> str:
-    if out is None:
-        return ""
-    url = files.normal(out)
-    if not url.endswith(".zarr"):
-        raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
-    return url
 
 
 def _of_rows(

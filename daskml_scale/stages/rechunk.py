@@ -20,6 +20,7 @@ from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import Record, Written, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit, Why
 from daskml_scale.storage import files, stores
+from daskml_scale.storage.urls import zarr_url
 
 from .base import Input, Ref, StageBase, StageResult
 from .features.planner import require
@@ -174,9 +175,7 @@ def rechunk(
     source = files.normal(data) if isinstance(data, (str, os.PathLike)) else stores.source_of(data)
     if source is None:
         raise UsageError("data is no dataset as it lies in a store; write it first, or give its URL")
-    url = files.normal(out)
-    if not url.endswith(".zarr"):
-        raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
+    url = zarr_url(out)
     stage = RechunkStage(
         Path(url).stem,
         stores.beside(url, "ledger"),

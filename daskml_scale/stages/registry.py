@@ -28,15 +28,13 @@ from daskml_scale.spec.workflow import (
     ValidateSpec,
     Workflow,
 )
-from daskml_scale.storage.files import join, normal
-from daskml_scale.storage.urls import beside
+from daskml_scale.storage.files import join
 
 from .base import Stage
+from .ingesting import stage_of
 
 if TYPE_CHECKING:
     from .functions import Sent
-    from .ingest import IngestStage
-    from .ingest_grid import CubeIngestStage
 
 
 class Builder:
@@ -86,30 +84,7 @@ class Builder:
         return {name: self.dataset(stage) for name, stage in tables.items()}
 
     def _ingest(self, name: str, spec: IngestSpec) -> Stage:
-        return self.ingest(self.dataset(name), spec, self.base, self.workflow.seed)
-
-    @staticmethod
-    def ingest(out: str, spec: IngestSpec, base: Path, seed: int) -> IngestStage | CubeIngestStage:
-        """Return the stage that reads files into the dataset at ``out``; relative paths start from ``base``."""
-        from daskml_scale.spec.find import source_urls
-
-        from .ingest import IngestStage
-
-        common: dict[str, Any] = {
-            "name": out.rpartition("/")[2].removesuffix(".zarr"),
-            "ledger": beside(out, "ledger"),
-            "sources": tuple(normal(url) for url in source_urls(spec.source, base)),
-            "origin": spec.origin,
-            "columns": None if spec.columns is None else tuple(spec.columns),
-            "sample": spec.sample,
-            "seed": seed,
-            "format": spec.format or "",
-        }
-        if spec.row is None:
-            from .ingest_grid import CubeIngestStage
-
-            return CubeIngestStage(**common, chunks=dict(spec.chunks or {}), concat=spec.concat or "")
-        return IngestStage(**common, row=spec.row, derive=tuple(spec.derive.items()), append=spec.append)
+        return stage_of(self.dataset(name), spec, self.base, self.workflow.seed)
 
     def _generate(self, name: str, spec: GenerateSpec) -> Stage:
         from .generate import GenerateStage

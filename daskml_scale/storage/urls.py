@@ -84,6 +84,20 @@ def normal(url: str | os.PathLike[str]) -> str:
     return str(local_path(text).expanduser().absolute())
 
 
+def zarr_url(out: str | os.PathLike[str]) -> str:
+    """Return the URL, in one form, of a dataset that is to be written.
+
+    Raises
+    ------
+    UsageError
+        When its name does not end in ``.zarr``, or it is no URL of a store.
+    """
+    url = normal(out)
+    if not url.endswith(".zarr"):
+        raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
+    return url
+
+
 def _inner(text: str) -> str:
     inner = text[len(ICECHUNK) :]
     if is_object(inner):

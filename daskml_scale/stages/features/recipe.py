@@ -23,6 +23,7 @@ from daskml_scale.spec.steps import Step
 from daskml_scale.stages.claim import claim
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
+from daskml_scale.storage.urls import zarr_url
 
 from . import frames
 from .bound import Bound, bind, preview, write
@@ -191,7 +192,7 @@ class Recipe:
         if out is None or not bound.stored:
             return self._applied(bind(self._scanned(bound).program, ds, tables), out)
         result = self._run(bound, out)
-        self._program = Program.from_dict(stores.get_json(_zarr(out), "recipe"))
+        self._program = Program.from_dict(stores.get_json(zarr_url(out), "recipe"))
         return result
 
     def _applied(self, bound: Bound, out: str | os.PathLike[str] | None) -> xr.Dataset:
@@ -202,7 +203,7 @@ class Recipe:
             return preview(bound, self._scanned(bound))
         from daskml_scale.stages.run import noted
 
-        url = _zarr(out)
+        url = zarr_url(out)
         with claim(url, "features", bound.reads):
             ready, rows = self._scanned(bound), bound.planner.rows.rows
             with noted(Path(url).stem, "features", 1, rows):  # in one go
@@ -219,7 +220,7 @@ class Recipe:
         return bound.planner.read(Ledger(stage.ledger).records())
 
     def _run(self, bound: Bound, out: str | os.PathLike[str]) -> xr.Dataset:
-        url = _zarr(out)
+        url = zarr_url(out)
         with claim(url, "features", bound.reads):
             self._execute(self._stage(bound, stores.beside(url, "ledger"), Path(url).stem, write=True), bound)
         return stores.open_dataset(url)
@@ -336,10 +337,3 @@ def _made(program: Program, position: int) -> str:
 
 def _folds(asked: int | Mapping[str, Any] | None) -> FoldsBy | None:
     return None if asked is None else FoldsBy(**({"count": asked} if isinstance(asked, int) else asked))
-
-
-def _zarr(out: str | os.PathLike[str]) -> str:
-    url = files.normal(out)
-    if not url.endswith(".zarr"):
-        raise UsageError(f"out={os.fspath(out)!r}: name it {os.fspath(out)}.zarr; its ledger is written beside it")
-    return url
