@@ -6,8 +6,7 @@ One function per kind; a new kind adds one entry. Stages are built without touch
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from daskml_scale.spec.cube_stages import CubeSpec, GenerateSpec, SamplesSpec
@@ -26,62 +25,23 @@ from daskml_scale.spec.workflow import (
     StageSpec,
     TrainSpec,
     ValidateSpec,
-    Workflow,
 )
-from daskml_scale.storage.files import join
 
 from .base import Stage
+from .in_store import InStore
 from .ingesting import stage_of
 
 if TYPE_CHECKING:
     from .functions import Sent
 
 
-class Builder:
-    """Builds the stages of one workflow in one store.
-
-    Parameters
-    ----------
-    workflow : Workflow
-    store : str
-        Normal URL of the store.
-    base : Path
-        Folder that relative sources are resolved from.
-    modules : Path, optional
-        Folder of the workflow's file: Python beside it is found there, then in ``base``.
-    """
-
-    def __init__(self, workflow: Workflow, store: str, base: Path, modules: Path | None = None) -> None:
-        self.workflow, self.store, self.base = workflow, store, base
-        self.modules = tuple(dict.fromkeys(folder.absolute() for folder in (modules or base, base)))
+class Builder(InStore):
+    """Builds the stages of one workflow in one store; parameters as of ``InStore``."""
 
     def build(self, name: str) -> Stage:
         """Return the stage of that name."""
         spec = self.workflow.stages[name]
         return _KINDS[type(spec)](self, name, spec)
-
-    def dataset(self, stage: str) -> str:
-        return join(self.store, f"{stage}.zarr")
-
-    def ledger(self, stage: str) -> str:
-        return join(self.store, f"{stage}.ledger")
-
-    def model(self, stage: str) -> str:
-        """Return the folder of the bundle that a train stage saves."""
-        spec = self.workflow.stages[stage]
-        saved = spec.save_as if isinstance(spec, TrainSpec) else None
-        return join(self.store, "models", saved or stage)
-
-    def trusted(self, stage: str) -> tuple[str, ...]:
-        """Return the types that a train stage, and the search that it follows, name as trusted."""
-        spec = self.workflow.stages[stage]
-        if not isinstance(spec, TrainSpec):
-            return ()
-        search = self.workflow.stages[spec.params_from] if spec.params_from else None
-        return (*spec.trusted, *(search.trusted if isinstance(search, SearchSpec) else ()))
-
-    def _tables(self, tables: Mapping[str, str]) -> dict[str, str]:
-        return {name: self.dataset(stage) for name, stage in tables.items()}
 
     def _ingest(self, name: str, spec: IngestSpec) -> Stage:
         return stage_of(self.dataset(name), spec, self.base, self.workflow.seed)
@@ -142,7 +102,7 @@ class Builder:
             name=name,
             ledger=self.ledger(name),
             input=self.dataset(spec.input),
-            tables=self._tables(spec.tables),
+            tables=self.tables(spec.tables),
             folders=self.modules,
         )
 
@@ -219,13 +179,13 @@ class Builder:
         function = Sent(find(spec.method, self.modules), self.modules) if ":" in spec.method else None
         if isinstance(self.workflow.stages[spec.input], CubeSpec):
             return self._predict_cells(name, spec, function)
-        features = self._features_of(spec.model)
+        features = self.features_of(spec.model)
         return PredictStage(
             name,
             self.ledger(name),
             input=self.dataset(spec.input),
             bundle=self.model(spec.model),
-            tables=self._tables(spec.tables or (features.tables if features else {})),
+            tables=self.tables(spec.tables or (features.tables if features else {})),
             method=spec.method.rpartition(":")[2],
             function=function,
             output=spec.output.model_dump(exclude_none=True) or None,
@@ -237,14 +197,9 @@ class Builder:
             folders=self.modules,
             resources=spec.resources or None,
             optimise=tuple(spec.optimise),
-            watched=bool(watching := self._monitors(name)),
+            watched=bool(watching := self.monitors(name)),
             slices=tuple(dict.fromkeys(column for monitor in watching for column in monitor.slices)),
         )
-
-    def _monitors(self, predictions: str) -> list[MonitorSpec]:
-        """Return the monitor stages that look at a predict stage."""
-        found = [spec for spec in self.workflow.stages.values() if isinstance(spec, MonitorSpec)]
-        return [spec for spec in found if spec.predictions == predictions]
 
     def _monitor(self, name: str, spec: MonitorSpec) -> Stage:
         from .monitor import MonitorStage, from_spec
@@ -310,12 +265,6 @@ class Builder:
             chunk=spec.chunk,
             retry=spec.retry,
         )
-
-    def _features_of(self, model: str) -> FeaturesSpec | None:
-        """Return the features stage that a model is trained on: its recipe and the tables that it joins."""
-        trained = self.workflow.stages[model]
-        features = self.workflow.stages[trained.input] if isinstance(trained, TrainSpec) else None
-        return features if isinstance(features, FeaturesSpec) else None
 
 
 def _recipe(spec: FeaturesSpec) -> dict[str, Any]:
