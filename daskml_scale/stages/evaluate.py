@@ -24,7 +24,7 @@ from daskml_scale.storage import files
 from .base import Input, Ref, StageBase, StageResult
 from .curves import curves
 from .estimator import inner_threads
-from .features.planner import require
+from .inputs import require
 from .matrix import FEATURES, Matrix, all_seen, check_unseen, load_rows, matrix_bytes, matrix_inputs, private
 from .metrics import Scored, check, score
 from .score_tables import against, intervals, measure, sliced

@@ -13,7 +13,7 @@ from daskml_scale.plan.units import Parts, Plan, Unit
 
 from .base import Input, Ref, StageBase, StageResult
 from .feature_store import check_matrix, described
-from .features.planner import require
+from .inputs import require
 
 CODE = "feature-set-1"
 UNIT = "version"

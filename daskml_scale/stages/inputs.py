@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from daskml_scale.errors import StoreError
+from daskml_scale.errors import PlanError, StoreError
 from daskml_scale.plan.table import Records
+from daskml_scale.plan.units import Snapshot
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.verify import stale
@@ -70,3 +71,15 @@ def checked_records(ledger: Ledger) -> Records:
     """Return the ledger's records; those whose stored output is gone, torn or altered are marked so."""
     records = ledger.records()
     return records.marked(stale(stores.dataset_of(ledger.url), records))
+
+
+def require(snapshot: object, url: str, stage: str) -> Snapshot:
+    """Return an input that must exist by now.
+
+    Raises
+    ------
+    PlanError
+    """
+    if isinstance(snapshot, Snapshot):
+        return snapshot
+    raise PlanError(f"{stage}: {url} does not exist; run the stage that writes it, or check the URL")

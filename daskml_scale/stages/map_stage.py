@@ -26,6 +26,7 @@ from . import map_table
 from .base import Input, Ref, StageBase, StageResult
 from .code import code_digest
 from .functions import Sent, find
+from .inputs import require
 
 CODE = "map-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -161,10 +162,8 @@ class MapStage(StageBase):
         raise AssertionError(self.over)
 
     def _snapshot(self, inputs: Mapping[str, Input]) -> Snapshot:
-        table = inputs["rows"]
+        table = require(inputs["rows"], self.source, self.name)
         assert isinstance(self.over, MapRows)
-        if not isinstance(table, Snapshot):
-            raise PlanError(f"{self.name}: {self.source} does not exist; run the stage that writes it")
         for name in self.over.rows.columns:
             variable = table.variables.get(name)
             if variable is None or variable.dims != (table.dim,):

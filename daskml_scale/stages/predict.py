@@ -29,9 +29,10 @@ from daskml_scale.storage.tables import read_columns
 
 from .base import Input, Ref, StageBase, StageResult
 from .features.planner import CODE as FEATURES_CODE
-from .features.planner import Ready, RecipePlanner, require
+from .features.planner import Ready, RecipePlanner
 from .features.transformer import RowTransformer
 from .functions import Sent, code_digest
+from .inputs import require
 from .isolate import GIVE_UP, NOT_A_ROWS_FAULT
 from .matrix import FEATURE_NAMES, FEATURES
 from .model_output import Output

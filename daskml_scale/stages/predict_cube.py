@@ -26,8 +26,8 @@ from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
 from .cubes import Cells, decoded, floats
-from .features.planner import require
 from .functions import Sent, code_digest
+from .inputs import require
 from .isolate import GIVE_UP, BadRows
 from .model_output import STATUS_ATTRS, Output
 from .optimise import ROWS, told

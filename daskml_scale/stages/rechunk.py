@@ -23,7 +23,7 @@ from daskml_scale.storage import files, stores
 from daskml_scale.storage.urls import zarr_url
 
 from .base import Input, Ref, StageBase, StageResult
-from .features.planner import require
+from .inputs import require
 from .rechunk_layout import JOIN, SPLIT, Layout, name_of
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from daskml_scale.storage import files
 from . import boosting, incremental
 from .base import Input, Ref, StageBase, StageResult
 from .estimator import code_identity, inner_threads
-from .features.planner import require
+from .inputs import require
 from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs, private
 
 CODE = "train-2"

@@ -21,6 +21,7 @@ from daskml_scale.spec.rules import Among, AnyRule, Fresh, Range, Rising, Unique
 from daskml_scale.storage import files, stores, tables
 
 from .base import Input, Ref, StageBase, StageResult
+from .inputs import require
 from .validate_judge import Evidence, judged
 from .validate_profile import profile
 from .validate_statistics import scan
@@ -53,7 +54,7 @@ class ValidateStage(StageBase):
         return {"input": Ref("dataset", self.input)}
 
     def plan(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
-        table = self._table(inputs)
+        table = require(inputs["input"], self.input, self.name)
         for position, rule in enumerate(self.rules):
             check(f"{self.name}: rules[{position}]", rule, table)
         columns = columns_of(table)
@@ -69,12 +70,6 @@ class ValidateStage(StageBase):
             shared=(tuple(columns), table.rows),
             rows=table.rows,
         )
-
-    def _table(self, inputs: Mapping[str, Input]) -> Snapshot:
-        table = inputs["input"]
-        if not isinstance(table, Snapshot):
-            raise PlanError(f"{self.name}: {self.input} does not exist; run the stage that writes it")
-        return table
 
     @staticmethod
     def _chunks(table: Snapshot, columns: Mapping[str, Variable]) -> list[tuple[int, int]]:
@@ -114,7 +109,7 @@ class ValidateStage(StageBase):
         return scan(tables.read_columns(self.input, columns, start, stop), self.rules, start, stop - start)
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
-        table = self._table(inputs)
+        table = require(inputs["input"], self.input, self.name)
         chunks = [records[key].result for key in sorted(records) if key.startswith(f"{CHUNK}/")]
         uniques = [(key, records[key].result) for key in sorted(records) if key.startswith(f"{UNIQUE}/")]
         columns = columns_of(table)

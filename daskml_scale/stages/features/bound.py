@@ -17,12 +17,13 @@ from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot, Variable
 from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.spec.workflow import ROWS_PER_CHUNK, MatrixOut
+from daskml_scale.stages.inputs import require
 from daskml_scale.storage import files, stores, tables
 from daskml_scale.storage.ledger import Ledger
 
 from .bounds import Ranges
 from .kernels import numbers
-from .planner import Ready, RecipePlanner, require
+from .planner import Ready, RecipePlanner
 from .program import Program
 from .stage import FEATURES, FOLD, NAMES, Layout, fold_features
 from .transformer import MemoryTable, RowTransformer, Table

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.memory import RowNeed, Share
 from daskml_scale.plan.records import Record, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit, row_key, row_ranges
 from daskml_scale.spec.expressions import names
@@ -23,12 +22,12 @@ from daskml_scale.spec.steps_categories import TargetMean
 from daskml_scale.spec.steps_learned import Aggregate, Function, SklearnStep
 from daskml_scale.stages.functions import Sent
 
-from . import calling, checks, estimators
+from . import calling, checks, estimators, memory
 from .bounds import Bounds
 from .learning import lessons
 from .program import Program, joined_columns
 from .ready import Ready as Ready
-from .ready import all_ids, total
+from .ready import all_ids
 from .seen import Seen
 from .statistics import learn
 from .transformer import MemoryTable, RowTransformer, StoredTable, Table
@@ -155,7 +154,7 @@ class RecipePlanner:
         **plan
             Other fields of :class:`Plan`.
         """
-        need = self._scan_need()
+        need = memory.of_scan(self)
         fields = {
             "shared": self.transformer,
             "rows": self.rows.rows,
@@ -168,7 +167,7 @@ class RecipePlanner:
         if scan.units or not self._fits_models or not self.rows.known:
             return scan
         ready = self.fold(self._scans(records))
-        need = self._models_need()
+        need = memory.of_transformers(self)
         fields |= {"shared": ready.transformer, "memory": need.total, "need": need, "grid": "transformers to fit"}
         return after(scan, select(self.model_units(ready), self.scan_parts(), records, **fields))
 
@@ -217,15 +216,6 @@ class RecipePlanner:
         folds = self.program.folds
         return () if folds is None or folds.by is None else (folds.by,)
 
-    def _models_need(self) -> RowNeed:
-        """Return the projected memory of fitting a transformer: its sample thrice, and a chunk as it is read."""
-        steps = [step for step in self.program.steps if isinstance(step, SklearnStep)]
-        rows = max((min(step.sample, self.rows.rows) for step in steps if step.by == "sample"), default=0)
-        width = max((len(step.of) for step in steps), default=0)
-        sample = Share("holding", f"the sample of a transformer ({rows:,} rows)", 3 * 8 * rows * width)
-        scan = self._scan_need()
-        return RowNeed(scan.rows, scan.shares, [*scan.fixed, sample], "chunk")
-
     def scan_parts(self) -> Parts:
         """Return what all units of the fitting pass share in their fingerprints."""
         learns = self.program.learns
@@ -241,21 +231,6 @@ class RecipePlanner:
             *([self.program.folds] if learns and self.program.folds is not None else []),
         ]
         return Parts(code=CODE, parameters=digest(parameters))
-
-    def _scan_need(self) -> RowNeed:
-        rows = max((stop - start for start, stop in self.chunks), default=0)
-        columns = self.program.scan_columns(self.where)
-        own = RowNeed(
-            rows, [Share("scanning", f"the columns ({len(columns):,})", 16 * rows * len(columns))], (), "chunk"
-        )
-        return max(own, RowNeed(rows, (), self.joined_shares(), "chunk"), key=total)
-
-    def joined_shares(self) -> list[Share]:
-        """Return what the other tables take in a worker."""
-        return [
-            Share("holding", f"table {name}", 2 * 8 * self.tables[name].rows * (len(columns) + 2))
-            for name, columns in self.program.tables.items()
-        ]
 
     def read(self, records: Mapping[str, Record]) -> Ready:
         """Return the fitted recipe and its bounds from the records of the fitting pass."""
@@ -315,18 +290,6 @@ class RecipePlanner:
         rows = self.sources.get("") or StoredTable(self.rows.url)
         carrying = bounds.carrying if bounds is not None else None
         return RowTransformer(program, rows, tables, self.where, self.own, self.functions, carrying, self.rows.rows)
-
-
-def require(snapshot: object, url: str, stage: str) -> Snapshot:
-    """Return an input that must exist by now.
-
-    Raises
-    ------
-    PlanError
-    """
-    if isinstance(snapshot, Snapshot):
-        return snapshot
-    raise PlanError(f"{stage}: {url} does not exist; run the stage that writes it, or check the URL")
 
 
 def _lesson(program: Program) -> list[int]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from daskml_scale.plan.memory import RowNeed, Share
+from daskml_scale.plan.memory import RowNeed
 from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot
 
+from . import memory
 from .bounds import Bounds, Ranges
 from .program import Program
 from .seen import Seen
@@ -77,26 +79,10 @@ class Ready:
     def need(self, ranges: Sequence[tuple[int, int]], itemsize: int = 4) -> RowNeed | None:
         """Return the projected memory of the features of the largest of some ranges of rows, ``None`` without any.
 
-        Decoded columns, float64 features, the result; the halo with its search keys; the other tables.
+        See ``memory.of_rows``.
         """
-        return max((self._need(start, stop, itemsize) for start, stop in ranges), key=total, default=None)
-
-    def _need(self, start: int, stop: int, itemsize: int) -> RowNeed:
-        rows, features, columns = stop - start, self.program.features, self.program.row_columns
-        around = sum(last - first for first, last in self.halo(start, stop))
-        fits = 1 + len(self.program.by_fold)
-        shares = [
-            Share("reading", f"the columns ({len(columns):,})", rows * 8 * len(columns)),
-            Share("writing", f"the features ({len(features):,})", rows * (8 + itemsize) * len(features) * fits),
-        ]
-        if around:
-            each = 8 * len(self.program.event_columns) + 48
-            shares.append(Share("holding", f"the {around:,} rows before it that windows reach", around * each))
-        return RowNeed(rows, shares, self.planner.joined_shares(), "matrix.shard")
-
-
-def total(need: RowNeed) -> int:
-    return need.total
+        needs = (memory.of_rows(self, start, stop, itemsize) for start, stop in ranges)
+        return max(needs, key=attrgetter("total"), default=None)
 
 
 def all_ids(snapshot: Snapshot, columns: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:

@@ -22,10 +22,11 @@ from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit, Variable, row_key, row_ranges
 from daskml_scale.spec.workflow import FeaturesSpec, MatrixOut
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
+from daskml_scale.stages.inputs import require
 from daskml_scale.storage import stores
 
 from .kernels import numbers
-from .planner import CODE, Ready, RecipePlanner, require
+from .planner import CODE, Ready, RecipePlanner
 from .program import Program
 from .seen import Seen
 from .transformer import RowTransformer

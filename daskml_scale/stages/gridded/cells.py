@@ -16,7 +16,7 @@ from daskml_scale.plan.records import Record
 from daskml_scale.plan.units import FileId, Plan, Unit
 from daskml_scale.stages.base import Input
 from daskml_scale.stages.cubes import Cells
-from daskml_scale.stages.features.planner import require
+from daskml_scale.stages.inputs import require
 from daskml_scale.stages.predict_cube import CubeStage
 from daskml_scale.storage import stores
 

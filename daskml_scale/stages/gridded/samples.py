@@ -19,8 +19,8 @@ from daskml_scale.plan.records import Record, Written, digest, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit, Variable, row_key, row_ranges
 from daskml_scale.spec.explain import nearest
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
-from daskml_scale.stages.features.planner import require
 from daskml_scale.stages.features.stage import FEATURES, NAMES
+from daskml_scale.stages.inputs import require
 from daskml_scale.storage import stores
 
 CODE = "samples-1"

@@ -21,7 +21,7 @@ from daskml_scale.plan.units import Parts, Plan, Snapshot, Unit, Variable
 from daskml_scale.spec.steps_grid import Coarsen, GridStep
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
 from daskml_scale.stages.cubes import decoded, decoding
-from daskml_scale.stages.features.planner import require
+from daskml_scale.stages.inputs import require
 from daskml_scale.storage import stores, tables
 
 from . import kernels

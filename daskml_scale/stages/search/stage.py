@@ -23,12 +23,9 @@ from daskml_scale.plan.units import Outcome, Parts, Plan, Snapshot, Unit
 from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, Refit, TimeSplit
 from daskml_scale.spec.space import Distribution, seed_from
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
-from daskml_scale.stages.estimator import (
-    build_estimator,
-    code_identity,
-    inner_threads,
-)
+from daskml_scale.stages.estimator import build_estimator, code_identity, inner_threads
 from daskml_scale.stages.features.stage import fold_features
+from daskml_scale.stages.inputs import require
 from daskml_scale.stages.matrix import (
     FEATURES,
     Matrix,
@@ -90,9 +87,7 @@ class SearchStage(StageBase):
 
     def projected(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> Plan:
         """Return the plan without building the estimator, which takes seconds to import."""
-        matrix = inputs["matrix"]
-        if not isinstance(matrix, Snapshot):
-            raise PlanError(f"{self.name}: {self.input} does not exist; run the stage that writes it")
+        matrix = require(inputs["matrix"], self.input, self.name)
         self._check_seen(matrix)
         ids = matrix_inputs(matrix, self._where(), self._columns(), self._variables())
         for column in self._columns():
