@@ -31,8 +31,8 @@ class Ref:
     kind : str
         ``dataset`` (a Zarr dataset URL), ``file`` (any file), ``files`` (those that match a pattern, as a mapping
         of name to ``FileId``), ``sources`` (the same, by path or URL, as ``Source``; ``quick sources`` by size and
-        stamp alone), ``cubes`` (gridded ones, by path or URL), ``json`` (a small document), ``result`` (the last result of another stage, found in that
-        stage's ledger).
+        stamp alone), ``cubes`` (gridded sources, each with its schema where it is known), ``json`` (a small
+        document), ``result`` (the last result of another stage, found in that stage's ledger).
     """
 
     kind: str

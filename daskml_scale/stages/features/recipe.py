@@ -1,7 +1,7 @@
 """``dms.Recipe``: the class with which people fit and apply feature steps from Python.
 
 Tables in a store run through the ``features`` stage, on the Dask client if there is one; tables in
-memory run in this process with the same kernels. This module joins those parts and computes nothing.
+memory run in this process with the same kernels. This module computes and runs nothing.
 """
 
 from __future__ import annotations
@@ -9,28 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daskml_scale import html
 from daskml_scale.errors import SpecError, UsageError
-from daskml_scale.plan.records import digest
 from daskml_scale.spec.expressions import names
 from daskml_scale.spec.folds import FoldsBy
 from daskml_scale.spec.steps import Step
-from daskml_scale.stages.claim import claim
 from daskml_scale.storage import files, stores
-from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.urls import zarr_url
 
 from . import frames
-from .bound import Bound, bind, preview, write
+from .bound import Bound, bind, preview
 from .explaining import Explanation, explanation, learning, reading
-from .planner import Ready
 from .program import Program, parse_steps
-from .stage import FeaturesStage
+from .running import scanned, written
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -123,7 +118,7 @@ class Recipe:
         """
         program = replace(self._program.unfitted(), folds=_folds(folds))
         bound = bind(program, frames.dataset(ds, program, y), tables, where)
-        self._program = self._scanned(bound).program
+        self._program = scanned(bound).program
         self._derived = bound.planner.rows.attrs.get("derived_from") or {}
         return self
 
@@ -169,7 +164,7 @@ class Recipe:
         if frames.is_frame(ds):
             # New rows have no target yet, and the one that was passed beside a DataFrame is not in it.
             bound = bind(replace(self._program, target=None), frames.dataset(ds, self._program), tables)
-            return frames.features(bound, self._scanned(bound), ds.index)
+            return frames.features(bound, scanned(bound), ds.index)
         return self._applied(bind(self._program, ds, tables), out)
 
     def fit_transform(
@@ -190,56 +185,14 @@ class Recipe:
         bound = bind(replace(self._program.unfitted(), folds=_folds(folds)), ds, tables, where)
         self._derived = bound.planner.rows.attrs.get("derived_from") or {}
         if out is None or not bound.stored:
-            return self._applied(bind(self._scanned(bound).program, ds, tables), out)
-        result = self._run(bound, out)
+            return self._applied(bind(scanned(bound).program, ds, tables), out)
+        result = written(bound, out)
         self._program = Program.from_dict(stores.get_json(zarr_url(out), "recipe"))
         return result
 
     def _applied(self, bound: Bound, out: str | os.PathLike[str] | None) -> xr.Dataset:
         self._program = bound.planner.program
-        if out is not None and bound.stored:
-            return self._run(bound, out)
-        if out is None:
-            return preview(bound, self._scanned(bound))
-        from daskml_scale.stages.run import noted
-
-        url = zarr_url(out)
-        with claim(url, "features", bound.reads):
-            ready, rows = self._scanned(bound), bound.planner.rows.rows
-            with noted(Path(url).stem, "features", 1, rows):  # in one go
-                write(bound, ready, url)
-        return stores.open_dataset(url)
-
-    def _scanned(self, bound: Bound) -> Ready:
-        """Run the fitting pass, and remember it within this process."""
-        if not bound.stored:
-            return bound.scan()
-        scope = digest(bound.url, bound.tables, bound.planner.scan_parts())
-        stage = self._stage(bound, f"memory://daskml-scale-recipes/{scope}.ledger", "fit", write=False)
-        self._execute(stage, bound)
-        return bound.planner.read(Ledger(stage.ledger).records())
-
-    def _run(self, bound: Bound, out: str | os.PathLike[str]) -> xr.Dataset:
-        url = zarr_url(out)
-        with claim(url, "features", bound.reads):
-            self._execute(self._stage(bound, stores.beside(url, "ledger"), Path(url).stem, write=True), bound)
-        return stores.open_dataset(url)
-
-    @staticmethod
-    def _stage(bound: Bound, ledger: str, name: str, *, write: bool) -> FeaturesStage:
-        planner = bound.planner
-        return FeaturesStage(name, ledger, bound.url, planner.program, bound.tables, planner.where, write=write)
-
-    @staticmethod
-    def _execute(stage: FeaturesStage, bound: Bound) -> None:
-        from daskml_scale.engine.client import current_client
-        from daskml_scale.stages.run import run_stage
-
-        # Other processes cannot reach this one's memory.
-        here = any(
-            files.is_memory(url) for url in (bound.url, *bound.tables.values(), stage.ledger if stage.write else "")
-        )
-        run_stage(stage, client=None if here else current_client())
+        return preview(bound, scanned(bound)) if out is None else written(bound, out)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the features in order, shape (features,)."""
