@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from daskml_scale.errors import PlanError
+from daskml_scale.plan.records import digest
 
 from .code import code_digest, is_users
 
-__all__ = ["Sent", "code_digest", "find"]
+__all__ = ["Sent", "asked", "code_digest", "find"]
 
 _stamps: dict[str, tuple[int, int]] = {}
 """Modules that `find` loaded -> mtime in ns and size of their file at that time."""
@@ -168,3 +169,8 @@ def _forget(name: str) -> None:
 
 def _called(function: Any) -> str:
     return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def asked(method: str, function: Sent | None) -> str:
+    """Return the digest of what is asked of a model: a method, or the user's function in place of one."""
+    return digest(method, *([] if function is None else [code_digest(function.function).hex()]))

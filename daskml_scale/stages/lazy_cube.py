@@ -15,7 +15,7 @@ from daskml_scale.storage import files, stores
 from .cubes import Cells, decoding
 from .matrix import FEATURES
 from .model_output import STATUS_ATTRS, Output
-from .predict_cube import predict_cells
+from .predict_cells import predict_cells
 from .scoring import Model
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ the stage. The model's hash is part of every fingerprint: another model predicts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,23 +25,21 @@ from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Reads, Snapshot, Unit, row_key
 from daskml_scale.spec.workflow import MatrixOut
 from daskml_scale.storage import files, stores
-from daskml_scale.storage.tables import read_columns
 
 from .base import Input, Ref, StageBase, StageResult
 from .features.planner import CODE as FEATURES_CODE
 from .features.planner import Ready, RecipePlanner
-from .features.transformer import RowTransformer
-from .functions import Sent, code_digest
+from .functions import Sent, asked
 from .inputs import require
 from .isolate import GIVE_UP, NOT_A_ROWS_FAULT
 from .matrix import FEATURE_NAMES, FEATURES
 from .model_output import Output
-from .optimise import ROWS, Pruned, told
+from .optimise import ROWS, Pruned
 from .outputs import Layout, bad_counts, concluded
 from .scoring import Job, MatrixRows, Model, without_target
 from .together import made
-from .trial import TRIAL, faster, fewer_columns, trial
-from .watch import SEEN, Watch, added
+from .trial import TRIAL, faster_job, job_trial, with_trial
+from .watch import SEEN, Watch, added, check_watched
 
 CODE = "predict-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -119,7 +117,8 @@ class PredictStage(StageBase):
         bundle = Bundle(self.bundle, read_manifest(self.bundle), self.trusted)
         output = Output.of("" if self.function else self.method, bundle.schema, self.matrix.dtype, self.output)
         model, layout = Model(bundle, self.method, output, self.function), Layout.of(table, self.matrix, output)
-        self._check_watched(table, bundle)
+        if self.watched:
+            check_watched(self.name, bundle, self.input, table.variables, self.slices)
         if bundle.recipe is None:
             return self._checked(self._rows(layout, model, records))
         planner = self._planner(table, bundle.recipe, inputs)
@@ -129,18 +128,6 @@ class PredictStage(StageBase):
             grid = f"{scan.grid}, then {layout.grid}"
             return replace(scan, later=len(layout.ranges), grid=grid, template=template)
         return self._checked(after(scan, self._recipe_rows(layout, model, planner, records)))
-
-    def _check_watched(self, table: Snapshot, bundle: Bundle) -> None:
-        if not self.watched:
-            return
-        if bundle.profile is None:
-            raise PlanError(
-                f"{self.name}: {self.bundle} does not say what it was trained on, so nothing can be compared with it; "
-                "train it by a train stage, or save it with reference="
-            )
-        for name in self.slices:
-            if name not in table.variables:
-                raise PlanError(f"{self.name}: {self.input} has no column {name!r} to slice by")
 
     def _planner(self, table: Snapshot, recipe: Mapping[str, Any], inputs: Mapping[str, Input]) -> RecipePlanner:
         """Return the recipe's planner; the target is not read, new rows need not have one."""
@@ -200,7 +187,7 @@ class PredictStage(StageBase):
         parts = Parts(
             code=f"{CODE}, {FEATURES_CODE}",
             model=digest(job.model.bundle.sha256),
-            parameters=digest(self._asked(), self.optimise),
+            parameters=digest(asked(self.method, self.function), self.optimise),
         )
         first = select(
             [(one, units[0][1])], parts, records, shared=job, grid=f"a trial, then {layout.grid}", need=need,
@@ -208,30 +195,8 @@ class PredictStage(StageBase):
         )  # fmt: skip
         if first.units:
             return replace(first, later=len(units), template=layout.template(job.model.output, job.model.attrs))
-        return after(first, self._select(units, layout, self._faster(job, records[TRIAL].result), need, records))
-
-    def _faster(self, job: Job, found: Sequence[Mapping[str, Any]]) -> Job:
-        """Return the job in the ways that a trial found to be the same."""
-        job = replace(job, model=faster(job.model, found, self.out))
-        if not fewer_columns(found) or not isinstance(job.source, RowTransformer):
-            return job
-        return replace(job, source=Pruned.of(job.source, job.model.bundle.schema["uses"]))
-
-    def _asked(self) -> str:
-        """Return the digest of what is asked of the model."""
-        function = [] if self.function is None else [code_digest(self.function.function).hex()]
-        return digest(self.method, *function)
-
-    def _trial(self, unit: Unit, job: Job, worker: WorkerContext) -> list[dict[str, Any]]:
-        """Try the faster ways on the first rows."""
-        start, stop, halo = unit.payload
-        bundle, source = job.model.bundle, job.source
-        fewer: Callable[[], np.ndarray] | str = "a matrix is read in whole rows"
-        if isinstance(source, RowTransformer) and "uses" in bundle.schema:
-            less = Pruned.of(source, bundle.schema["uses"])
-            fewer = lambda: less.matrix(start, stop, halo, worker.cache, str(bundle.schema["dtype"]))  # noqa: E731
-        X = job.matrix(start, stop, halo, worker.cache)
-        return trial(self.optimise, job.model, X, self.out, worker, fewer)
+        job = faster_job(job, records[TRIAL].result, self.out)
+        return after(first, self._select(units, layout, job, need, records))
 
     def _rows(self, layout: Layout, model: Model, records: Mapping[str, Record]) -> Plan:
         """Return the plan over a feature matrix, for a bundle without a recipe."""
@@ -270,7 +235,7 @@ class PredictStage(StageBase):
                 code=f"{CODE}, {FEATURES_CODE}",
                 model=digest(job.model.bundle.sha256, job.model.recipe_hash),
                 parameters=digest(
-                    self._asked(),
+                    asked(self.method, self.function),
                     *([[*self.slices], job.model.bundle.profile] if self.watched else []),
                     *([job.model.exported, isinstance(job.source, Pruned)] if self.optimise else []),
                 ),
@@ -296,13 +261,14 @@ class PredictStage(StageBase):
         if job is None:
             raise PlanError(f"{self.name}: {self.bundle} does not exist; train the model first, or check the path")
         if unit.key == TRIAL:
-            return self._trial(unit, job, worker)
+            return job_trial(self.optimise, job, unit.payload, self.out, worker)
         if not unit.key.startswith("rows/"):
             return job.scan_unit(unit, worker.cache)
         start, stop, halo = unit.payload
         limit = 0 if self.on_error == "raise" else max(self.max_bad, GIVE_UP)
         (ready, copied), scores = made(unit, job.model, worker, lambda unit: self._read(unit, job, worker))
-        watch = self._watch(job.model, start, stop)
+        profile = job.model.bundle.profile if self.watched else None
+        watch = None if profile is None else Watch.of(profile, self.method, self.input, self.slices, start, stop)
         values, status, bad = job.values(start, stop, halo, worker, limit, watch, ready, scores)
         arrays = {job.model.output.name: values, "status": status, **copied}
         found = bad_counts(status, bad.first(start)) if bad.status or watch else None
@@ -322,21 +288,10 @@ class PredictStage(StageBase):
         except Exception:
             return None, copied  # found row by row, where bad rows are counted
 
-    def _watch(self, model: Model, start: int, stop: int) -> Watch | None:
-        """Return what counts the rows of a unit, if they are to be counted."""
-        profile = model.bundle.profile
-        if not self.watched or profile is None:
-            return None
-        return Watch(profile, self.method, read_columns(self.input, self.slices, start, stop))
-
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         units = [record for key, record in sorted(records.items()) if key.startswith("rows/")]
         rows = sum(record.rows for record in units)
         if self.watched:
             stores.put_json(self.out, SEEN, added(record.result[SEEN] for record in units if record.result))
         result = concluded(self.name, self.method, rows, [record.result for record in units], self.max_bad)
-        if TRIAL not in records:
-            return result
-        found = records[TRIAL].result
-        warnings = (*result.warnings, *told(self.name, found))
-        return replace(result, result={**result.result, "optimised": found}, warnings=warnings)
+        return with_trial(result, self.name, records)

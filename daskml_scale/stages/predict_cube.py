@@ -26,16 +26,17 @@ from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
 from .cubes import Cells, decoded, floats
-from .functions import Sent, code_digest
+from .functions import Sent, asked
 from .inputs import require
-from .isolate import GIVE_UP, BadRows
+from .isolate import GIVE_UP
 from .model_output import STATUS_ATTRS, Output
-from .optimise import ROWS, told
+from .optimise import ROWS
 from .outputs import bad_counts, concluded
 from .patches import Patches
+from .predict_cells import predict_cells
 from .predict_patches import predict_patches
 from .scoring import Model
-from .trial import TRIAL, faster, fewer_columns, trial
+from .trial import TRIAL, faster, fewer_columns, trial, with_trial
 
 CODE = "predict-cube-1"
 """Changes whenever the kernel's output changes for the same input."""
@@ -119,7 +120,7 @@ class CubeStage(StageBase):
             Parts(
                 code=CODE,
                 model=digest(bundle.sha256, "", *([model.exported] if model.exported else [])),
-                parameters=self._asked(),
+                parameters=asked(self.method, self.function),
                 schema=digest(output, [(name, v.dims, v.chunks, v.shards) for name, v in sorted(variables.items())]),
             ),
             records,
@@ -147,11 +148,6 @@ class CubeStage(StageBase):
         # What lies around a block is read by several units: each of them would have to identify it.
         return grid_units(grid, reads, BLOCK, self._made_by(cells), later=not self.around)
 
-    def _asked(self) -> str:
-        """Return the digest of what is asked of the model."""
-        function = [] if self.function is None else [code_digest(self.function.function).hex()]
-        return digest(self.method, *function)
-
     def _first(self, cube: Snapshot, model: Model, grid: Grid, records: Mapping[str, Record]) -> Plan | None:
         """Return the plan of the unit that tries faster ways on the first block; ``None`` where none is wanted."""
         if not self.optimise or not len(grid):
@@ -159,7 +155,11 @@ class CubeStage(StageBase):
         load_model(self.bundle, trusted=self.trusted)
         reads = self._reads(cube, self.cells)
         unit, read = next(self._blocks_of(grid, reads, self.cells))
-        parts = Parts(code=CODE, model=digest(model.bundle.sha256), parameters=digest(self._asked(), self.optimise))
+        parts = Parts(
+            code=CODE,
+            model=digest(model.bundle.sha256),
+            parameters=digest(asked(self.method, self.function), self.optimise),
+        )
         need = Need(grid, reads, {}, self._factor, model.nbytes)
         return select(
             [(Unit(TRIAL, unit.payload), read)], parts, records, shared=(model, grid, self.cells),
@@ -286,34 +286,4 @@ class CubeStage(StageBase):
         blocks = [record for key, record in sorted(records.items()) if key.startswith(f"{BLOCK}/")]
         cells = sum(record.rows for record in blocks)
         result = concluded(self.name, self.method, cells, [record.result for record in blocks], self.max_bad, "cell")
-        if TRIAL not in records:
-            return result
-        found = records[TRIAL].result
-        warnings = (*result.warnings, *told(self.name, found))
-        return replace(result, result={**result.result, "optimised": found}, warnings=warnings)
-
-
-def predict_cells(
-    model: Model, X: np.ndarray, worker: WorkerContext, limit: int, columns: Any = slice(None)
-) -> tuple[np.ndarray, np.ndarray, BadRows]:
-    """Predict rows of cells; those of which all ``columns`` are missing stay missing. See ``Model.values``."""
-    present = np.flatnonzero(~absent(X[:, columns]))
-    if len(present) == len(X):
-        return model.values(lambda start, stop: X[start:stop], len(X), worker, limit)
-    some = X[present]
-    found, state, among = model.values(lambda start, stop: some[start:stop], len(some), worker, limit)
-    values = np.full((len(X), *model.output.shape), model.output.missing, dtype=model.output.dtype)
-    status = np.zeros(len(X), dtype="uint8")
-    values[present], status[present] = found, state
-    bad = BadRows(among.limit)
-    bad.status = {int(present[row]): code for row, code in among.status.items()}
-    bad.reasons = {int(present[row]): text for row, text in among.reasons.items()}
-    return values, status, bad
-
-
-def absent(X: np.ndarray) -> np.ndarray:
-    """Return which rows hold nothing but missing values; the rest of a row is looked at where its first is missing."""
-    found = np.isnan(X[:, 0])
-    some = np.flatnonzero(found)
-    found[some] = np.isnan(X[some]).all(axis=1)
-    return np.asarray(found)
+        return with_trial(result, self.name, records)

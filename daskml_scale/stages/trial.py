@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
+from daskml_scale.plan.records import Record
 from daskml_scale.storage import files, stores
 
+from .base import StageResult
 from .estimator import limited
-from .optimise import Exported, exported, tried
-from .scoring import Model
+from .features.transformer import RowTransformer
+from .optimise import Exported, Pruned, exported, told, tried
+from .scoring import Job, Model
 
 TRIAL = "optimise"
 """Key of the unit."""
@@ -57,6 +60,25 @@ def trial(
     return found
 
 
+def job_trial(ways: Sequence[str], job: Job, payload: Any, out: str, worker: WorkerContext) -> list[dict[str, Any]]:
+    """Try the wanted ways on rows of a table: ``payload`` is (start, stop, halo)."""
+    start, stop, halo = payload
+    schema, source = job.model.bundle.schema, job.source
+    fewer: Callable[[], np.ndarray] | str = "a matrix is read in whole rows"
+    if isinstance(source, RowTransformer) and "uses" in schema:
+        less = Pruned.of(source, schema["uses"])
+        fewer = lambda: less.matrix(start, stop, halo, worker.cache, str(schema["dtype"]))  # noqa: E731
+    return trial(ways, job.model, job.matrix(start, stop, halo, worker.cache), out, worker, fewer)
+
+
+def faster_job(job: Job, found: Sequence[Mapping[str, Any]], out: str) -> Job:
+    """Return the job in the ways that a trial found to be the same."""
+    job = replace(job, model=faster(job.model, found, out))
+    if not fewer_columns(found) or not isinstance(job.source, RowTransformer):
+        return job
+    return replace(job, source=Pruned.of(job.source, job.model.bundle.schema["uses"]))
+
+
 def faster(model: Model, found: Sequence[Mapping[str, Any]], out: str) -> Model:
     """Return the model in the way that a trial found to be the same."""
     for one in found:
@@ -68,6 +90,15 @@ def faster(model: Model, found: Sequence[Mapping[str, Any]], out: str) -> Model:
 def fewer_columns(found: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a trial found that columns may be left out."""
     return any(one["used"] and one["way"] == "columns" for one in found)
+
+
+def with_trial(result: StageResult, stage: str, records: Mapping[str, Record]) -> StageResult:
+    """Return the result of a prediction with what came of its trial, where there was one."""
+    if TRIAL not in records:
+        return result
+    found = records[TRIAL].result
+    warnings = (*result.warnings, *told(stage, found))
+    return replace(result, result={**result.result, "optimised": found}, warnings=warnings)
 
 
 def _columns(model: Model, estimator: Any, X: np.ndarray, fewer: Callable[[], np.ndarray] | str) -> dict[str, Any]:

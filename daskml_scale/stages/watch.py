@@ -6,15 +6,17 @@ here compares or judges: that is ``drift``'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from daskml_scale.artifacts.bundle import Bundle
 from daskml_scale.artifacts.profile import counted
-from daskml_scale.errors import UsageError
+from daskml_scale.errors import PlanError, UsageError
 from daskml_scale.spec.expressions import Values
+from daskml_scale.storage.tables import read_columns
 
 from .score_tables import MOST_SLICES, groups
 
@@ -41,6 +43,13 @@ class Watch:
     method: str
     slices: Mapping[str, Values] = field(default_factory=dict)
     parts: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, profile: Mapping[str, Any], method: str, url: str, columns: Sequence[str], start: int, stop: int
+    ) -> Watch:
+        """Return what counts rows [start, stop) of the table at ``url``, whose ``columns`` are sliced by."""
+        return cls(profile, method, read_columns(url, columns, start, stop))
 
     def see(self, rows: np.ndarray, X: np.ndarray) -> None:
         """Take in some rows: their positions in the unit, and their features of shape (rows, features)."""
@@ -72,6 +81,28 @@ class Watch:
         flat = flat.astype("float32")
         outputs = counted(flat, known) if flat.shape[1] == len(known) else []
         return {"rows": len(values), "features": counted(X, self.profile["features"]), "outputs": outputs}
+
+
+def check_watched(stage: str, bundle: Bundle, url: str, columns: Collection[str], slices: Sequence[str]) -> None:
+    """Refuse to watch what cannot be compared with training, or sliced as asked.
+
+    Parameters
+    ----------
+    url, columns :
+        Of the table that is predicted.
+
+    Raises
+    ------
+    PlanError
+    """
+    if bundle.profile is None:
+        raise PlanError(
+            f"{stage}: {bundle.path} does not say what it was trained on, so nothing can be compared with it; "
+            "train it by a train stage, or save it with reference="
+        )
+    for name in slices:
+        if name not in columns:
+            raise PlanError(f"{stage}: {url} has no column {name!r} to slice by")
 
 
 def added(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

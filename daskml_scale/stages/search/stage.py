@@ -123,8 +123,7 @@ class SearchStage(StageBase):
         )
 
     def _inputs(self, ids: str, step: Step) -> str:
-        params = dict(step.params)
-        return digest(ids, params) if step.resource is None else digest(ids, params, step.resource)
+        return digest(ids, dict(step.params), *([] if step.resource is None else [step.resource]))
 
     def _steps(self, records: Mapping[str, Record], parts: Parts | None, ids: str) -> tuple[list[Step], int]:
         """Return what is to be run as far as the valid records tell; all records are valid without ``parts``."""
