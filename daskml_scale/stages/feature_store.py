@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daskml_scale.artifacts.feature_sets import Catalogue, FeatureVersion
-from daskml_scale.errors import PlanError, StoreError, UsageError
+from daskml_scale.errors import StoreError, UsageError
 from daskml_scale.spec.base import seconds
 from daskml_scale.spec.explain import nearest
-from daskml_scale.spec.expressions import Coded, Values, evaluate
-from daskml_scale.spec.expressions import names as names_in
+from daskml_scale.spec.expressions import Coded, Values
 from daskml_scale.storage import files, stores, tables
 
+from .feature_set import described
 from .features.keys import Keys
 from .features.timeline import Timeline
-from .matrix import FEATURE_NAMES, FEATURES
+from .matrix import FEATURES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROW_TIME = "{name}__time"
 """Column that says when the row of a set was known."""
-_INSTANTS = np.array(["1970-01-01", "2013-10-01", "2100-06-30T12:00"], dtype="datetime64[ns]")
 
 
 @dataclass(frozen=True)
@@ -198,50 +197,6 @@ class FeatureSets:
                 f"{wanted.name} is of {wanted.version.recipe[:12]}: its values were written over; use the newest "
                 "version, or keep versions apart by features stages of different names"
             )
-
-
-def described(matrix: str, entity: tuple[str, ...], time: str, within: str | None) -> FeatureVersion:
-    """Return the version that a matrix is, without a number.
-
-    Raises
-    ------
-    PlanError
-        See :meth:`FeatureSets.register`.
-    """
-    from time import time as now
-
-    if not stores.exists(matrix):
-        raise PlanError(f"{matrix} does not exist; run the features stage that writes it")
-    group = stores.open_group(matrix)
-    attrs = dict(group.attrs)
-    check_matrix(matrix, attrs, set(group.array_keys()), entity, time)
-    if within is not None:
-        seconds(within)
-    features = tuple(map(str, group[FEATURE_NAMES][...]))
-    return FeatureVersion(0, matrix, entity, time, features, str(attrs["recipe_hash"]), within or "", now())
-
-
-def check_matrix(matrix: str, attrs: Mapping[str, Any], arrays: set[str], entity: Sequence[str], time: str) -> None:
-    """Refuse what is no feature matrix, lacks the key columns, or holds features that are not known at ``time``."""
-    if FEATURES not in arrays or "recipe_hash" not in attrs:
-        raise PlanError(f"{matrix} is no feature matrix of a recipe; name what a features stage wrote")
-    keys = [name for name in attrs.get("row_key") or () if name in arrays]
-    for name in (*entity, time):
-        if name not in keys:
-            raise PlanError(
-                f"{matrix} carries no column {name!r}{nearest(name, keys)}; it carries {', '.join(keys) or 'none'}: "
-                "the sort_by columns of its table"
-            )
-    known_at = str((attrs.get("recipe") or {}).get("known_at", time))
-    try:
-        in_time = set(names_in(known_at)) <= {time} and bool(np.all(evaluate(known_at, {time: _INSTANTS}) <= _INSTANTS))
-    except (ValueError, TypeError):
-        in_time = False
-    if not in_time:
-        raise PlanError(
-            f"{matrix}: features are known at {known_at}, which is not surely by {time!r}: history would be told too "
-            f"early; name as time the column that known_at is computed from, or derive one"
-        )
 
 
 def newest(

@@ -19,8 +19,9 @@ from daskml_scale.spec.space import seed_from
 from daskml_scale.spec.workflow import SearchSpec
 from daskml_scale.stages.matrix import load_matrix, matrix_inputs
 from daskml_scale.stages.run import run_stage
+from daskml_scale.stages.search.passes import steps
 from daskml_scale.stages.search.splits import make_splits
-from daskml_scale.stages.search.stage import SearchStage, settings
+from daskml_scale.stages.search.stage import SearchStage
 from daskml_scale.stages.search.stage_check import check
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
@@ -29,6 +30,12 @@ ROWS, CHUNK = 600, 100
 HOURS = {"units": "seconds since 1970-01-01", "_FillValue": -(2**63)}
 LOGISTIC = {"sklearn.linear_model.LogisticRegression": {"max_iter": 200}}
 TIME = {"time": {"of": "sched", "train_until": "1970-01-16", "validate_until": "1970-01-21"}}
+
+
+def settings(searching: SearchStage) -> list[dict[str, Any]]:
+    """Return the settings to try, by trial number, as far as they are known before anything ran."""
+    found, _ = steps(searching.space, searching.sampler, searching.early_stopping, searching.seed, lambda *_: False)
+    return [dict(step.params) for step in found]
 
 
 def write_matrix(url: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -281,12 +281,6 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s'[: number != 1]}"
 
 
-def settings(stage: SearchStage) -> list[dict[str, Any]]:
-    """Return the settings to try, by trial number (where they are known before anything ran)."""
-    found, _ = stage._steps({}, None, "")
-    return [dict(step.params) for step in found]
-
-
 def _folds_of(stage: SearchStage) -> int:
     """Return the number of folds that a column of the matrix, or the recipe of its features, has."""
     split = stage.split
