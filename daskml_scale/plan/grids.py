@@ -59,8 +59,7 @@ class Grid:
         )
 
     def __str__(self) -> str:
-        count = len(self)
-        return f"{count:,} block{'s'[: count != 1]} of {shown(self.dims, self.blocks)}"
+        return f"{len(self):,} block{'s'[: len(self) != 1]} of {shown(self.dims, self.blocks)}"
 
 
 def shown(dims: Sequence[str], sizes: Sequence[int]) -> str:
@@ -119,13 +118,9 @@ def common_grid(outputs: Mapping[str, Variable], least: Mapping[str, int] | None
     dims = (*order, *(dim for dim in sizes if dim not in order))
     blocks = []
     for dim in dims:
-        units = [_unit(variable, dim) for variable in outputs.values()]
-        if 0 in units:
-            blocks.append(max(1, sizes[dim]))
-            continue
-        unit = lcm(*units)
-        wanted = max(1, -(-(least or {}).get(dim, 1) // unit)) * unit
-        blocks.append(min(wanted, max(1, sizes[dim])))
+        unit = lcm(*(_unit(variable, dim) for variable in outputs.values()))  # 0 where one of them lacks it
+        wanted = max(1, -(-(least or {}).get(dim, 1) // unit)) * unit if unit else sizes[dim]
+        blocks.append(max(1, min(wanted, sizes[dim])))
     grid = Grid(dims, tuple(sizes[dim] for dim in dims), tuple(blocks))
     prove(grid, outputs)
     return grid
@@ -202,8 +197,9 @@ class Read:
         for name in self.variables:
             variable = self.snapshot.variables.get(name)
             if variable is None:
-                have = ", ".join(self.snapshot.variables)
-                raise PlanError(f"{self.snapshot.url} has no variable {name!r}; it has {have}")
+                raise PlanError(
+                    f"{self.snapshot.url} has no variable {name!r}; it has {', '.join(self.snapshot.variables)}"
+                )
             for dim, size in zip(variable.dims, variable.shape, strict=True):
                 wanted = dict(zip(grid.dims, grid.shape, strict=True)).get(dim, size)
                 if size != wanted:
@@ -242,7 +238,8 @@ def grid_units(
     about = hashlib.blake2b(made_by.encode(), digest_size=20).hexdigest()
     # What one dimension alone decides is made once per dimension, equal values once: what is left is joining.
     names = product(*([f"{at:08d}" for at in range(count)] for count in grid.counts))
-    shapes = product(*([min(block, size - start) for start in range(0, size, block)] for size, block in _axes(grid)))
+    axes = zip(grid.shape, grid.blocks, strict=True)
+    shapes = product(*([min(block, size - start) for start in range(0, size, block)] for size, block in axes))
     known: dict[tuple[int, ...], tuple[str, int]] = {}
     blake2b, join = hashlib.blake2b, ".".join
     for index, name, shape in zip(grid.indices(), names, shapes, strict=True):
@@ -259,12 +256,7 @@ def grid_units(
 
 
 def _read(text: str, finders: Sequence[Callable[[tuple[int, ...]], str]], index: tuple[int, ...]) -> str:
-    text += "".join([find(index) for find in finders])
-    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
-
-
-def _axes(grid: Grid) -> Iterator[tuple[int, int]]:
-    return zip(grid.shape, grid.blocks, strict=True)
+    return hashlib.blake2b("".join([text, *(find(index) for find in finders)]).encode(), digest_size=20).hexdigest()
 
 
 def _finder(grid: Grid, read: Read, name: str, ids: Sequence[str]) -> Callable[[tuple[int, ...]], str]:
@@ -304,27 +296,3 @@ def _offsets(grid: Grid, read: Read, variable: Variable, position: int) -> list[
         first, last = max(0, start - before), min(size, start + block + after)
         found.append(range(first // unit * stride, -(-last // unit) * stride, stride))
     return found
-
-
-def extents(variable: Variable) -> Iterator[int | list[int]]:
-    """Yield how many elements each stored object of a variable really holds: the last ones are padded.
-
-    One number where only the first dimension is split, else one per dimension.
-    """
-    axes = [
-        [min(unit, size - start) for start in range(0, size, unit)]
-        for size, unit in zip(variable.shape, variable.write_unit, strict=True)
-    ]
-    if prod(variable.objects[1:]) == 1:
-        yield from axes[0] if axes else [1]
-        return
-    yield from map(list, product(*axes))
-
-
-def object_identity(meaning: str, extent: int | list[int], stored: str) -> str:
-    """Return the id of a stored object: what its values mean, how many it holds, the digest of its bytes.
-
-    It is ``digest(meaning, extent, [stored])``.
-    """
-    size = f"[{','.join(map(str, extent))}]" if isinstance(extent, list) else extent
-    return hashlib.blake2b(f'["{meaning}",{size},["{stored}"]]'.encode(), digest_size=20).hexdigest()

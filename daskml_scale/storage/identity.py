@@ -12,7 +12,8 @@ from itertools import repeat
 from typing import Any, overload
 
 from daskml_scale.errors import StoreError
-from daskml_scale.plan.grids import extents, object_identity, sizes_of
+from daskml_scale.plan.grids import sizes_of
+from daskml_scale.plan.objects import extents, object_identity
 from daskml_scale.plan.records import Record, digest
 from daskml_scale.plan.table import stored_objects
 from daskml_scale.plan.units import Snapshot, Variable

@@ -13,12 +13,11 @@ from daskml_scale.plan.grids import (
     Read,
     block_key,
     common_grid,
-    extents,
     grid_units,
-    object_identity,
     prove,
     sizes_of,
 )  # fmt: skip
+from daskml_scale.plan.objects import extents, object_identity
 from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot, Variable
 
