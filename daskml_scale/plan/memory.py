@@ -156,6 +156,30 @@ class RowNeed:
         return f"{text}; units of {rows // digits * digits:,} rows fit: set {self.key}, or use workers with more memory"
 
 
+@dataclass(frozen=True)
+class BlockNeed:
+    """The memory of the largest block of a file.
+
+    Attributes
+    ----------
+    where : str
+        The block, for people.
+    remedy : str
+        What makes it smaller.
+    """
+
+    where: str
+    nbytes: int
+    remedy: str
+
+    def refusal(self, limit: int) -> str:
+        """Return why it does not fit into ``limit`` bytes, and what would."""
+        return (
+            f"{self.where} takes about {sized(self.nbytes)} decoded and a worker has {sized(limit)}; {self.remedy}, or "
+            "use workers with more memory"
+        )
+
+
 def larger(plan: Plan, need: RowNeed | None) -> Plan:
     """Return a plan that projects what its largest unit needs, when that is more than the plan says so far."""
     return plan if need is None or need.total <= plan.memory else replace(plan, memory=need.total, need=need)

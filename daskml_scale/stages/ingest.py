@@ -4,7 +4,8 @@ Passes, each of independent units: where the rows of large CSV files begin (``in
 file holds (``scan``), texts of columns that are text elsewhere (``text``), the order of the rows (``ingest_sort``,
 only where it is asked for), and the chunks of the table (``rows``), each written once from the blocks that it
 overlaps. A block is read again only when its file changed. A single small file is scanned and sorted by one unit,
-whose content is known row by row: of its table only the chunks whose rows differ are written again.
+whose content is known row by row: of its table only the chunks whose rows differ are written again. What a worker does
+for each of them is said in ``ingest_work``.
 """
 
 from __future__ import annotations
@@ -14,48 +15,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.records import OK, Record, Written, after, digest, select
+from daskml_scale.plan.records import OK, Record, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Template, Unit, Why, row_key, row_ranges
 from daskml_scale.spec.expressions import names
 from daskml_scale.storage import files, stores, tables
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.urls import is_icechunk
 
-from . import csv_files, ingest_sort, sort_work
+from . import csv_files, ingest_sort, ingest_work
 from .base import Input, Ref, StageResult
 from .file_patterns import is_pattern, sources
 from .ingest_blocks import Pieces, Reading
-from .ingest_files import blocks_of, look, unchanged
+from .ingest_files import blocks_of
 from .ingest_history import History
 from .ingest_passes import CODE, Found, Passes
-from .ingest_table import Table, alone, table_of
+from .ingest_table import alone
+from .ingest_work import Rows
 from .sort_runs import joined
 from .sort_work import Sorting
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the last pass writes the chunks from.
-
-    Attributes
-    ----------
-    pieces : Pieces
-        Blocks of the reading, or sorted pieces.
-    names : tuple of str
-        Of the sorted pieces; empty when there are none.
-    base : int
-        Row of the table that the first piece begins at.
-    """
-
-    reading: Reading
-    pieces: Pieces
-    names: tuple[str, ...] = ()
-    scratch: str = ""
-    base: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,11 +113,6 @@ class IngestStage(Passes):
         kinds = {name: tables.ColumnType(**kind) for name, kind in result["columns"].items()}
         shared = (reading, result["columns"])
         return after(scan, self._rows(kinds, result["rows"], result["blocks"], shared, records, result["bytes"]))
-
-    def _table(self, worker: WorkerContext, reading: Reading) -> Table:
-        key = ("ingest", reading.id(0), self.parameters) if reading.blocks else ("ingest", self.name)
-        by = self.row.order
-        return worker.cache.get(key, lambda: table_of(reading, self.origin, by), size=lambda table: table.nbytes)
 
     # ---- many blocks
 
@@ -250,55 +224,8 @@ class IngestStage(Passes):
             rows=rows,
         )
 
-    # ---- on a worker
-
     def kernel(self, unit: Unit, worker: WorkerContext) -> Any:
-        verb, shared = unit.key.partition("/")[0], worker.shared
-        if verb == "hash":
-            with unchanged(unit.payload):
-                return files.file_id(unit.payload.url).digest
-        if verb == "index":
-            place, start, stop = unit.payload
-            file = shared.files[place]
-            return list(look(file.source.url, start, stop, file.about.start, file.source.size))
-        if verb == "text":
-            number, columns = unit.payload
-            return shared.labels(number, columns)
-        if isinstance(shared, Sorting):
-            return sort_work.run(unit, shared)
-        if verb == "rows":
-            return self._write(unit, worker)
-        if unit.payload is not None:
-            return shared.scan(unit.payload)
-        return self._table(worker, shared).result(max(1, self.row.chunk))
-
-    def _write(self, unit: Unit, worker: WorkerContext) -> Written:
-        start, stop, old = unit.payload
-        if isinstance(worker.shared, Rows):
-            encoded = self._encoded(worker.shared, start, stop, old)
-        else:
-            reading, columns = worker.shared
-            found = self._table(worker, reading).columns
-            encoded = {
-                name: tables.encode(found[name][start:stop], tables.ColumnType(**kind))
-                for name, kind in columns.items()
-            }
-        return Written(stores.write_region(self.out, start, encoded), rows=stop - start)
-
-    def _encoded(self, shared: Rows, start: int, stop: int, old: int) -> dict[str, np.ndarray]:
-        """Return rows [start, stop) as they are stored; those before ``old`` are in the table already."""
-        base, found = shared.base, []
-        at = max(start, old) if not shared.names else start
-        if at > start:
-            found.append({name: stores.read_region(self.out, name, [(start, at)]) for name in shared.reading.kinds})
-        parts = list(shared.pieces.parts(at - base, stop - base, shared.pieces.starts))
-        if shared.names:
-            named_parts = [(shared.names[piece], first, last) for piece, first, last in parts]
-            return sort_work.read_pieces(shared.scratch, list(shared.reading.kinds), named_parts)
-        for piece, first, last in parts:
-            block = shared.reading.encoded(piece)
-            found.append({name: values[first:last] for name, values in block.items()})
-        return {name: np.concatenate([one[name] for one in found]) for name in shared.reading.kinds}
+        return ingest_work.run(self, unit, worker)
 
     # ---- the end
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from daskml_scale.errors import PlanError, SpecError
-from daskml_scale.plan.memory import sized
+from daskml_scale.plan.memory import BlockNeed
 from daskml_scale.plan.records import Record, digest, select
 from daskml_scale.plan.units import Parts, Plan, Unit
 from daskml_scale.spec.explain import unknown
@@ -59,22 +59,6 @@ class Kinds:
 
     of: Mapping[str, Kind]
     doubts: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class BlockNeed:
-    """The memory of the largest block."""
-
-    where: str
-    nbytes: int
-    remedy: str
-
-    def refusal(self, limit: int) -> str:
-        """Return why it does not fit into ``limit`` bytes, and what would."""
-        return (
-            f"{self.where} takes about {sized(self.nbytes)} decoded and a worker has {sized(limit)}; {self.remedy}, or "
-            "use workers with more memory"
-        )
 
 
 @dataclass(frozen=True)

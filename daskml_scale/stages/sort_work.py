@@ -10,7 +10,6 @@ nor on what ends first. A unit holds a few blocks or one part: nothing here may 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,15 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from daskml_scale.errors import PlanError, StoreError
+from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import Written
 from daskml_scale.plan.units import Unit
 from daskml_scale.storage import files, stores, tables
-from daskml_scale.storage.backend import Known, hash_bytes
 
-from .csv_files import shown
 from .ingest_blocks import Reading
 from .read_types import Kind
+from .sort_files import get, listed, put, put_piece
 from .sort_runs import joined, less, stretches
 
 KEPT = 999_999
@@ -160,7 +158,9 @@ def split(work: Sorting, start: int, stop: int) -> Written:
             data[place : place + rows * dtype.itemsize] = values[at * dtype.itemsize : (at + rows) * dtype.itemsize]
         offset += dtype.itemsize
     name = f"split.{start:06d}"
-    return Written(_listed(work, {name: _put(work, name, data.data)}), rows=0, result=counts.tolist())
+    return Written(
+        listed(work.out, work.scratch, {name: put(work.scratch, name, data.data)}), rows=0, result=counts.tolist()
+    )
 
 
 def _part(work: Sorting, number: int, block: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -184,7 +184,7 @@ def _gathered(work: Sorting, number: int) -> dict[str, np.ndarray]:
 
     def one(place: int) -> None:
         count, at = int(rows[place]), int(work.counts[place, :number].sum())
-        data, offset = _get(work, work.splits[place], at * width, count * width), 0
+        data, offset = get(work.scratch, work.splits[place], at * width, count * width), 0
         for name, dtype in work.dtypes.items():
             columns[name][ends[place] - count : ends[place]] = np.frombuffer(data, dtype, count, offset)
             offset += count * dtype.itemsize
@@ -230,65 +230,12 @@ def _written(
         rest = slice(at, min(at + work.chunk, rows))
         chosen = ordered[rest] if ordered is not None else rest
         name, part = f"{number:06d}.{at // work.chunk:06d}", {key: values[chosen] for key, values in columns.items()}
-        stored = _write_one(work, name, part)
+        stored = put_piece(work.scratch, name, part)
         chunks[name] = stored
         pieces.append([name, rest.stop - rest.start, stored[0]])
         runs += stretches([part[column] for column in work.by[: work.grouped]], rest.stop - rest.start)
     found = [[list(values), count] for values, count in joined(runs)] if number != KEPT else []
-    return Written(_listed(work, chunks), rows=0, result={"pieces": pieces, "runs": found})
-
-
-def _write_one(work: Sorting, name: str, columns: Mapping[str, np.ndarray]) -> Known:
-    import pyarrow as pa
-
-    batch = pa.record_batch({key: np.ascontiguousarray(values) for key, values in columns.items()})
-    target = io.BytesIO()
-    with pa.ipc.new_stream(target, batch.schema) as writer:
-        writer.write_batch(batch)
-    return _put(work, name, target.getbuffer())
-
-
-def read_pieces(scratch: str, names: Sequence[str], parts: Sequence[tuple[str, int, int]]) -> dict[str, np.ndarray]:
-    """Return rows of pieces, one below the other.
-
-    Parameters
-    ----------
-    parts : sequence of (name of the piece, first row, row after the last)
-
-    Raises
-    ------
-    FileNotFoundError
-        When a piece is gone.
-    """
-    import pyarrow as pa
-
-    found: list[Any] = []
-    for piece, start, stop in parts:
-        with files.open_read(files.join(scratch, piece)) as raw:
-            found.append(pa.ipc.open_stream(raw.read()).read_all().slice(start, stop - start))
-    return {name: np.concatenate([table[name].to_numpy() for table in found]) for name in names}
-
-
-def _listed(work: Sorting, written: Mapping[str, Known]) -> dict[str, Known]:
-    """Return what was written by its key from the table, so that a ledger can tell whether it still is there."""
-    folder, _, name = work.scratch.rpartition("/")
-    beside = folder == work.out.rpartition("/")[0]
-    return {f"../{name}/{key}": stored for key, stored in written.items()} if beside else {}
-
-
-def _put(work: Sorting, name: str, data: memoryview) -> Known:
-    size, stamp = files.backend(work.scratch).write(files.join(work.scratch, name), data, durable=False)
-    return hash_bytes(data), size, stamp
-
-
-def _get(work: Sorting, name: str, start: int, size: int) -> bytes:
-    url = files.join(work.scratch, name)
-    with files.explained(url, "read"), files.open_read(url) as raw:
-        raw.seek(start)
-        data = raw.read(size)
-    if len(data) != size:
-        raise StoreError(f"{shown(url)} is shorter than it was written; run again, and it is made anew")
-    return data
+    return Written(listed(work.out, work.scratch, chunks), rows=0, result={"pieces": pieces, "runs": found})
 
 
 # ---- what follows the rows of the table
