@@ -27,9 +27,10 @@ from daskml_scale.plan.grids import Read, common_grid, grid_units
 from daskml_scale.plan.records import Record, Written, select, to_record
 from daskml_scale.plan.table import Block
 from daskml_scale.plan.units import Outcome, Parts, Plan, Snapshot, Template, Unit, Variable
+from daskml_scale.stages.accounting import LAST
 from daskml_scale.stages.base import Input, Ref, StageBase
 from daskml_scale.stages.inputs import gather
-from daskml_scale.stages.run import LAST, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from daskml_scale.plan.units import row_ranges
+from daskml_scale.stages.accounting import LAST
 from daskml_scale.stages.inputs import checked_records, gather
-from daskml_scale.stages.run import LAST, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 

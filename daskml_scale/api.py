@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from daskml_scale.runs.planning import StagePlanRow
     from daskml_scale.runs.state import RunRecord
     from daskml_scale.runs.summary import RunSummary
-    from daskml_scale.stages.run import StageRow
+    from daskml_scale.stages.accounting import StageRow
 
 
 def ingest(
@@ -295,6 +295,6 @@ def submit(
 
 def last_run() -> StageRow | None:
     """Return the accounting of the last stage that ran in this process: units, reused, seconds, rows."""
-    from daskml_scale.stages.run import LAST
+    from daskml_scale.stages.accounting import LAST
 
     return LAST[-1] if LAST else None

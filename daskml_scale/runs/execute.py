@@ -19,9 +19,10 @@ from daskml_scale.plan.records import RETRY
 from daskml_scale.spec.base import seconds
 from daskml_scale.spec.references import edges
 from daskml_scale.spec.workflow import PredictSpec, Workflow
+from daskml_scale.stages.accounting import StageRow
 from daskml_scale.stages.base import Stage, StageResult
 from daskml_scale.stages.registry import Builder
-from daskml_scale.stages.run import StageRow, accounted
+from daskml_scale.stages.run import accounted
 from daskml_scale.storage import files
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.lock import hold

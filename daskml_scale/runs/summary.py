@@ -8,7 +8,7 @@ from typing import Any
 
 from daskml_scale.errors import Exit
 from daskml_scale.spec.workflow import EvaluateSpec, Workflow
-from daskml_scale.stages.run import StageRow
+from daskml_scale.stages.accounting import StageRow
 
 
 @dataclass(frozen=True, slots=True)

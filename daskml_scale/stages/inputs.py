@@ -5,13 +5,16 @@ Identities that were hashed once are kept beside the ledger. Nothing here plans 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from daskml_scale.errors import PlanError, StoreError
 from daskml_scale.plan.table import Records
 from daskml_scale.plan.units import Snapshot
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
+from daskml_scale.storage.urls import is_icechunk
 from daskml_scale.storage.verify import stale
 
 from .base import Input, Ref
@@ -22,6 +25,8 @@ LARGE = 64 << 20
 """Bytes of a source file that is hashed by a worker, not by the driver."""
 IDS = "ids.json"
 """Beside the segments of a ledger: the identities of files and objects that no ledger knows."""
+KEEP_SECONDS = 30.0
+"""Between two times that these are written down while units run."""
 
 
 def gather(refs: Mapping[str, Ref], ledger_url: str = "") -> dict[str, Input]:
@@ -65,6 +70,41 @@ def known_ids(ledger_url: str) -> dict[str, tuple[int, int, str]]:
         return {name: (int(size), int(time), str(known)) for name, (size, time, known) in files.read_json(url).items()}
     except (AttributeError, TypeError, ValueError, StoreError):
         return {}
+
+
+class Remembered:
+    """What a run of a stage hashed or noticed of what it reads, written down so that the next run need not.
+
+    Attributes
+    ----------
+    known : dict of URL to (size, stamp, digest)
+        Of files and objects that no ledger knows.
+
+    Parameters
+    ----------
+    ledger : str
+        URL of the stage's ledger.
+    """
+
+    def __init__(self, ledger: str) -> None:
+        self.ledger, self.known = ledger, known_ids(ledger)
+        self._kept, self._next = dict(self.known), time.monotonic() + KEEP_SECONDS
+
+    def keep(self) -> None:
+        """Write it down, if there is something new and a ledger to lie in."""
+        if self.known != self._kept and files.names(self.ledger):
+            files.write_json(files.join(self.ledger, IDS), self.known)
+            self._kept = dict(self.known)
+
+    def keep_on_the_way(self, at_once: bool = False) -> None:
+        """Write it down now and then while units run: a driver that is killed has little to hash again."""
+        began = time.monotonic()
+        if is_icechunk(self.ledger) or (began < self._next and not at_once):
+            return  # in Icechunk a commit of its own would stand against those of the units
+        with suppress(StoreError):
+            self.keep()
+        now = time.monotonic()
+        self._next = now + max(KEEP_SECONDS, 20 * (now - began))
 
 
 def checked_records(ledger: Ledger) -> Records:

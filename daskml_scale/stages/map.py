@@ -17,9 +17,9 @@ from daskml_scale.errors import UsageError
 from daskml_scale.plan.units import Outcome
 from daskml_scale.storage.results import Results
 
+from .accounting import LAST, StageRow
 from .calls import Call, Items, retry_policy
 from .map_results import Durable
-from .run import LAST, StageRow
 
 T = TypeVar("T")
 

@@ -30,9 +30,9 @@ from daskml_scale.storage.urls import is_icechunk
 from daskml_scale.storage.values import identifier, identity, pack, unpack
 
 from . import durations
+from .accounting import LAST, StageRow
 from .calls import Call, unit
 from .code import code_digest
-from .run import LAST, StageRow
 
 
 @dataclass(frozen=True)

@@ -197,9 +197,9 @@ def _of_rows(
     asked: Model, data: Any, url: str, tables: Mapping[str, Any] | None, options: dict[str, Any], client: Any | None
 ) -> xr.Dataset:
     """Predict rows of a table or of a feature matrix."""
+    from .accounting import noted
     from .lazy_predict import Source
     from .predict import PredictStage
-    from .run import noted
 
     source = Source.of(asked, data, tables)
     if not url:

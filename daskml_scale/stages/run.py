@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any
 
 from daskml_scale import events
 from daskml_scale.engine.client import capacity
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
-from daskml_scale.errors import ClusterError, DaskMLError, StoreError, UsageError
+from daskml_scale.errors import ClusterError, DaskMLError, UsageError
 from daskml_scale.plan.batching import MIN_SECONDS
 from daskml_scale.plan.cells import Places
 from daskml_scale.plan.records import Record
@@ -28,70 +28,19 @@ from daskml_scale.scaling.cost import Meter
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import Pass, transaction
-from daskml_scale.storage.urls import is_icechunk
 
 from . import failures, notebook
+from .accounting import LAST, StageRow
 from .base import Input, Stage, StageResult
 from .durations import Durations
-from .inputs import IDS, checked_records, known_ids, looked
+from .inputs import Remembered, checked_records, looked
 from .shown import happened, has_bad_rows, mapped, todo
 from .worker_memory import check_memory, memory_limit
 
 CHUNK_SECONDS = 0.5
 """What a task shall last that writes chunks: in it a chunk is read and another one written while one is computed."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """Accounting of one stage.
-
-    Attributes
-    ----------
-    units, reused : int
-        All units of the stage, and those whose earlier output was still valid.
-    seconds : float
-        Wall time of the stage.
-    rows : int
-        Rows of the stage, reused ones included.
-    worker_seconds : float
-        Kernel time of the units that ran, summed over workers.
-    idle_share : float
-        Part of the slots' time in which none ran, while there were units to run.
-    saved_seconds : float
-        Kernel time that the reused units took when they ran.
-    cost, cost_per_thousand : float
-        Price of all workers while the stage had units to run, and per 1,000 rows of those; 0 without prices.
-    """
-
-    name: str
-    kind: str
-    units: int
-    reused: int
-    seconds: float
-    rows: int
-    bad_rows: int = 0
-    warnings: tuple[str, ...] = ()
-    worker_seconds: float = 0.0
-    idle_share: float = 0.0
-    saved_seconds: float = 0.0
-    cost: float = 0.0
-    cost_per_thousand: float = 0.0
-
-
 LOOK_SECONDS = 5.0
 """Between two looks at how many workers there are."""
-KEEP_SECONDS = 30.0
-"""Between two times that the identities of what was read are written down, while units run."""
-LAST: deque[StageRow] = deque(maxlen=100)
-"""Rows of the last stages run in this process, newest last; ``dms.last_run()`` reads it."""
-
-
-@contextmanager
-def noted(name: str, kind: str, units: int, rows: int) -> Iterator[None]:
-    """Account for work that is done in this process without a ledger: all of it, every time."""
-    began = time.monotonic()
-    yield
-    LAST.append(StageRow(name, kind, units, 0, time.monotonic() - began, rows))
 
 
 def run_stage(
@@ -155,9 +104,7 @@ class _Loop:
         self.stage, self.client, self.sink, self.run, self.check = stage, client, sink, run, check
         self.ledger = Ledger(stage.ledger)
         self.out = stores.dataset_of(stage.ledger)
-        self.known = known_ids(stage.ledger)
-        self.kept_ids = dict(self.known)
-        self.keep_next = time.monotonic() + KEEP_SECONDS
+        self.ids = Remembered(stage.ledger)
         self.starter: Any = None
         self.executed: set[str] = set()
         self.set_aside: dict[str, int] = {}
@@ -172,11 +119,11 @@ class _Loop:
 
     def to_the_end(self) -> StageResult:
         while True:
-            inputs = looked(self.stage.reads(), self.known)
+            inputs = looked(self.stage.reads(), self.ids.known)
             records = checked_records(self.ledger)
             self._tell_torn()
             plan = self.stage.plan(inputs, records)
-            self._keep_ids()
+            self.ids.keep()
             self.keys = plan.keys
             self._planned(plan)
             if self.set_aside.keys() >= {unit.key for unit in plan.units}:
@@ -192,26 +139,10 @@ class _Loop:
                 self.ledger.compact(keep=plan.keys)
             self.ledger.put_result(result.result)
             self.durations.keep()
-            self._keep_ids()  # what only the end has asked for
+            self.ids.keep()  # what only the end has asked for
         for message in result.warnings:
             self._tell(message)
         return result
-
-    def _keep_ids(self) -> None:
-        """Write down what was hashed or noticed, so that the next run need not."""
-        if self.known != self.kept_ids and files.names(self.stage.ledger):
-            files.write_json(files.join(self.stage.ledger, IDS), self.known)
-            self.kept_ids = dict(self.known)
-
-    def _keep_ids_on_the_way(self, at_once: bool = False) -> None:
-        """Write down what units noticed so far, now and then: a driver that is killed has little to hash again."""
-        began = time.monotonic()
-        if is_icechunk(self.stage.ledger) or (began < self.keep_next and not at_once):
-            return  # in Icechunk a commit of its own would stand against those of the units
-        with suppress(StoreError):
-            self._keep_ids()
-        now = time.monotonic()
-        self.keep_next = now + max(KEEP_SECONDS, 20 * (now - began))
 
     def _finish(self, inputs: Mapping[str, Input], records: Records, plan: Plan) -> StageResult:
         if not self.set_aside:
@@ -265,7 +196,7 @@ class _Loop:
             stores.create(url, template)
         failed: list[Record] = []
         wait = any(not isinstance(read, str) for read in plan.inputs.values())
-        one = Pass(self.out, self.known if wait else None, run=self.run, stage=self.stage.name)
+        one = Pass(self.out, self.ids.known if wait else None, run=self.run, stage=self.stage.name)
         kernel = one.kernel(self.stage.kernel)
         groups = dispatch(
             kernel, plan.shared, plan.units, name=self.stage.name, client=self.client,
@@ -280,7 +211,7 @@ class _Loop:
                 self._commit(groups, plan, failed, one)
         finally:
             self.meter = self.meter.stopped(time.monotonic())
-            self._keep_ids_on_the_way(at_once=wait)
+            self.ids.keep_on_the_way(at_once=wait)
         poison = [record for record in failed if record.error.startswith(POISON)]
         if len(poison) == len(failed) and plan.template is not None and not plan.later:
             # What these units would have written is missing, and nothing else is wrong.
@@ -298,7 +229,7 @@ class _Loop:
             self._look()
             with one.commit(group) as outcomes:
                 records = self.stage.commit(outcomes, plan, self.ledger)
-            self._keep_ids_on_the_way()
+            self.ids.keep_on_the_way()
             self.durations.add(plan.parts, outcomes)
             self.executed.update(record.unit for record in records)
             self.meter = self.meter.worked(sum(r.seconds for r in records), sum(r.rows for r in records))

@@ -19,8 +19,9 @@ from daskml_scale.plan.grids import Grid, Read, common_grid, grid_units
 from daskml_scale.plan.memory import Need
 from daskml_scale.plan.records import Record, Written, select
 from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit, Variable
+from daskml_scale.stages.accounting import LAST
 from daskml_scale.stages.base import Input, Ref, StageBase
-from daskml_scale.stages.run import LAST, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from daskml_scale import api
 from daskml_scale.errors import PlanError, SpecError, UnitsFailedError, UsageError
+from daskml_scale.stages.accounting import LAST
 from daskml_scale.stages.rechunk import RechunkStage, rechunk
-from daskml_scale.stages.run import LAST, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 

@@ -7,8 +7,9 @@ import pytest
 
 from daskml_scale.plan.units import Template, Variable
 from daskml_scale.runs import ledgers
+from daskml_scale.stages.accounting import LAST
 from daskml_scale.stages.rechunk import RechunkStage
-from daskml_scale.stages.run import LAST, run_stage
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import transaction

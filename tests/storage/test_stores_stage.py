@@ -9,7 +9,8 @@ from storage_helpers import CHUNK, ROWS, Double, Server, table, values
 
 from daskml_scale.errors import UnitsFailedError
 from daskml_scale.plan.units import Template, Variable
-from daskml_scale.stages.run import LAST, run_stage
+from daskml_scale.stages.accounting import LAST
+from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.transactions import transaction

@@ -62,7 +62,7 @@ class Bound:
 
     def scan(self) -> Ready:
         """Run the fitting pass in this process."""
-        from daskml_scale.stages.run import noted
+        from daskml_scale.stages.accounting import noted
 
         planner = self.planner
         units = [unit for unit, _ in planner.scan_units()]

@@ -47,7 +47,7 @@ def written(bound: Bound, out: str | os.PathLike[str]) -> xr.Dataset:
     UsageError, ConflictError
         When ``out`` may not be written: see ``claim``.
     """
-    from daskml_scale.stages.run import noted
+    from daskml_scale.stages.accounting import noted
 
     url = zarr_url(out)
     with claim(url, "features", bound.reads):
