@@ -33,7 +33,8 @@ from daskml_scale.events import (
 )
 from daskml_scale.plan.records import NEW
 
-from .show import StageLines, console
+from .show import console
+from .stage_lines import StageLines
 from .state import stage_records
 from .words import clock, plural, speed, took
 

@@ -21,7 +21,8 @@ from daskml_scale.events import ClusterStarted, Event, Scaled, StageStarted, Uni
 from .event_log import path_of
 from .live import window
 from .records import Registry
-from .show import StageLines, console, cost, state_text
+from .show import console, cost, state_text
+from .stage_lines import StageLines
 from .state import RunRecord
 from .words import clock, plural
 

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from daskml_scale.runs import show
 from daskml_scale.runs.planning import StagePlanRow
+from daskml_scale.runs.stage_lines import StageLines
 from daskml_scale.runs.state import RunRecord, StageRecord
 from daskml_scale.runs.words import clock, command, first_comment, near, plural, size, speed, took
 
@@ -122,13 +123,13 @@ stages = st.builds(
 @settings(deadline=None)
 @given(st.lists(stages, max_size=6), st.integers(60, 200))
 def test_every_stage_is_one_line_within_the_terminal(listed, width):
-    lines = drawn(show.StageLines(listed), width).splitlines()
+    lines = drawn(StageLines(listed), width).splitlines()
     assert len([line for line in lines if line.strip()]) == len(listed)
     assert all(cell_len(line) <= width for line in lines)
 
 
 def test_stage_lines_are_aligned_and_say_what_is_done():
-    lines = [line.rstrip() for line in drawn(show.StageLines(RUN.stages)).splitlines()]
+    lines = [line.rstrip() for line in drawn(StageLines(RUN.stages)).splitlines()]
     assert lines[0].startswith("✓  table     ━━━━")
     assert lines[0].endswith("17/17  reused      0.2 s")
     assert lines[1].endswith("11/34   2.2/s  0:10 left")
@@ -140,13 +141,13 @@ def test_stage_lines_are_aligned_and_say_what_is_done():
 def test_failed_and_quarantined_units_have_different_colours():
     stages = [StageRecord("a", "predict", "running", 9, 5, failed=2), StageRecord("b", "predict", "ok", 9, 9)]
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard", markup=False)
-    console.print(show.StageLines(stages, {"a": 3, "b": 4}))
+    console.print(StageLines(stages, {"a": 3, "b": 4}))
     first, second = console.file.getvalue().splitlines()
     red, yellow = "\x1b[31m", "\x1b[33m"
     assert f"{red}2 failed" in first
     assert f"{yellow}3 bad" in first
     assert f"{yellow}4 quarantined" in second
-    assert "quarantined" in drawn(show.StageLines(stages[1:], {"b": 4}), 60)
+    assert "quarantined" in drawn(StageLines(stages[1:], {"b": 4}), 60)
 
 
 def test_a_stream_of_ascii_gets_ascii():
@@ -276,7 +277,7 @@ def test_numbers_of_a_summary_are_never_broken(width):
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_a_narrow_status_keeps_names_counts_and_times(width):
     stages = [StageRecord("predictions", state="running", units=12_000, done=9_999, rate=12.5, eta=75.0)]
-    (line,) = drawn(show.StageLines(stages), width).splitlines()
+    (line,) = drawn(StageLines(stages), width).splitlines()
     assert line.split()[1] == "predictions"
     assert "9,999/12,000" in line
     assert "1:15 left" in line
