@@ -82,13 +82,13 @@ def rollback_verb(store: str, run: str | None, as_json: bool) -> int:
       daskml-scale ledger rollback icechunk+file://runs/flights
       daskml-scale ledger rollback icechunk+file://runs/flights 20260829-0912-flights-7f3a
     """
-    from daskml_scale.runs import ledgers
+    from daskml_scale.runs import rollback
 
     if run is None:
-        known = ledgers.runs_of(store)
+        known = rollback.runs_of(store)
         data = [{"run": name, "committed": at} for name, at in known]
-        print_result(data, as_json, lambda: ledgers.runs_table(known))
+        print_result(data, as_json, lambda: rollback.table(known))
     else:
-        left = ledgers.rolled_back(store, run)
-        print_result({"run": run, "left": left}, as_json, lambda: ledgers.way_back(store, run, left))
+        left = rollback.rolled_back(store, run)
+        print_result({"run": run, "left": left}, as_json, lambda: rollback.said(store, run, left))
     return Exit.OK

@@ -12,22 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from daskml_scale.errors import StoreError, UntrustedError, UsageError
+from daskml_scale.errors import UsageError
 from daskml_scale.html import table
 from daskml_scale.storage import files
 
 from . import kinds
-from .manifest import FILES, FORMAT, MANIFEST, model_file, read_manifest
+from .manifest import FILES, FORMAT, MANIFEST, model_bytes, model_file, read_manifest, versions
 from .methods import call as call
 from .methods import schema_of
 from .packing import pack
@@ -36,9 +33,6 @@ from .registry import resolved
 from .savable import dump as dump
 from .trust import type_name
 from .used import used_features
-
-_PACKAGES = ("daskml-scale", "numpy", "scikit-learn", "skops")
-_ALSO = ("xgboost", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,11 @@ class Bundle:
     @property
     def name(self) -> str:
         return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def file(self) -> str:
+        """URL of the model's file."""
+        return files.join(self.path, model_file(self.manifest))
 
     @property
     def sha256(self) -> str:
@@ -118,7 +117,7 @@ class Bundle:
         UntrustedError
             When the file has another hash, or may not be loaded.
         """
-        return kinds.load(_checked_bytes(self), self.manifest, self.trusted, _file_of(self))
+        return kinds.load(model_bytes(self.path, self.manifest), self.manifest, self.trusted, self.file)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict from a feature matrix of shape (rows, features); returns shape (rows,)."""
@@ -249,7 +248,7 @@ def _manifest(
         "recipe": None if recipe is None else _json_of(recipe),
         "schema": found,
         "training": dict(training),
-        "versions": _versions(packed.kind),
+        "versions": versions(packed.kind),
         **packed.extra,
         **({} if reference is None else {"profile": profiled(reference, packed.model, found)}),
     }
@@ -264,15 +263,6 @@ def _write(folder: str, manifest: Mapping[str, Any], data: bytes) -> None:
     for name, content in ((model_file(manifest), data), (MANIFEST, text)):
         if files.read_bytes(files.join(folder, name)) != content:
             files.write_bytes(files.join(folder, name), content)
-
-
-def _versions(kind: str) -> dict[str, str]:
-    more = [name for name in _ALSO if kind.startswith(name.removesuffix("runtime"))]
-    found = {"python": platform.python_version()}
-    for name in (*_PACKAGES, *more):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def load_model(path: str | os.PathLike[str], *, trusted: kinds.Trusted = (), trust: str | None = None) -> Bundle:
@@ -297,7 +287,7 @@ def load_model(path: str | os.PathLike[str], *, trusted: kinds.Trusted = (), tru
     folder = resolved(files.normal(path))
     names = tuple(type_name(kind) for kind in trusted)
     bundle = Bundle(folder, read_manifest(folder), (*names, *(() if trust is None else (kinds.pin_of(trust),))))
-    kinds.audit(_checked_bytes(bundle), bundle.manifest, bundle.trusted, _file_of(bundle))
+    kinds.audit(model_bytes(folder, bundle.manifest), bundle.manifest, bundle.trusted, bundle.file)
     return bundle
 
 
@@ -308,21 +298,3 @@ def _json_of(recipe: Any) -> dict[str, Any]:
         raise UsageError("the recipe is not fitted; call recipe.fit(table) before saving it with a model")
     found: dict[str, Any] = recipe.to_json()
     return found
-
-
-def _file_of(bundle: Bundle) -> str:
-    return files.join(bundle.path, model_file(bundle.manifest))
-
-
-def _checked_bytes(bundle: Bundle) -> bytes:
-    url, sha256 = _file_of(bundle), bundle.sha256
-    data = files.read_bytes(url)
-    if data is None:
-        raise StoreError(f"{url} is missing; train or save the model again, or restore the file")
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise UntrustedError(
-            f"{url} has SHA-256 {found[:16]}..., the bundle names {sha256[:16]}...: the file was altered, or a save "
-            "was cut short; train or save the model again, or restore the file"
-        )
-    return data

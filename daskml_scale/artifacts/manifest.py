@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
-from daskml_scale.errors import StoreError
+from daskml_scale.errors import StoreError, UntrustedError
 from daskml_scale.storage import files
 
 FORMAT = 1
@@ -20,6 +24,8 @@ FILES = {
     "pickle": "model.pkl",
 }
 """Kind of model -> name of its file."""
+_PACKAGES = ("daskml-scale", "numpy", "scikit-learn", "skops")
+_ALSO = ("xgboost", "onnxruntime", "torch")
 
 
 def model_file(manifest: Mapping[str, Any]) -> str:
@@ -55,4 +61,37 @@ def read_manifest(path: str) -> dict[str, Any]:
     absent = [key for key in ("sha256", "estimator", "recipe", "schema", "training") if key not in found]
     if absent:
         raise StoreError(f"{url} lacks {', '.join(absent)}; save the model again")
+    return found
+
+
+def model_bytes(path: str, manifest: Mapping[str, Any]) -> bytes:
+    """Return the content of the model's file in the folder ``path``.
+
+    Raises
+    ------
+    StoreError
+        When it is gone.
+    UntrustedError
+        When it is not the one that the manifest names.
+    """
+    url, sha256 = files.join(path, model_file(manifest)), str(manifest["sha256"])
+    data = files.read_bytes(url)
+    if data is None:
+        raise StoreError(f"{url} is missing; train or save the model again, or restore the file")
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise UntrustedError(
+            f"{url} has SHA-256 {found[:16]}..., the bundle names {sha256[:16]}...: the file was altered, or a save "
+            "was cut short; train or save the model again, or restore the file"
+        )
+    return data
+
+
+def versions(kind: str) -> dict[str, str]:
+    """Return the versions, here, of all that a model of a kind was made with."""
+    more = [name for name in _ALSO if kind.startswith(name.removesuffix("runtime"))]
+    found = {"python": platform.python_version()}
+    for name in (*_PACKAGES, *more):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found

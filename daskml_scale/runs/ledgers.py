@@ -20,10 +20,9 @@ from daskml_scale.plan.records import Record
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.lock import hold
-from daskml_scale.storage.transactions import rollback, runs
 from daskml_scale.storage.verify import LOST, Problem, repairs, verify
 
-from .show import columns, moment
+from .show import columns
 from .words import plural, size, took
 
 SUFFIX = ".ledger"
@@ -179,51 +178,6 @@ def _verdict(stage: str, ledger: Ledger, repair: bool) -> Verdict:
     if repair and ledger.torn:
         ledger.compact()
     return Verdict(stage, len(records), sum(1 for _ in records.objects()), tuple(problems), len(marks))
-
-
-def runs_of(store: str) -> list[tuple[str, float]]:
-    """Return (run, time of its last commit) of an Icechunk store, newest first.
-
-    Raises
-    ------
-    UsageError
-        When the store is no Icechunk repository.
-    """
-    return list(runs(files.normal(store)))
-
-
-def rolled_back(store: str, run: str) -> list[str]:
-    """Bring a store back to the end of a run; return the later runs that are left behind, newest first.
-
-    Parameters
-    ----------
-    run : str
-        Its id, or the beginning of it.
-
-    Raises
-    ------
-    UsageError
-        When the store is no Icechunk repository, or does not know the run.
-    ConflictError
-        When a run holds the store.
-    """
-    url = files.normal(store)
-    known = [name for name, _ in runs(url)]
-    chosen = run if run in known else next((name for name in known if name.startswith(run)), run)
-    rollback(url, chosen)
-    return known[: known.index(chosen)]
-
-
-def runs_table(known: Iterable[tuple[str, float]]) -> RenderableType:
-    """Return the table of the runs of a store."""
-    return columns(("run", "committed"), [(name, moment(at)) for name, at in known])
-
-
-def way_back(store: str, run: str, left: Iterable[str]) -> RenderableType:
-    """Return what a rollback did, in a sentence."""
-    gone = ", ".join(left)
-    behind = f"left behind: {gone}" if gone else "nothing came after it"
-    return Text(f"{store} is as run {run} left it; {behind}.")
 
 
 def show(found: Iterable[Summary]) -> RenderableType:
