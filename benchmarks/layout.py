@@ -113,7 +113,7 @@ def _found(codec: Any) -> int:
 def size_table(repeat: int) -> Iterator[str]:
     """Yield the table of object sizes: our region writes and reads per MB, and rows of a shard read alone."""
     from daskml_scale.plan.units import Template, Variable
-    from daskml_scale.storage import arrays, stores
+    from daskml_scale.storage import open_arrays, stores
 
     yield "| stored object | chunk in it | write, CPU ms/MB | read, CPU ms/MB | read one chunk of it, CPU ms |"
     yield "|---|---|---|---|---|"
@@ -123,7 +123,7 @@ def size_table(repeat: int) -> Iterator[str]:
         rows, per_chunk = size // 64, chunk // 64
         values = np.random.default_rng(0).normal(20, 5, (rows, 16)).round(1).astype("float32")
         shards = None if size == chunk else (rows, 16)
-        with tempfile.TemporaryDirectory() as folder, arrays.pinned(arrays.new_pass()):
+        with tempfile.TemporaryDirectory() as folder, open_arrays.pinned(open_arrays.new_pass()):
             url = f"{folder}/x.zarr"
             regions = max(1, 16 * MIB // size)
             variable = Variable("float32", ("row", "column"), (rows * regions, 16), (per_chunk, 16), shards)
@@ -191,7 +191,7 @@ def request_table(repeat: int) -> Iterator[str]:
     import zarr
 
     from daskml_scale.plan.units import Template, Variable
-    from daskml_scale.storage import arrays, stores
+    from daskml_scale.storage import open_arrays, stores
     from daskml_scale.storage.buckets import Buckets
 
     from .servers import s3_server
@@ -207,7 +207,7 @@ def request_table(repeat: int) -> Iterator[str]:
         for number in (1, 2, 4, 8, 16):
             Buckets.concurrency = number
             wrote, took = [], []
-            with zarr.config.set({"async.concurrency": number}), arrays.pinned(arrays.new_pass()):
+            with zarr.config.set({"async.concurrency": number}), open_arrays.pinned(open_arrays.new_pass()):
                 stores.read_raw(url, "x", 0, 1)
                 for _ in range(repeat):
                     started = time.perf_counter()

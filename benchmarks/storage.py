@@ -217,7 +217,8 @@ def _in_a_bucket(bench: Bench, regions: int, rows: int) -> list[Work]:
         run_stage(Identity("x", f"{store}/x.ledger", input=source.out))
 
     def plain(store: str) -> None:
-        from daskml_scale.storage.arrays import opened, zarr_store
+        from daskml_scale.storage.arrays import zarr_store
+        from daskml_scale.storage.open_arrays import opened
 
         stores.create(f"{store}/x.zarr", template(regions * rows, rows))
         import zarr

@@ -1,22 +1,13 @@
 """Zarr arrays by URL: the store behind a URL, opened arrays, and values encoded into stored objects.
 
-An opened array is kept per process. What was opened within a *pass* (``pinned``: the units of one dispatch, in which
-no metadata changes) is not looked at again: a unit then needs one request per object that it touches. Elsewhere
-the array's ``zarr.json`` is compared before each use, so a dataset may be removed and made anew at any time.
-
 Values are encoded in this thread where `direct` knows how, else by Zarr into a store that only catches the objects;
 writing them is the backend's work, in one request each, and their digests cost no second look at what was written.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,26 +28,6 @@ from .urls import is_icechunk, is_local, is_memory, is_object, join, local_path
 
 CODEC = "blosc lz4 5 shuffle, crc32c"
 """Name of what :func:`compressors` gives; another one is another layout."""
-_KEPT = 256
-"""Opened arrays per process."""
-_pass: ContextVar[str] = ContextVar("daskml_scale_pass", default="")
-_arrays: OrderedDict[tuple[str, str], tuple[Any, Opened]] = OrderedDict()
-_lock = threading.Lock()
-
-
-@contextmanager
-def pinned(token: str) -> Iterator[None]:
-    """Trust opened arrays while the block runs: of the pass ``token`` no metadata changes."""
-    before = _pass.set(token)
-    try:
-        yield
-    finally:
-        _pass.reset(before)
-
-
-def new_pass() -> str:
-    """Return a token for :func:`pinned`."""
-    return uuid.uuid4().hex
 
 
 class _Memory(MutableMapping[str, Any]):
@@ -167,8 +138,8 @@ class Opened:
     caught: dict[str, Any]
 
 
-def opened(url: str, name: str) -> Opened:
-    """Return an array of a dataset.
+def open_array(url: str, name: str) -> Opened:
+    """Open an array of a dataset.
 
     Raises
     ------
@@ -177,43 +148,6 @@ def opened(url: str, name: str) -> Opened:
     StoreError
         When its metadata cannot be read.
     """
-    key, now = (url, name), _identity(url, name)
-    with _lock:
-        found = _arrays.get(key)
-        if found is not None and now is not None and found[0] == now:
-            _arrays.move_to_end(key)
-            return found[1]
-    fresh = _open(url, name)
-    with _lock:
-        _arrays[key] = (now, fresh)
-        while len(_arrays) > _KEPT:
-            _arrays.popitem(last=False)
-    return fresh
-
-
-def _identity(url: str, name: str) -> Any:
-    """Return what tells that an array is the one that was opened; ``None`` where only opening it tells."""
-    if token := _pass.get():
-        return token
-    if is_memory(url):
-        return MEMORY.get(join(url, name, "zarr.json"))
-    if is_object(url) or is_icechunk(url):
-        return None
-    try:
-        found = os.stat(local_path(url) / name / "zarr.json")
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def forget(url: str) -> None:
-    """Forget the opened arrays of a dataset that this process changes."""
-    with _lock:
-        for key in [key for key in _arrays if key[0] == url]:
-            del _arrays[key]
-
-
-def _open(url: str, name: str) -> Opened:
     store, path = (Noticing(local_path(url)), "") if is_local(url) else zarr_store(url)
     try:
         with readable(join(url, name)), files.explained(url, "open"):

@@ -23,6 +23,7 @@ from . import arrays, files
 from .backend import ABSENT, Backend, Known, hash_bytes
 from .direct import Region
 from .noticing import notice
+from .open_arrays import opened
 from .transactions import transaction
 from .urls import is_local, is_memory, join
 
@@ -241,7 +242,7 @@ def _decoded(url: str, name: str, region: Sequence[tuple[int, int]]) -> Iterator
 
 def _opened(url: str, name: str) -> arrays.Opened:
     try:
-        return arrays.opened(url, name)
+        return opened(url, name)
     except KeyError:
         held = ", ".join(sorted(arrays.open_group(url).array_keys())) or "no arrays"
         raise PlanError(f"{url} has no variable {name!r}; it has {held}") from None

@@ -23,6 +23,7 @@ from .identity import exists as exists
 from .identity import object_id as object_id
 from .identity import snapshot as snapshot
 from .identity import unchanged as unchanged
+from .open_arrays import forget
 from .regions import Stored as Stored
 from .regions import read_raw as read_raw
 from .regions import read_region as read_region
@@ -58,7 +59,7 @@ def create(url: str, template: Template) -> None:
         try:
             _create(url, template, structure)
         finally:
-            arrays.forget(url)
+            forget(url)
 
 
 def _create(url: str, template: Template, structure: str) -> None:
@@ -175,7 +176,7 @@ def remove(url: str) -> None:
             _remove(url, open_group(url, "r+"))
         else:
             files.remove(url)
-    arrays.forget(url)
+    forget(url)
 
 
 def _remove(url: str, group: Any) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from daskml_scale.errors import UsageError
 from daskml_scale.plan.units import Outcome, Unit
 
-from . import arrays
 from .lock import hold
 from .noticing import Noticed, WithNoticed, noticing
+from .open_arrays import new_pass, pinned
 from .urls import is_icechunk
 
 
@@ -80,7 +80,7 @@ class InPass:
             return WithNoticed.of(self._called(unit, worker), found)
 
     def _called(self, unit: Unit, worker: Any) -> Any:
-        with arrays.pinned(self.token):
+        with pinned(self.token):
             if not self.fork:
                 return self.kernel(unit, worker)
             from . import repositories
@@ -112,7 +112,7 @@ class Pass:
     """
 
     def __init__(self, url: str, noticed: Noticed | None = None, **about: Any) -> None:
-        self.url, self.noticed, self.about, self.token = url, noticed, about, arrays.new_pass()
+        self.url, self.noticed, self.about, self.token = url, noticed, about, new_pass()
 
     def kernel(self, kernel: Callable[[Unit, Any], Any]) -> InPass:
         """Return the kernel as it is to be sent to workers."""

@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 
 from daskml_scale.errors import StoreError
 from daskml_scale.plan.units import Template, Variable
-from daskml_scale.storage import arrays, files, stores
+from daskml_scale.storage import arrays, files, open_arrays, stores
 from daskml_scale.storage.direct import direct
 
 KINDS = ("bool", "int8", "uint16", "int64", "float16", "float32", "float64", "complex64", "datetime64[s]")
@@ -55,7 +55,7 @@ def test_objects_are_those_of_zarr_and_any_part_is_read_back(case):
     variable, values = case
     url = "memory://direct/a.zarr"
     stores.create(url, Template("d0", variable.shape[0], {"x": variable}))
-    found = arrays.opened(url, "x")
+    found = open_arrays.opened(url, "x")
     assert found.direct is not None
     theirs = by_zarr(found, tuple(map(slice, variable.shape)), values)
     written = stores.write_region(url, 0, {"x": values})

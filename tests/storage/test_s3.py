@@ -145,9 +145,9 @@ def test_a_region_is_one_request_per_object_and_reading_it_one_more_each(bucket,
     url = f"{bucket}/a.zarr"
     wide = {"x": Variable("float64", ("row",), (64,), (2,)), "m": Variable("float32", ("row", "f"), (64, 4), (2, 2))}
     stores.create(url, Template("row", 64, wide))
-    from daskml_scale.storage import arrays
+    from daskml_scale.storage import open_arrays
 
-    with arrays.pinned(arrays.new_pass()):
+    with open_arrays.pinned(open_arrays.new_pass()):
         stores.write_region(url, 0, {"x": np.ones(2), "m": np.ones((2, 4), "f4")})  # opens the arrays
         stores.read_raw(url, "x", 0, 2)
         before = len(s3.requests())
