@@ -164,8 +164,7 @@ def dry_run(
     list of StagePlanRow
         In the order in which the stages would run.
     """
-    from daskml_scale.runs.check import checked
-    from daskml_scale.runs.enter import sampled_in
+    from daskml_scale.runs.check import checked, sampled_in
     from daskml_scale.runs.planning import plan
 
     loaded = checked(workflow, store=store, cluster=cluster, settings=settings)
@@ -222,8 +221,7 @@ def run(
     DaskMLError
         What was committed stays; the same call goes on from there.
     """
-    from daskml_scale.runs.check import NO_CLUSTER, checked
-    from daskml_scale.runs.enter import sampled_in
+    from daskml_scale.runs.check import NO_CLUSTER, checked, sampled_in
     from daskml_scale.runs.execute import execute
     from daskml_scale.runs.where import resolve
     from daskml_scale.stages import notebook

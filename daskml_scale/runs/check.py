@@ -16,7 +16,7 @@ from daskml_scale.spec.cube_stages import GenerateSpec
 from daskml_scale.spec.find import check_sources, find_cluster, find_workflow, source_urls
 from daskml_scale.spec.kubernetes import KubernetesSpec
 from daskml_scale.spec.load import Loaded, check_workflow, first_error, load_cluster, read_workflow
-from daskml_scale.spec.workflow import IngestSpec, MapSpec, SearchSpec, TrainSpec, Workflow
+from daskml_scale.spec.workflow import IngestSpec, MapSpec, SearchSpec, TrainSpec, Workflow, sampled
 from daskml_scale.storage import files
 
 NO_CLUSTER = "none"
@@ -172,3 +172,21 @@ def check_cluster(name: str) -> None:
 
     if name != NO_CLUSTER and find(name) is None:
         load_cluster(find_cluster(name))
+
+
+def sampled_in(workflow: Workflow, share: float | None, store: str | os.PathLike[str] | None) -> Workflow:
+    """Return the workflow with its ``ingest`` stages reading only a share of their sources.
+
+    Raises
+    ------
+    UsageError
+        When it would replace the whole tables in the workflow's own store.
+    """
+    if share is None:
+        return workflow
+    if store is None:
+        raise UsageError(
+            f"a sample of {share} would replace the whole tables in {workflow.store}; name another store: "
+            f"--store {workflow.store}-sample"
+        )
+    return sampled(workflow, share)

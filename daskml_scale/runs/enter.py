@@ -19,16 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskml_scale.errors import ConflictError, Exit, PlanError, SpecError, StoreError, UsageError
+from daskml_scale.errors import ConflictError, Exit, StoreError, UsageError
 from daskml_scale.spec.find import find_workflow
 from daskml_scale.spec.load import Loaded
-from daskml_scale.spec.workflow import Workflow, sampled
+from daskml_scale.spec.workflow import Workflow
 from daskml_scale.spec.yaml_text import read_text
 from daskml_scale.storage import files
 from daskml_scale.storage.lock import holder, in_use
 
 from . import provenance, remote
-from .check import NO_CLUSTER, checked, elsewhere
+from .check import NO_CLUSTER, checked, elsewhere, sampled_in
 from .lease import spawn
 from .queue import at_once
 from .records import Registry
@@ -102,24 +102,6 @@ class Asked:
         return [verb, self.workflow, *place, *self.options.words()]
 
 
-def sampled_in(workflow: Workflow, share: float | None, store: str | os.PathLike[str] | None) -> Workflow:
-    """Return the workflow with its ``ingest`` stages reading only a share of their sources.
-
-    Raises
-    ------
-    UsageError
-        When it would replace the whole tables in the workflow's own store.
-    """
-    if share is None:
-        return workflow
-    if store is None:
-        raise UsageError(
-            f"a sample of {share} would replace the whole tables in {workflow.store}; name another store: "
-            f"--store {workflow.store}-sample"
-        )
-    return sampled(workflow, share)
-
-
 def owner() -> str:
     """Return the name of the user at work."""
     try:
@@ -186,12 +168,10 @@ def _planned(found: _Checked, again: str) -> list[StagePlanRow]:
     """
     from .projection import projected  # what a run in a terminal does not need here
 
-    try:
+    with found.loaded.placing():
         return projected(
             found.spec, found.store, cluster=found.cluster, base=Path.cwd(), modules=found.source.parent, again=again
         )
-    except (PlanError, SpecError) as error:
-        raise found.loaded.place(error) from error.__cause__
 
 
 def registered(registry: Registry, asked: Asked) -> RunRecord:

@@ -14,8 +14,8 @@ from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import OK, Record, digest_read
 from daskml_scale.plan.units import Plan
 
-from .check import checked
-from .enter import Options, sampled_in
+from .check import checked, sampled_in
+from .enter import Options
 from .planning import Planned, planned
 from .show import pairs, state_text
 from .state import RunRecord
