@@ -16,7 +16,8 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from .yaml_text import KeyPath, dotted, show
+from .key_paths import KeyPath, dotted
+from .yaml_text import show
 
 EXPECTED = {
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",

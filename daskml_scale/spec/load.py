@@ -22,13 +22,14 @@ from .base import Spec
 from .cluster import ClusterSpec, ExistingSpec
 from .explain import Problem, explain
 from .hosts import Definition, SshSpec
+from .key_paths import Lines, dotted, given_at, line_of
 from .kubernetes import KubernetesSpec
 from .matrix import Copy, spread
 from .recipe_checks import workflow_problems
 from .references import reference_problems
 from .settings import applied
 from .workflow import IngestSpec, Workflow
-from .yaml_text import Lines, dotted, given_at, line_of, read_text, read_yaml, show
+from .yaml_text import read_text, read_yaml, show
 
 M = TypeVar("M", bound=Spec)
 

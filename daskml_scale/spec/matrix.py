@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from daskml_scale.errors import SpecError
 
+from .key_paths import dotted
 from .references import edges
 from .settings import key_path, put
 from .workflow import Workflow
-from .yaml_text import dotted
 
 MOST_STAGES = 500
 """Stages of a workflow after all sweeps."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from daskml_scale.errors import SpecError
 
-from .yaml_text import KeyPath, Lines, dotted, read_yaml, show
+from .key_paths import KeyPath, Lines, dotted
+from .yaml_text import read_yaml, show
 
 _PART = re.compile(r"""\.?([^.\[\]=]+)|\[(\d+)\]|\[(?:'([^']*)'|"([^"]*)")\]""")
 

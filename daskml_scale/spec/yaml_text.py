@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ import yaml
 
 from daskml_scale.errors import SpecError
 
+from .key_paths import KeyPath, Lines, dotted
+
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
 MAX_DEPTH = 40
-_PLAIN_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
-_PARENT = re.compile(r"(\.[^.\[\]]+|\[[^\[\]]*\])\Z")
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -38,23 +38,6 @@ _TRAPS = (
     (re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.\d*)?"), "write the number without '_', or quote it: {q}"),
 )  # fmt: skip
 
-KeyPath = tuple[str | int, ...]
-"""Keys and list positions from the top, in YAML's own terms."""
-
-
-class Lines(dict[str, int]):
-    """Dotted key path -> 1-based line of the key, or of the list item. The top is ``""``.
-
-    Attributes
-    ----------
-    given : dict of dotted key path to text
-        What was set beside the file, as the user wrote it.
-    """
-
-    def __init__(self, lines: Mapping[str, int]) -> None:
-        super().__init__(lines)
-        self.given: dict[str, str] = {}
-
 
 class Document(NamedTuple):
     """What a text says, and where.
@@ -68,38 +51,6 @@ class Document(NamedTuple):
 
     data: Any
     lines: Lines
-
-
-def dotted(path: Sequence[str | int]) -> str:
-    """Return ``stages.features.steps[2]`` for ``("stages", "features", "steps", 2)``; odd keys are quoted."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif _PLAIN_KEY.fullmatch(part):
-            text += f".{part}" if text else part
-        else:
-            text += f"[{part[:60]!r}]"
-    return text
-
-
-def line_of(lines: Mapping[str, int], path: str) -> int | None:
-    """Return the line of a dotted path, or of its nearest parent that the text holds."""
-    while path not in lines and path:
-        path = _parent(path)
-    return lines.get(path)
-
-
-def given_at(lines: Mapping[str, int], path: str) -> str | None:
-    """Return what was set beside the file at a dotted path or above it, as the user wrote it."""
-    given = lines.given if isinstance(lines, Lines) else {}
-    while path not in given and path:
-        path = _parent(path)
-    return given.get(path)
-
-
-def _parent(path: str) -> str:
-    return _PARENT.sub("", path) if _PARENT.search(path) else ""
 
 
 def show(value: Any) -> str:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskml_scale.errors import SpecError
-from daskml_scale.spec.yaml_text import MAX_DEPTH, MAX_VALUES, dotted, line_of, read_yaml
+from daskml_scale.spec.key_paths import dotted, line_of
+from daskml_scale.spec.yaml_text import MAX_DEPTH, MAX_VALUES, read_yaml
 
 
 @pytest.mark.parametrize(

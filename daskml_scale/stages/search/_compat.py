@@ -128,17 +128,10 @@ class Round:
         function = _fit_and_score if note is None else _noting(note)
         call = _FuncWrapper(function).with_config_and_warning_filters(self.config, self.filters)
         result: Scored = call(
-            estimator,
-            self.X,
-            self.y,
-            train=train,
-            test=test,
-            parameters=self.candidates[candidate],
-            split_progress=(split, len(self.splits)),
-            candidate_progress=(candidate, len(self.candidates)),
-            **self.options,
-            **self._told(candidate * len(self.splits) + split),
-        )
+            estimator, self.X, self.y, train=train, test=test, parameters=self.candidates[candidate],
+            split_progress=(split, len(self.splits)), candidate_progress=(candidate, len(self.candidates)),
+            **self.options, **self._told(candidate * len(self.splits) + split),
+        )  # fmt: skip
         return result
 
     def _told(self, call: int) -> dict[str, Any]:
@@ -175,26 +168,22 @@ class Round:
 
     def lost(self, split: int, reason: str) -> Scored:
         """Return what a fit is worth whose worker died: ``error_score``, as for a fit that raised."""
-        score: Any = self.options["error_score"]
-        scorer = self.options["scorer"]
-        scores = dict.fromkeys(scorer._scorers, score) if hasattr(scorer, "_scorers") else score
-        return self._without_scores(split, scores, reason)
+        return self._without_scores(split, self.options["error_score"], reason)
 
     def untried(self, split: int) -> Scored:
         """Return what stands for a fit that was not made: a score of nan, and no error."""
-        scorer = self.options["scorer"]
-        nan = float("nan")
-        scores: Any = dict.fromkeys(scorer._scorers, nan) if hasattr(scorer, "_scorers") else nan
-        return self._without_scores(split, scores, None)
+        return self._without_scores(split, float("nan"), None)
 
     def split_digests(self) -> list[str]:
         """Return a digest of the rows of each split."""
         return [joblib.hash([np.asarray(train), np.asarray(test)]) for train, test in self.splits]
 
-    def _without_scores(self, split: int, scores: Any, reason: str | None) -> Scored:
-        result = {"fit_error": reason, "test_scores": scores, "fit_time": 0.0, "score_time": 0.0}
+    def _without_scores(self, split: int, score: float, reason: str | None) -> Scored:
+        names = getattr(self.options["scorer"], "_scorers", None)
+        scores = [score if names is None else dict.fromkeys(names, score) for _ in ("test", "train")]
+        result = {"fit_error": reason, "test_scores": scores[0], "fit_time": 0.0, "score_time": 0.0}
         if self.options["return_train_score"]:
-            result["train_scores"] = dict(scores) if isinstance(scores, dict) else scores
+            result["train_scores"] = scores[1]
         return {**result, "n_test_samples": len(np.asarray(self.splits[split][1]))}
 
 
