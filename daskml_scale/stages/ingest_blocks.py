@@ -22,7 +22,7 @@ from daskml_scale.plan.records import digest
 from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.storage import tables
 
-from . import csv_files, parquet_files, read_types
+from . import csv_files, parquet_files, read_types, read_values
 from .ingest_files import Block, File, unchanged
 from .read_types import Kind, Seen
 
@@ -153,7 +153,7 @@ class Reading:
         text = frozenset(name for name, kind in self.kinds.items() if kind.kind == "text" and name in self.keep)
         raw = self.raw[number].intersection(self.keep) if self.raw else frozenset()
         found = self.arrow(number, text | raw)
-        columns = {name: read_types.typed(found[name], self.kinds[name]) for name in self.keep}
+        columns = {name: read_values.typed(found[name], self.kinds[name]) for name in self.keep}
         return self.derived(columns, len(found))
 
     def derived(self, columns: dict[str, Values], rows: int) -> dict[str, Values]:

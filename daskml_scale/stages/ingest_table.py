@@ -14,7 +14,7 @@ from daskml_scale.plan.units import row_ranges
 from daskml_scale.spec.expressions import Coded, Values, evaluate, names
 from daskml_scale.storage import tables
 
-from . import merged_types, read_types
+from . import merged_types, read_values
 from .ingest_blocks import Reading, nbytes
 from .ingest_files import BLOCK, File
 from .merged_types import Part
@@ -100,7 +100,7 @@ def table_of(reading: Reading, origin: str, by: Sequence[str]) -> Table:
         if doubt:
             doubts[name] = doubt
     columns = {
-        name: np.empty(0) if found is None else read_types.typed(found[name], kinds[name]) for name in reading.keep
+        name: np.empty(0) if found is None else read_values.typed(found[name], kinds[name]) for name in reading.keep
     }
     for name, text in reading.derive:
         columns[name] = derived(name, text, columns, doubts, rows, rows, origin)

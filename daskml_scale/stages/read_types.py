@@ -1,11 +1,12 @@
-"""What a column of one block holds: numbers, times, true and false, or text; and its values once that is known.
+"""What a column of one block holds: numbers, times, true and false, or text.
 
-What the blocks of many files make of a column together is said by ``merged_types``. Nothing here reads or writes.
+What the blocks of many files make of a column together is said by ``merged_types``; its values, once that is known,
+are made by ``read_values``. Nothing here reads or writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -143,7 +144,7 @@ def seen(column: Any, *, raw: bool = False) -> Seen | None:
     plain: dict[str, Any] = {"present": rows - missing, "missing": missing > 0}
     if missing == rows:
         return Seen("none", **plain)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+    if is_text(kind) or pa.types.is_dictionary(kind):
         return _text(column, raw, **plain)
     if pa.types.is_boolean(kind):
         return Seen("flag", **plain)
@@ -180,12 +181,9 @@ def _times(column: Any, plain: Mapping[str, Any]) -> Seen | None:
 def _text(column: Any, raw: bool, *, present: int, missing: bool) -> Seen:
     """Return what a column of text holds: perhaps numbers or times that Arrow does not know."""
     import pandas as pd
-    import pyarrow as pa
 
-    coded = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
-    labels = pd.Series(coded.dictionary.to_pylist(), dtype=object)
-    codes = np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False))
+    texts, codes = indexed(column)
+    labels = pd.Series(texts, dtype=object)
     counts = np.bincount(codes[codes >= 0], minlength=len(labels))
     used = np.flatnonzero(counts)
     labels, counts = labels.iloc[used].reset_index(drop=True), counts[used]
@@ -207,6 +205,22 @@ def _text(column: Any, raw: bool, *, present: int, missing: bool) -> Seen:
     return Seen("text", labels=kept, good={meant: good} if meant else {}, bad=bad, **common)
 
 
+def indexed(column: Any) -> tuple[list[str], np.ndarray]:
+    """Return the distinct texts of an Arrow column, and the place of every row's among them, -1 where it is missing."""
+    import pyarrow as pa
+
+    coded = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
+    return coded.dictionary.to_pylist(), np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False))
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether an Arrow type is text."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _refuse_unsigned(labels: Any) -> None:
     """Refuse whole numbers of which some fit only into 64 bits without a sign: text is not meant."""
     numbers = [int(label) for label in labels] if labels.str.fullmatch(r"\s*\+?\d+\s*").all() else [2**64]
@@ -221,7 +235,7 @@ def _all_fit(labels: Any, meant: str, common: dict[str, Any]) -> Seen:
     if meant == "flag":
         return Seen("flag", **common)
     if meant == "time":
-        return Seen("time", seconds=not (_instants(labels).dt.as_unit("ns").astype("int64") % 10**9).any(), **common)
+        return Seen("time", seconds=not (instants(labels).dt.as_unit("ns").astype("int64") % 10**9).any(), **common)
     whole = labels.str.fullmatch(r"\s*[+-]?\d+\s*").all()
     return Seen("int" if whole else "float", most=int(pd.to_numeric(labels).abs().max()) if whole else 0, **common)
 
@@ -237,7 +251,8 @@ def _meant(sample: Any) -> str:
     return "flag" if sample.str.lower().isin(("true", "false")).mean() >= 0.5 else ""
 
 
-def _instants(labels: Any) -> Any:
+def instants(labels: Any) -> Any:
+    """Return texts as times with a zone; missing where one is no time in ISO 8601."""
     import pandas as pd
 
     return pd.to_datetime(labels.where(labels.str.match(_ISO)), utc=True, format="ISO8601", errors="coerce")
@@ -250,7 +265,7 @@ def _fits(labels: Any, meant: str) -> tuple[np.ndarray, str]:
     if meant == "flag":
         return labels.str.lower().isin(("true", "false")).to_numpy(), REASONS["flag"]
     if meant == "time":
-        found = _instants(labels)
+        found = instants(labels)
         within = found.between(pd.Timestamp(_FIRST, tz="UTC"), pd.Timestamp(_LAST, tz="UTC"))
         odd = labels[~within]  # pandas 2 has no instant for a year such as 9999
         far = odd.str.match(_ISO) & ~odd.str[:4].between(_FIRST[:4], _LAST[:4])
@@ -259,46 +274,3 @@ def _fits(labels: Any, meant: str) -> tuple[np.ndarray, str]:
     whole = labels.str.fullmatch(r"\s*[+-]?\d+\s*").astype(bool) & (numbers.abs() >= 2.0**63)
     ok = (numbers.notna() & ~whole).to_numpy()
     return ok, REASONS["whole" if numbers.notna().all() else "number"]
-
-
-def typed(column: Any, kind: Kind) -> Values:
-    """Return an Arrow column of a block as the table holds it, shape (rows,)."""
-    import pandas as pd
-    import pyarrow as pa
-
-    if kind.kind == "text":
-        return _coded(column, kind.labels)
-    rows = len(column)
-    if kind.kind == "none" or column.null_count == rows:
-        if kind.kind == "time":
-            return np.full(rows, np.datetime64("NaT", "ns"))
-        return np.full(rows, np.nan) if kind.kind != "int" else np.empty(0, dtype="int64")
-    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    if kind.kind == "time":
-        if text:
-            found = _instants(pd.Series(column.to_pylist(), dtype=object)).dt.tz_convert(None).dt.as_unit("ns")
-            return np.asarray(found.to_numpy(), dtype="datetime64[ns]")
-        zoned = pa.types.is_timestamp(column.type) and column.type.tz
-        return np.asarray(column.cast(pa.timestamp("ns", zoned or None)).to_numpy(), dtype="datetime64[ns]")
-    if text:
-        series = pd.Series(column.to_pylist(), dtype=object)
-        series = series.str.lower().map({"true": 1.0, "false": 0.0}) if kind.kind == "flag" else pd.to_numeric(series)
-        return np.asarray(series, dtype="int64" if kind.kind == "int" else "float64")
-    if kind.kind == "int":
-        return np.asarray(column.to_numpy(), dtype="int64")
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype="float64")
-
-
-def _coded(column: Any, labels: Sequence[str]) -> Coded:
-    import pandas as pd
-    import pyarrow as pa
-
-    coded = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(coded, pa.ChunkedArray):
-        coded = pa.concat_arrays(coded.chunks) if coded.num_chunks else pa.nulls(0, pa.string())
-    if not len(coded) or pa.types.is_null(coded.type):
-        return Coded(np.full(len(coded), -1, dtype="int32"), tuple(labels))
-    coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
-    places = pd.Index(list(labels), dtype=object).get_indexer(coded.dictionary.to_pylist())
-    places = np.append(places, -1).astype("int32")
-    return Coded(places[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)], tuple(labels))

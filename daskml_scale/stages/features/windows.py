@@ -10,7 +10,7 @@ Where the windows lie is worked out once for all statistics of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -157,7 +157,12 @@ class _Turn:
     def steps(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """For blocks of 1, 2, 4, ... elements, which of ``rest`` have one, where, and the elements before it."""
         lengths, start = self.length.take(self.rest), self.start.take(self.rest)
-        return [(each, start.take(each) + before, before) for each, before in _blocks(lengths, self.bits)]
+        found = []
+        for bit in range(self.bits):
+            having = np.flatnonzero((lengths & (1 << bit)) != 0)
+            before = lengths.take(having) & ((1 << bit) - 1)
+            found.append((having, start.take(having) + before, before))
+        return found
 
     @cached_property
     def shorter(self) -> list[np.ndarray]:
@@ -171,13 +176,6 @@ def _turn(start: np.ndarray, length: np.ndarray) -> _Turn:
     low = int(start.min()) if len(start) else 0
     high = int((start + length).max(initial=low))
     return _Turn(low, high, int(length.max(initial=0)).bit_length(), start - low, length)
-
-
-def _blocks(lengths: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield for 1, 2, 4, ... the windows that have a block of so many elements, and how many lie before it."""
-    for bit in range(bits):
-        having = np.flatnonzero((lengths & (1 << bit)) != 0)
-        yield having, lengths.take(having) & ((1 << bit) - 1)
 
 
 def _extremes(pick: Any, values: np.ndarray, turn: _Turn) -> np.ndarray:
