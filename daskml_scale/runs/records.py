@@ -12,8 +12,7 @@ lease, or from a process that this machine has no more. All times are passed in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,16 @@ from daskml_scale.errors import CancelledRunError, ConflictError, UsageError
 
 from .costs import Cost
 from .process import gone
-from .queue import Turn, before, next_to_start
-from .rows import HOLD, NONE_YET, fenced, not_one, noted, put_stages, record, row_of, running
-from .schema import COSTS, EVENTS, RUNS, STAGES, explained, immediate, opened
+from .queue import before, next_to_start
+from .rows import HOLD, NONE_YET, QUEUE_HOLD, fenced, not_one, noted, put_stages, record, row_of, running, turns_of
+from .schema import COSTS, EVENTS, RUNS, STAGES, RegistryFile
 from .state import LIVE, RunRecord, StageRecord, home, run_id
 
-QUEUE_HOLD = 60.0
-"""Seconds that a look at its turn keeps a waiting run alive."""
 START_GRACE = 60.0
 """Seconds that a queued run waits for its process to start before it counts as lost."""
 
-_TURN = ("id", "state", "queue", "store", "priority", "most", "created", "lease_until")
 
-
-class Registry:
+class Registry(RegistryFile):
     """The registry of one user. Opened on first use; a read of a registry that is not there finds no runs.
 
     Parameters
@@ -52,8 +47,7 @@ class Registry:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or home() / "registry.db"
-        self._engine: sa.Engine | None = None
+        super().__init__(path or home() / "registry.db")
 
     def create(
         self,
@@ -133,12 +127,12 @@ class Registry:
             When it is queued no more: somebody cancelled it, or another process took it.
         """
         with self._read() as connection:  # many wait: who has nothing to write takes no lock
-            turns, mine = _turns(connection, run, now)
+            turns, mine = turns_of(connection, run, now)
         fresh = mine is not None and mine["pid"] == pid and mine["lease_until"] > now + QUEUE_HOLD / 2
         if fresh and run.id not in next_to_start(turns, now):
             return before(turns, run.id)
         with self._write() as connection:
-            turns, mine = _turns(connection, run, now)
+            turns, mine = turns_of(connection, run, now)
             if mine is not None:
                 ahead = before(turns, run.id)
                 said = f"waits for its turn: {ahead} before it on {run.queue}" if ahead else "waits for its store"
@@ -310,43 +304,3 @@ class Registry:
             for table in (STAGES, COSTS, EVENTS):
                 connection.execute(table.delete().where(table.c.run.in_(runs)))
             return connection.execute(RUNS.delete().where(RUNS.c.id.in_(runs))).rowcount
-
-    def close(self) -> None:
-        """Close the file's connections; the next use opens them again."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
-
-    def _absent(self) -> bool:
-        with explained(self.path):
-            return not self.path.exists()
-
-    @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        """Give a connection in a transaction that holds the write lock from its start."""
-        with explained(self.path), self._opened().connect() as connection:
-            immediate(connection)
-            yield connection
-            connection.commit()
-
-    @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        with explained(self.path), self._opened().connect() as connection:
-            yield connection
-
-    def _opened(self) -> sa.Engine:
-        if self._engine is None:
-            self._engine = opened(self.path)
-        return self._engine
-
-
-def _turns(connection: sa.Connection, run: RunRecord, now: float) -> tuple[list[Turn], sa.RowMapping | None]:
-    """Return the turns of all living runs, and the row of one if it still waits."""
-    rows = connection.execute(RUNS.select().where(RUNS.c.state.in_(LIVE))).mappings().all()
-    there = [row for row in rows if row["id"] == run.id or not gone(row["host"], row["pid"], row["started"])]
-    turns = [Turn(**{name: row[name] for name in _TURN}) for row in there]
-    # A clock that was set must not cost a run its own turn.
-    turns = [replace(turn, lease_until=now + QUEUE_HOLD) if turn.id == run.id else turn for turn in turns]
-    mine = next((row for row in there if row["id"] == run.id), None)
-    waits = mine is not None and (mine["state"], mine["epoch"]) == ("queued", run.epoch)
-    return turns, mine if waits else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,16 +15,20 @@ import sqlalchemy as sa
 
 from .costs import Cost
 from .process import gone, there
+from .queue import Turn
 from .schema import COSTS, EVENTS, RUNS, STAGES
 from .state import LIVE, RunRecord, StageRecord, state_at
 
 HOLD = 15.0
 """Seconds that a heartbeat keeps a run alive."""
+QUEUE_HOLD = 60.0
+"""Seconds that a look at its turn keeps a waiting run alive."""
 NONE_YET = "there are no runs yet; start one with: daskml-scale run WORKFLOW"
 JSON = ("command", "summary", "labels", "options")
 """Columns that hold JSON."""
 PLACE = "job"
 """Option of a run whose runner is a Job elsewhere: where, see `remote`."""
+_TURN = ("id", "state", "queue", "store", "priority", "most", "created", "lease_until")
 
 
 def running(run: RunRecord, host: str, pid: int, now: float) -> dict[str, Any]:
@@ -54,6 +58,18 @@ def fenced(
         connection.execute(COSTS.delete().where(COSTS.c.run == run))
         connection.execute(COSTS.insert(), [{**asdict(cost), "run": run} for cost in costs])
     return True
+
+
+def turns_of(connection: sa.Connection, run: RunRecord, now: float) -> tuple[list[Turn], sa.RowMapping | None]:
+    """Return the turns of all living runs, and the row of one if it still waits."""
+    rows = connection.execute(RUNS.select().where(RUNS.c.state.in_(LIVE))).mappings().all()
+    there = [row for row in rows if row["id"] == run.id or not gone(row["host"], row["pid"], row["started"])]
+    turns = [Turn(**{name: row[name] for name in _TURN}) for row in there]
+    # A clock that was set must not cost a run its own turn.
+    turns = [replace(turn, lease_until=now + QUEUE_HOLD) if turn.id == run.id else turn for turn in turns]
+    mine = next((row for row in there if row["id"] == run.id), None)
+    waits = mine is not None and (mine["state"], mine["epoch"]) == ("queued", run.epoch)
+    return turns, mine if waits else None
 
 
 def put_stages(connection: sa.Connection, run: str, stages: Sequence[StageRecord]) -> None:

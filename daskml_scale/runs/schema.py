@@ -114,6 +114,47 @@ def opened(path: Path) -> sa.Engine:
     return engine
 
 
+class RegistryFile:
+    """The file of a registry: opened on first use, read and written in transactions.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine: sa.Engine | None = None
+
+    def close(self) -> None:
+        """Close the file's connections; the next use opens them again."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _absent(self) -> bool:
+        with explained(self.path):
+            return not self.path.exists()
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """Give a connection in a transaction that holds the write lock from its start."""
+        with explained(self.path), self._opened().connect() as connection:
+            immediate(connection)
+            yield connection
+            connection.commit()
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with explained(self.path), self._opened().connect() as connection:
+            yield connection
+
+    def _opened(self) -> sa.Engine:
+        if self._engine is None:
+            self._engine = opened(self.path)
+        return self._engine
+
+
 def migrate(connection: sa.Connection, path: Path) -> None:
     """Bring the tables to this version in one transaction; several processes may try at once.
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from daskml_scale.errors import CancelledRunError, ConflictError, StoreError
 from daskml_scale.runs import schema
 from daskml_scale.runs.queue import AT_ONCE, Turn, at_once, before, next_to_start, patience, wait_turn
-from daskml_scale.runs.records import QUEUE_HOLD, Registry
-from daskml_scale.runs.rows import HOLD
+from daskml_scale.runs.records import Registry
+from daskml_scale.runs.rows import HOLD, QUEUE_HOLD
 from daskml_scale.runs.state import LONGEST_LEASE, RunRecord
 
 NOW = 1e9
