@@ -137,8 +137,7 @@ class Registry(RegistryFile):
                 ahead = before(turns, run.id)
                 said = f"waits for its turn: {ahead} before it on {run.queue}" if ahead else "waits for its store"
                 values: dict[str, Any] = {"lease_until": now + QUEUE_HOLD, "host": host, "pid": pid, "message": said}
-                chosen = run.id in next_to_start(turns, now)
-                if chosen:
+                if chosen := run.id in next_to_start(turns, now):
                     values = running(run, host, pid, now)
                     connection.execute(STAGES.delete().where(STAGES.c.run == run.id))  # what was planned; it tells now
                     noted(connection, run.id, values["epoch"], now, "running", f"process {pid} on {host}")
@@ -162,13 +161,11 @@ class Registry(RegistryFile):
         free = sa.or_(RUNS.c.state == "queued", sa.and_(RUNS.c.state == "running", over))
         with self._write() as connection:
             change = RUNS.update().where(RUNS.c.id == run.id, RUNS.c.epoch == run.epoch, free).values(**values)
-            taken = connection.execute(change).rowcount == 1
-            if taken:
+            if connection.execute(change).rowcount == 1:
                 noted(connection, run.id, values["epoch"], now, "running", f"process {pid} on {host}")
-        if not taken:
-            found = self.get(run.id, now=now)
-            raise ConflictError(f"run {run.id} cannot be started: it is {found.state} (epoch {found.epoch})")
-        return replace(run, **values)
+                return replace(run, **values)
+        found = self.get(run.id, now=now)
+        raise ConflictError(f"run {run.id} cannot be started: it is {found.state} (epoch {found.epoch})")
 
     def beat(
         self,
@@ -182,8 +179,7 @@ class Registry(RegistryFile):
     ) -> bool:
         """Extend the lease, and replace stages and costs if given, in one transaction; False when fenced off."""
         with self._write() as connection:
-            values = {"lease_until": now + HOLD, "message": message}
-            return fenced(connection, run, epoch, values, stages, costs)
+            return fenced(connection, run, epoch, {"lease_until": now + HOLD, "message": message}, stages, costs)
 
     def finish(
         self,
@@ -204,8 +200,7 @@ class Registry(RegistryFile):
             "summary": json.dumps(summary or {}),
         }  # fmt: skip
         with self._write() as connection:
-            done = fenced(connection, run, epoch, values, stages, costs)
-            if done:
+            if done := fenced(connection, run, epoch, values, stages, costs):
                 noted(connection, run, epoch, now, state, message)
         return done
 
