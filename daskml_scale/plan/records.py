@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
-from .units import Outcome, Parts, Plan, Reads, Unit, Why
+from .units import Outcome, Parts, Plan, Reads, Unit
+from .why import Why
 
 FORMAT = 1
 """Version of fingerprints."""

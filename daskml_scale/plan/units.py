@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from .why import Why
+
 
 class Unit(NamedTuple):
     """The smallest piece of work that is dispatched, committed and reused.
@@ -210,32 +212,6 @@ class Parts:
     model: str = ""
     parameters: str = ""
     schema: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """Why units run: the most frequent reason once, the others by unit (a million new units need no million entries).
-
-    Attributes
-    ----------
-    usual : str
-        Of every unit that ``other`` does not name.
-    """
-
-    usual: str = ""
-    other: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, because: Mapping[str, Sequence[str]]) -> Why:
-        """Return the reasons from the units of each."""
-        if not because:
-            return cls()
-        usual = max(sorted(because), key=lambda why: len(because[why]))
-        return cls(usual, {key: why for why, keys in because.items() if why != usual for key in keys})
-
-    def get(self, key: str) -> str:
-        """Return the reason of a unit that runs."""
-        return self.other.get(key, self.usual)
 
 
 Reads: TypeAlias = "str | Callable[[], str]"

@@ -243,9 +243,8 @@ class Registry(RegistryFile):
             rows = connection.execute(query.limit(6)).mappings().all()
             exact = [row for row in rows if row["id"] == ref] or (rows if ref else rows[:1])
             if len(exact) == 1:
-                found = exact[0]
-                listed = STAGES.select().where(STAGES.c.run == found["id"]).order_by(STAGES.c.position)
-                return record(found, connection.execute(listed).mappings().all(), now)
+                listed = STAGES.select().where(STAGES.c.run == exact[0]["id"]).order_by(STAGES.c.position)
+                return record(exact[0], connection.execute(listed).mappings().all(), now)
             known = connection.execute(sa.select(RUNS.c.id)).scalars().all()
         raise UsageError(not_one(ref, [row["id"] for row in exact], known))
 
@@ -275,8 +274,8 @@ class Registry(RegistryFile):
         if self._absent():
             return []
         with self._read() as connection:
-            rows = connection.execute(RUNS.select().where(RUNS.c.state.in_(LIVE))).mappings().all()
-        return [record(row, (), now) for row in rows]
+            rows = connection.execute(RUNS.select().where(RUNS.c.state.in_(LIVE))).mappings()
+            return [record(row, (), now) for row in rows]
 
     def costs(self) -> Sequence[Cost]:
         """Return what the stages of all runs cost, and their start-ups."""

@@ -18,7 +18,8 @@ from typing import Any
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import OK, Record, after, digest, select
-from daskml_scale.plan.units import Parts, Plan, Template, Unit, Why, row_key, row_ranges
+from daskml_scale.plan.units import Parts, Plan, Template, Unit, row_key, row_ranges
+from daskml_scale.plan.why import Why
 from daskml_scale.spec.expressions import names
 from daskml_scale.storage import files, stores, tables
 from daskml_scale.storage.ledger import Ledger

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import Record, Written, digest, select
-from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit, Why
+from daskml_scale.plan.units import Parts, Plan, Snapshot, Template, Unit
+from daskml_scale.plan.why import Why
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.urls import zarr_url
 
