@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskml_scale.engine.client import current_client
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import UsageError
 from daskml_scale.plan.records import digest
@@ -89,12 +88,9 @@ class Source:
 
     def run(self, stage: Stage, client: Any | None) -> None:
         """Run the stage; in this process when a table lies in its memory."""
-        from .run import run_stage
+        from .run import run_where_reached
 
-        here = any(
-            files.is_memory(url) for url in (self.url, *self.tables.values(), stage.ledger, self.model.bundle.path)
-        )
-        run_stage(stage, client=None if here else client or current_client())
+        run_where_reached(stage, (self.url, *self.tables.values(), stage.ledger, self.model.bundle.path), client)
 
     def lazy(self, max_bad: int) -> xr.Dataset:
         """Return the prediction as a lazy Dataset: one Dask block per chunk of rows."""

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskml_scale.artifacts.bundle import Bundle, load_model, save_model
-from daskml_scale.engine.client import current_client
 from daskml_scale.errors import UsageError
 from daskml_scale.spec.workflow import MatrixOut
-from daskml_scale.storage import files, stores
+from daskml_scale.storage import stores
 from daskml_scale.storage.urls import zarr_url
 
 from .claim import claim
@@ -238,7 +237,7 @@ def _of_cells(
     """Predict cells of N-dimensional variables."""
     from .lazy_cube import Cube
     from .predict_cube import CubeStage
-    from .run import run_stage
+    from .run import run_where_reached
 
     if patch is not None and window is not None:
         raise UsageError("window= is for a model of rows, patch= for one of patches; leave one of them away")
@@ -263,7 +262,6 @@ def _of_cells(
         patches=patches,
         **options,
     )
-    here = any(files.is_memory(place) for place in (cube.url, stage.ledger, asked.bundle.path))
     with claim(url, "predict", [("data", cube.url), ("model", asked.bundle.path)]):
-        run_stage(stage, client=None if here else client or current_client())
+        run_where_reached(stage, (cube.url, stage.ledger, asked.bundle.path), client)
     return stores.open_dataset(url)

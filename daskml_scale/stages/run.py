@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from daskml_scale import events
-from daskml_scale.engine.client import capacity
+from daskml_scale.engine.client import capacity, current_client
 from daskml_scale.engine.dispatch import dispatch
 from daskml_scale.engine.suspects import POISON
 from daskml_scale.errors import ClusterError, DaskMLError, UsageError
@@ -68,6 +68,14 @@ def run_stage(
         When ``client`` is something else.
     """
     return accounted(stage, client=client, sink=sink, run=run)[0]
+
+
+def run_where_reached(stage: Stage, urls: Iterable[str], client: Any | None = None) -> StageResult:
+    """Run a stage on a client, by default the process's own, if there is one.
+
+    Where one of the ``urls`` that it touches lies in this process's memory, which others cannot reach, it runs here.
+    """
+    return run_stage(stage, client=None if any(map(files.is_memory, urls)) else client or current_client())
 
 
 def accounted(

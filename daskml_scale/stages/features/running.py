@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from daskml_scale.plan.records import digest
 from daskml_scale.stages.claim import claim
-from daskml_scale.storage import files, stores
+from daskml_scale.storage import stores
 from daskml_scale.storage.ledger import Ledger
 from daskml_scale.storage.urls import zarr_url
 
@@ -61,11 +61,9 @@ def written(bound: Bound, out: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def _execute(bound: Bound, ledger: str, name: str, *, write: bool) -> None:
-    from daskml_scale.engine.client import current_client
-    from daskml_scale.stages.run import run_stage
+    from daskml_scale.stages.run import run_where_reached
 
     planner = bound.planner
     stage = FeaturesStage(name, ledger, bound.url, planner.program, bound.tables, planner.where, write=write)
-    # Other processes cannot reach this one's memory.
-    here = any(files.is_memory(url) for url in (bound.url, *bound.tables.values(), ledger if write else ""))
-    run_stage(stage, client=None if here else current_client())
+    # What only fits keeps its ledger in memory, which the driver alone touches.
+    run_where_reached(stage, (bound.url, *bound.tables.values(), ledger if write else ""))
