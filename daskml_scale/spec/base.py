@@ -158,3 +158,28 @@ Version = Annotated[Literal[1], BeforeValidator(_check_version)]
 """The version of the file format."""
 Column = Annotated[str, Field(min_length=1)]
 """The name of a column or feature."""
+
+
+def as_list(value: Any) -> Any:
+    """Return one text as a list of it."""
+    return [value] if isinstance(value, str) else value
+
+
+def with_parameters(value: Any) -> Any:
+    """Return ``module.Class`` as ``{module.Class: {}}``, as which it may be written, too, with its parameters."""
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) is None:
+        return {next(iter(value)): {}}
+    return value
+
+
+def check_import_path(value: dict[str, dict[str, Any]], example: str) -> dict[str, dict[str, Any]]:
+    """Refuse what :func:`with_parameters` gave for no import path; ``example`` is one."""
+    path = next(iter(value))
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
+        raise PydanticCustomError(
+            "import_path", "{found} is not an import path; write module.Class, such as {example}",
+            {"found": repr(path), "example": example},
+        )  # fmt: skip
+    return value

@@ -5,12 +5,13 @@ The classes check what a file alone can tell: names, types, references. ``workfl
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Column, Spec, Word
+from .base import Column, Spec, Word, check_import_path, with_parameters
 from .expressions import Expression
 from .predictions import AnyMetric, Method, Metric, OutputOf
 from .searching import AnySampler, AnySplit, EarlyStopping, check_search
@@ -19,31 +20,11 @@ from .stage_base import StageSpec
 from .steps_learned import TypeName
 from .table_stages import MATRICES, TABLES, MatrixOut
 
-
-def _estimator(value: Any) -> Any:
-    """``module.Class`` or ``{module.Class: {parameters}}``."""
-    if isinstance(value, str):
-        return {value: {}}
-    if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) is None:
-        return {next(iter(value)): {}}
-    return value
-
-
-def _check_estimator(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    path = next(iter(value))
-    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
-        raise PydanticCustomError(
-            "import_path", "{found} is not an import path; write module.Class, such as {example}",
-            {"found": repr(path), "example": "sklearn.linear_model.LogisticRegression"},
-        )  # fmt: skip
-    return value
-
-
 Estimator = Annotated[
     dict[str, dict[str, Any]],
-    BeforeValidator(_estimator, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
+    BeforeValidator(with_parameters, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
     Field(min_length=1, max_length=1),
-    AfterValidator(_check_estimator),
+    AfterValidator(partial(check_import_path, example="sklearn.linear_model.LogisticRegression")),
 ]
 """One import path and its constructor parameters."""
 

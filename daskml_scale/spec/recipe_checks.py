@@ -108,7 +108,7 @@ def recorded_later(
 
     Columns that ``known_at`` names, and what they are computed from, are exempt.
     """
-    exempt = _sources(names(known_at), derived_from)
+    exempt = sources_of(names(known_at), derived_from)
     later = {target: "it is the target"} if target else {}
     for step in steps:
         if isinstance(step, EventStep) and not _known_in_time(step.at, known_at):
@@ -132,7 +132,7 @@ def recorded_later(
                 certain[column] = f"it is computed from {late!r}"
                 waiting.append(column)
     if target:
-        for source in sorted(_sources([target], derived_from) - exempt):
+        for source in sorted(sources_of([target], derived_from) - exempt):
             known = "if it is known in time, derive a copy of it and read that"
             certain.setdefault(source, f"the target {target!r} is computed from it, among others ({known})")
     return certain
@@ -162,7 +162,7 @@ def workflow_problems(workflow: Workflow) -> list[Problem]:
     return problems
 
 
-def _sources(columns: Iterable[str], derived_from: Mapping[str, Sequence[str]]) -> set[str]:
+def sources_of(columns: Iterable[str], derived_from: Mapping[str, Sequence[str]]) -> set[str]:
     """Return the columns and everything that they are computed from."""
     found: set[str] = set()
     waiting = list(columns)

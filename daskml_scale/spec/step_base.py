@@ -6,21 +6,16 @@ No step computes anything here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from .base import Column, Spec
+from .base import Column, Spec, as_list
 
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Matched = Annotated[list[Column], BeforeValidator(_as_list, json_schema_input_type=str | list[Column])]
+Matched = Annotated[list[Column], BeforeValidator(as_list, json_schema_input_type=str | list[Column])]
 """Columns by which rows belong together; may be empty."""
 Columns = Annotated[
-    list[Column], BeforeValidator(_as_list, json_schema_input_type=str | list[Column]), Field(min_length=1)
+    list[Column], BeforeValidator(as_list, json_schema_input_type=str | list[Column]), Field(min_length=1)
 ]
 """One name or a list of names."""
 

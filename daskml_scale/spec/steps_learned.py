@@ -5,12 +5,13 @@ What they learn is in ``stages.features.aggregate``, ``.estimators`` and ``.call
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Column
+from .base import Column, check_import_path, with_parameters
 from .items import FunctionPath
 from .step_base import Columns, Step
 
@@ -50,25 +51,6 @@ class Aggregate(Step):
         return tuple(f"{name}_{stat}_by_{by}" for name in self.of for stat in self.stats)
 
 
-def _transformer(value: Any) -> Any:
-    """``module.Class`` or ``{module.Class: {parameters}}``."""
-    if isinstance(value, str):
-        return {value: {}}
-    if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) is None:
-        return {next(iter(value)): {}}
-    return value
-
-
-def _import_path(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    path = next(iter(value))
-    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
-        raise PydanticCustomError(
-            "import_path", "{found} is not an import path; write module.Class, such as {example}",
-            {"found": repr(path), "example": "sklearn.preprocessing.PowerTransformer"},
-        )  # fmt: skip
-    return value
-
-
 class SklearnStep(Step):
     """Any scikit-learn transformer: ``<prefix><name>`` per name of its ``get_feature_names_out``.
 
@@ -82,9 +64,9 @@ class SklearnStep(Step):
     of: Columns
     transformer: Annotated[
         dict[str, dict[str, Any]],
-        BeforeValidator(_transformer, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
+        BeforeValidator(with_parameters, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
         Field(min_length=1, max_length=1),
-        AfterValidator(_import_path),
+        AfterValidator(partial(check_import_path, example="sklearn.preprocessing.PowerTransformer")),
     ]
     by: Literal["sample", "partial_fit"] = "sample"
     sample: Annotated[int, Field(ge=1)] = 100_000

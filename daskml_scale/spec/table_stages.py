@@ -5,12 +5,12 @@ The classes check what a file alone can tell: names, types, references. ``workfl
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import ByteSize, Column, Spec, Word
+from .base import ByteSize, Column, Spec, Word, as_list
 from .expressions import Expression
 from .folds import FoldsBy
 from .items import AnyItems, FunctionPath, MapFiles, MapRows
@@ -44,13 +44,9 @@ class RowSpec(Spec):
         return tuple(dict.fromkeys([*self.partition_by, *self.sort_by]))
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 Sources = Annotated[
     list[Annotated[str, Field(min_length=1)]],
-    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    BeforeValidator(as_list, json_schema_input_type=str | list[str]),
     Field(min_length=1),
 ]
 """One path, pattern or URL, or a list of them."""

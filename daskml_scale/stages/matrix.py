@@ -3,7 +3,6 @@
 ``search``, ``train`` and ``evaluate`` share these functions. Plans call :func:`check_matrix` and
 :func:`matrix_inputs` (pure, on a snapshot); kernels call :func:`load_matrix`, which reads the wanted
 rows once per process, and give each estimator a copy of its own (:func:`private`). Nothing here writes.
-``build_estimator`` comes along from ``stages.estimator``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import digest
 from daskml_scale.plan.units import Snapshot, row_ranges
 from daskml_scale.spec.expressions import Coded, Values, mask, missing, names
-from daskml_scale.stages.estimator import build_estimator as build_estimator
 from daskml_scale.stages.estimator import did_you_mean
 from daskml_scale.stages.features.seen import Seen
 

@@ -26,9 +26,9 @@ from daskml_scale.storage import files
 
 from . import boosting, incremental
 from .base import Input, Ref, StageBase, StageResult
-from .estimator import code_identity, inner_threads
+from .estimator import build_estimator, code_identity, inner_threads
 from .inputs import require
-from .matrix import FEATURES, build_estimator, check_matrix, load_matrix, matrix_bytes, matrix_inputs, private
+from .matrix import FEATURES, check_matrix, load_matrix, matrix_bytes, matrix_inputs, private
 
 CODE = "train-2"
 """Changes whenever the kernel's output changes for the same input."""

@@ -15,6 +15,7 @@ from daskml_scale.errors import SpecError
 from daskml_scale.plan.units import Snapshot
 from daskml_scale.spec.explain import nearest
 from daskml_scale.spec.expressions import Coded, Values, evaluate, names
+from daskml_scale.spec.recipe_checks import sources_of
 from daskml_scale.spec.step_base import EventStep, Step
 from daskml_scale.spec.steps import AsOf, DateParts, Lookup, Ordinal, Trailing
 from daskml_scale.spec.steps_categories import Count, Hashing, OneHot, TargetMean
@@ -56,24 +57,13 @@ def withheld(target: str | None, known_at: str, derived_from: Mapping[str, Seque
     """
     if target is None:
         return ()
-    exempt = _sources(names(known_at), derived_from)
-    found = _sources([target], derived_from) - exempt
+    exempt = sources_of(names(known_at), derived_from)
+    found = sources_of([target], derived_from) - exempt
     while True:
         more = {column for column, sources in derived_from.items() if found.intersection(sources)} - exempt - found
         if not more:
             return tuple(sorted(found))
         found |= more
-
-
-def _sources(columns: Iterable[str], derived_from: Mapping[str, Sequence[str]]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(columns)
-    while waiting:
-        column = waiting.pop()
-        if column not in found:
-            found.add(column)
-            waiting.extend(derived_from.get(column, ()))
-    return found
 
 
 def check_own_tables(steps: Sequence[Step], own: Collection[str], hidden: Collection[str]) -> None:

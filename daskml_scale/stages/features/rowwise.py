@@ -35,6 +35,7 @@ from daskml_scale.spec.steps_numeric import (
 
 from . import calling, kernels, target_mean
 from .kernels import by_label, device, namespace, numbers, spread
+from .sources import coded
 
 Functions: TypeAlias = Mapping[str, Callable[..., Any]]
 """The user's functions by their paths."""
@@ -73,17 +74,17 @@ def rowwise(
         case Compute():
             return [_computed(text, columns, rows) for text in step.features.values()]
         case OneHot():
-            return one_hot(_coded(columns[step.of]), step, step.levels or learnt["levels"])
+            return one_hot(coded(columns[step.of]), step, step.levels or learnt["levels"])
         case Cast():
             return [cast(columns[name], step.to) for name in step.of]
         case Function():
             return calling.call(step, functions[step.call], columns, rows)
         case Hashing():
-            return hashing(_coded(columns[step.of]), step)
+            return hashing(coded(columns[step.of]), step)
         case TargetMean():
             return target_mean.encode(step, columns, learnt)
         case Count():
-            return [counts(_coded(columns[name]), learnt[name], step.share) for name in step.of]
+            return [counts(coded(columns[name]), learnt[name], step.share) for name in step.of]
     values = [numbers(columns[name]) for name in step.reads()]
     match step:
         case Rename():
@@ -147,12 +148,6 @@ def _project(values: list[np.ndarray], learnt: Any) -> list[np.ndarray]:
                 total = total + column * weight
             found.append(total)
     return found
-
-
-def _coded(column: Values) -> Coded:
-    if not isinstance(column, Coded):
-        raise TypeError(f"a column of {column.dtype} is not a category")
-    return column
 
 
 def one_hot(column: Coded, step: OneHot, levels: Sequence[str]) -> list[np.ndarray]:

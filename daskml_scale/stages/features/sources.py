@@ -60,6 +60,7 @@ class MemoryTable:
 
 
 def coded(column: Values) -> Coded:
+    """Return a column that must be a category."""
     if not isinstance(column, Coded):
         raise TypeError(f"a column of {column.dtype} is not a category")
     return column
