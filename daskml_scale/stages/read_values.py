@@ -47,5 +47,5 @@ def _coded(column: Any, labels: Sequence[str]) -> Coded:
     if not len(column) or pa.types.is_null(column.type):
         return Coded(np.full(len(column), -1, dtype="int32"), tuple(labels))
     texts, codes = indexed(column)
-    places = np.append(pd.Index(list(labels), dtype=object).get_indexer(pd.Index(texts, dtype=object)), -1).astype("int32")
-    return Coded(places[codes], tuple(labels))
+    places = pd.Index(list(labels), dtype=object).get_indexer(pd.Index(texts, dtype=object))
+    return Coded(np.append(places, -1).astype("int32")[codes], tuple(labels))
