@@ -110,7 +110,11 @@ def heard(kernel: tuple[Any, Any], code: str, interrupt: Callable[[Any], bool]) 
             interrupted = True
             manager.interrupt_kernel()
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-            return messages, client.get_shell_msg(timeout=PATIENCE)["content"]
+            break
+    while True:  # a kernel that was slow to start was asked more than once for what it is, and answers that first
+        reply = client.get_shell_msg(timeout=PATIENCE)
+        if reply["parent_header"].get("msg_id") == asked:
+            return messages, reply["content"]
 
 
 def of_kind(messages: list[Any], kind: str) -> list[Any]:
