@@ -21,7 +21,7 @@ SLOW, QUICK = Costs(scheduler=0.0017, driver=0.0012), Costs(scheduler=0.0010, dr
         pytest.param(lognormal(0.1), SLOW, id="lognormal-100ms"),
         pytest.param(lognormal(10.0), SLOW, id="lognormal-10s"),
         pytest.param(constant(1.0), QUICK, id="1s-quick"),
-        pytest.param(lognormal(0.1), QUICK, id="lognormal-100ms-quick"),
+        pytest.param(lognormal(0.1), QUICK, id="lognormal-100ms-quick", marks=pytest.mark.faults_long),
     ],
 )
 def test_one_scheduler_keeps_8000_slots_busy_within_half_of_its_time(units, costs):
