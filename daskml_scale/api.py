@@ -105,6 +105,11 @@ def ingest(
     from daskml_scale.storage import stores
 
     url = zarr_url(out)
+    if hasattr(source, "columns") or hasattr(source, "dims"):
+        raise UsageError(
+            f"source is a {type(source).__name__}; ingest reads files: write it with to_parquet, to_zarr or to_netcdf "
+            "first (a Recipe and the searches take DataFrames as they are)"
+        )
     if not (given := [os.fspath(one) for one in _listed(source)]):
         raise UsageError("source=[] names no file; name one or more")
     row = RowSpec(dim=dim, chunk=chunk, sort_by=_listed(sort_by), partition_by=_listed(partition_by))

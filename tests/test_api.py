@@ -458,3 +458,24 @@ def test_runs_in_threads_do_not_mix_their_accounts(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         for number, rows in zip(range(1, 9), pool.map(run, range(1, 9)), strict=True):
             assert rows == [(f"t{number}", 10 * number), (f"c{number}", 10 * number)]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda frame, model: dms.predict(model, frame), "data is a DataFrame; predict reads an xarray Dataset"),
+        (lambda frame, model: dms.predict(model, frame.values), "data is a ndarray; predict reads an xarray Dataset"),
+        (lambda frame, model: dms.cluster(4), "4 is no cluster; give a name such as 'local'"),
+        (lambda frame, model: dms.cluster("tcp://127.0.0.1:1"), "give client=distributed.Client('tcp://127.0.0.1:1')"),
+        (lambda frame, model: dms.Recipe([{"keep": {"of": "a"}}], known_at="a").fit(frame, where="(a > 1) & (a < 3)"),
+         "write and, or, not instead of &, |, ~"),
+    ],
+)  # fmt: skip
+def test_what_users_of_other_libraries_try_first_is_answered(call, says):
+    import pandas as pd
+    from sklearn.linear_model import LinearRegression
+
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]})
+    with pytest.raises((SpecError, UsageError)) as raised:
+        call(frame, LinearRegression().fit(frame, frame["a"]))
+    assert says in str(raised.value)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daskml_scale import events
+from daskml_scale.errors import UsageError
 
 if TYPE_CHECKING:
     from daskml_scale.spec.hosts import Definition
@@ -87,4 +88,6 @@ def _read(spec: str | os.PathLike[str] | Definition | Mapping[str, Any]) -> Defi
             return model.model_validate(dict(spec))
         except ValidationError as error:
             raise first_error(explain(error, model, dict(spec)), {}, None) from None
+    if not isinstance(spec, str) and not hasattr(spec, "__fspath__"):
+        raise UsageError(f"{spec!r} is no cluster; give a name such as 'local', a file, or a mapping of what is in one")
     return load_cluster(find_cluster(os.fspath(spec)))

@@ -169,7 +169,8 @@ def evaluate(text: str, columns: Mapping[str, Values]) -> np.ndarray:
         raise SpecError(f"{text!r} does not fit its columns {kinds}: {error}") from None
     if isinstance(value, (Coded, str)):
         raise SpecError(
-            f"{text!r} gives text; compare it with something, or name the column where a column is asked for"
+            f"{text!r} gives text; compare it with something, or name the column where a column is asked for; "
+            "where a time is meant, the file writes it otherwise than 2024-12-31 or 2024-12-31 23:59:00"
         )
     return np.asarray(value)
 

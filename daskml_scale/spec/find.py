@@ -150,6 +150,11 @@ def _find(name: str, what: str) -> Path:
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError, ValueError):
+            if what == "cluster" and "://" in name:
+                raise SpecError(
+                    f"{name!r} is the address of a scheduler; in Python give client=distributed.Client({name!r}), else "
+                    f"a file with version: 1, name: ..., backend: existing, address: {name}"
+                ) from None
             listed = ", ".join(known for known, _ in _listing(what)) or "none"
             raise SpecError(
                 f"no such file; the {what}s with a name: {listed}", file=name if name.isprintable() else repr(name)

@@ -130,6 +130,8 @@ def _check(node: ast.expr) -> None:
             close = difflib.get_close_matches(name[:80], [*ARGUMENTS, "time"], n=1)
             guess = f"did you mean {close[0]}()? " if close else ""
             raise SpecError(f"unknown function {name}(); {guess}known: time('...'), {', '.join(sorted(ARGUMENTS))}")
+        case ast.BinOp(op=ast.BitAnd() | ast.BitOr()) | ast.UnaryOp(op=ast.Invert()):
+            raise SpecError(f"{ast.unparse(node)!r}: write and, or, not instead of &, |, ~")
         case _:
             raise SpecError(
                 f"{ast.unparse(node)!r} is not allowed here; use column names, numbers, text, + - * / // % **, "

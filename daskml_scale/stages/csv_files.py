@@ -91,6 +91,14 @@ def opening(url: str) -> Opening:
         raise PlanError(
             f"{where} is empty: a CSV file starts with a line of column names; write one, or leave the file out"
         )
+    if any("\0" in name for name in names):
+        raise PlanError(f"{where} is not a readable CSV file: its first line holds NUL bytes; is it another format?")
+    other = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+    if other is not None:
+        raise PlanError(
+            f"{where}: the first line has no comma and {other!r} between its names; write the file with commas, by "
+            f"pandas.read_csv(..., sep={other!r}).to_csv(..., index=False)"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise PlanError(f"{where}: the first line names column {twice[0]!r} twice; rename one of them")

@@ -121,8 +121,21 @@ class Cube:
 
 
 def opened(data: Any) -> Any:
-    """Return data as a Dataset; a URL is opened."""
-    return data if hasattr(data, "data_vars") else stores.open_dataset(files.normal(data))
+    """Return data as a Dataset; a URL is opened.
+
+    Raises
+    ------
+    UsageError
+        For frames and arrays.
+    """
+    if hasattr(data, "data_vars"):
+        return data
+    if not isinstance(data, str) and not hasattr(data, "__fspath__"):
+        raise UsageError(
+            f"data is a {type(data).__name__}; predict reads an xarray Dataset or the URL of one. What fits in memory "
+            "the model's own predict takes; files of more become a dataset by dms.ingest"
+        )
+    return stores.open_dataset(files.normal(data))
 
 
 def _chunked(values: Any) -> Any:

@@ -6,6 +6,7 @@ Types are declared here, so files are compared before anything is read. What can
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from daskml_scale.errors import PlanError, StoreError
 from daskml_scale.storage import files
 
 from .csv_files import shown
+
+_INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index without a name: row numbers of some frame, which no other reader shows as a column."""
 
 
 class Footer(NamedTuple):
@@ -63,7 +67,7 @@ def footer(url: str) -> Footer:
             raise PlanError(f"{shown(url)} names column {twice[0]!r} twice; rename one of them")
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         return Footer(
-            {field.name: str(field.type) for field in schema},
+            {field.name: str(field.type) for field in schema if not _INDEX.fullmatch(field.name)},
             tuple((group.num_rows, group.total_byte_size) for group in groups),
         )
 

@@ -205,3 +205,17 @@ def test_data_larger_than_the_memory_of_a_worker_is_searched_by_chunks(tmp_path:
     assert search.cv_results_["n_resources"].max() - rows // step // 2 in (0, 1)
     assert search.best_score_ > 0.95
     assert before == after  # nothing killed it
+
+
+def test_a_dask_dataframe_is_computed_where_it_is_small_and_refused_where_it_is_not(monkeypatch) -> None:
+    import dask.dataframe as dd
+    import pandas as pd
+
+    names = [f"x{number}" for number in range(XR.shape[1])]
+    X, y = pd.DataFrame(XR, columns=names), pd.Series(YR, name="y")
+    lazy = dd.from_pandas(X, npartitions=3), dd.from_pandas(y, npartitions=3)
+    search = GridSearchCV(Ridge(), {"alpha": [0.1, 1.0]}, cv=2)
+    assert_same_results(clone(search).fit(*lazy), clone(search).fit(X, y))
+    monkeypatch.setattr(stored, "LAZY_BYTES", 100)
+    with pytest.raises(UsageError, match="X is a lazy array of"):
+        search.fit(*lazy)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import daskml_scale as dms
-from daskml_scale.errors import DaskMLError, PlanError, SpecError, StoreError
+from daskml_scale.errors import DaskMLError, PlanError, SpecError, StoreError, UsageError
 from daskml_scale.stages import csv_files
 from daskml_scale.stages.csv_files import header
 from daskml_scale.stages.run import run_stage
@@ -148,6 +148,27 @@ def test_a_file_of_another_format_is_known_by_its_name(tmp_path, name, says):
         dms.ingest(tmp_path / name, tmp_path / "t.zarr", dim="row")
     assert name in str(raised.value)
     assert says in str(raised.value)
+
+
+def test_what_pandas_calls_an_index_without_a_name_is_no_column(tmp_path):
+    pd.DataFrame({"x": [1.0, 2.0]}, index=[3, 9]).to_parquet(tmp_path / "t.parquet")
+    assert list(dms.ingest(tmp_path / "t.parquet", tmp_path / "t.zarr", dim="row").data_vars) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"a;b\n1;2\n", "sep=';'"), (b"a\tb\n1\t2\n", "sep='\\t'"), (b"P\x00K,x\n1,2\n", "holds NUL bytes")],
+)
+def test_other_separators_and_bytes_are_named(tmp_path, content, says):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(PlanError) as raised:
+        dms.ingest(tmp_path / "t.csv", tmp_path / "t.zarr", dim="row")
+    assert says in str(raised.value)
+
+
+def test_a_frame_is_no_file(tmp_path):
+    with pytest.raises(UsageError, match="source is a DataFrame; ingest reads files: write it with to_parquet"):
+        dms.ingest(pd.DataFrame({"x": [1.0]}), tmp_path / "t.zarr", dim="row")
 
 
 def test_a_zip_of_two_files_is_refused(tmp_path):

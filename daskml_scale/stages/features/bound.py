@@ -150,7 +150,8 @@ def _url(data: Any, argument: str) -> str:
         return stores.source_of(data) or ""
     if isinstance(data, str) or hasattr(data, "__fspath__"):
         return files.normal(data)
-    raise UsageError(f"{argument} is a {type(data).__name__}; pass an xarray Dataset or the URL of one")
+    dask = "; a Dask DataFrame: write it with to_parquet and read that by dms.ingest" * hasattr(data, "npartitions")
+    raise UsageError(f"{argument} is a {type(data).__name__}; pass an xarray Dataset or the URL of one{dask}")
 
 
 _IDS: dict[str, tuple[int, int, str]] = {}

@@ -236,7 +236,8 @@ def _reference(cube: Snapshot, read: Sequence[str], time: str) -> Variable:
         if cube.variables[name].dims != first.dims:
             raise PlanError(
                 f"{name} has the dimensions {', '.join(cube.variables[name].dims)}, {read[0]} has "
-                f"{', '.join(first.dims)}; the steps of one cube read variables of the same dimensions"
+                f"{', '.join(first.dims)}; the steps of one stage read variables of the same dimensions: give {name} "
+                "a stage of its own, or remove it from the steps"
             )
     return first
 

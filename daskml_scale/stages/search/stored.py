@@ -102,7 +102,7 @@ def _taken(values: Any, what: str, stored: bool) -> Any:
         url = stores.source_of(values.reset_coords(drop=True).to_dataset())
         if url is not None and _stored_as_shown(values):
             return StoredRows(url, str(values.name), values.shape, values.dtype)
-    size = getattr(values, "nbytes", None)
+    size = _bytes(values)
     if size is not None and size == size and size > LAZY_BYTES and not isinstance(values, np.ndarray):
         raise UsageError(
             f"{what} is a lazy array of {size / 2**30:,.1f} GiB, which a search would have to compute here; write it "
@@ -111,6 +111,14 @@ def _taken(values: Any, what: str, stored: bool) -> Any:
     if module == "xarray":
         return values.values
     return values.compute()
+
+
+def _bytes(values: Any) -> Any:
+    """Return the size of lazy values, if they know it; a Dask DataFrame has to look at its partitions."""
+    if hasattr(values, "memory_usage"):
+        used = values.memory_usage()
+        return int((used.sum() if values.ndim == 2 else used).compute())
+    return getattr(values, "nbytes", None)
 
 
 def _stored_as_shown(values: Any) -> bool:
