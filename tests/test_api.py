@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import daskml_scale as dms
-from daskml_scale import api, events
+from daskml_scale import api, events, steps
 from daskml_scale.errors import PlanError, SpecError, UnitsFailedError, UsageError, ValidationFailedError
 from daskml_scale.storage import stores
 
@@ -467,15 +467,17 @@ def test_runs_in_threads_do_not_mix_their_accounts(tmp_path):
         (lambda frame, model: dms.predict(model, frame.values), "data is a ndarray; predict reads an xarray Dataset"),
         (lambda frame, model: dms.cluster(4), "4 is no cluster; give a name such as 'local'"),
         (lambda frame, model: dms.cluster("tcp://127.0.0.1:1"), "give client=distributed.Client('tcp://127.0.0.1:1')"),
-        (lambda frame, model: dms.Recipe([{"keep": {"of": "a"}}], known_at="a").fit(frame, where="(a > 1) & (a < 3)"),
+        (lambda frame, model: dms.Recipe([{"keep": {"of": "a"}}], known_at="t").fit(frame, where="(a > 1) & (a < 3)"),
          "write and, or, not instead of &, |, ~"),
+        (lambda frame, model: dms.Recipe([model], known_at="t"), "'sklearn.linear_model.LinearRegression'"),
+        (lambda frame, model: steps.SklearnStep(of="a", transformer=model), "{'sklearn.linear_model.LinearRegression'"),
     ],
 )  # fmt: skip
 def test_what_users_of_other_libraries_try_first_is_answered(call, says):
     import pandas as pd
     from sklearn.linear_model import LinearRegression
 
-    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]})
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "t": pd.date_range("2024", periods=4)})
     with pytest.raises((SpecError, UsageError)) as raised:
-        call(frame, LinearRegression().fit(frame, frame["a"]))
+        call(frame, LinearRegression().fit(frame[["a"]], frame["a"]))
     assert says in str(raised.value)

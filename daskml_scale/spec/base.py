@@ -171,7 +171,18 @@ def with_parameters(value: Any) -> Any:
         return {value: {}}
     if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) is None:
         return {next(iter(value)): {}}
+    if hasattr(value, "get_params"):
+        raise PydanticCustomError(
+            "import_path", "a {found} that was made cannot be told by name; write {example}",
+            {"found": type(value).__name__, "example": repr({import_path(value): value.get_params(deep=False)})},
+        )  # fmt: skip
     return value
+
+
+def import_path(value: Any) -> str:
+    """Return what one imports the class of an object by: without private modules."""
+    public = [part for part in type(value).__module__.split(".") if not part.startswith("_")]
+    return ".".join([*public, type(value).__name__])
 
 
 def check_import_path(value: dict[str, dict[str, Any]], example: str) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Column, Duration, Word
+from .base import Column, Duration, Word, import_path
 from .step_base import Columns, EventStep, Matched, Step
 from .steps_categories import CATEGORY_STEPS
 from .steps_history import HISTORY_STEPS
@@ -194,6 +194,11 @@ def _unwrap(value: Any) -> Any:
     """``{as_of: {...}}`` -> ``AsOf``-tagged content; instances pass through."""
     if isinstance(value, Step):
         return value
+    if hasattr(value, "get_params"):
+        raise PydanticCustomError(
+            "step_shape", "a transformer of scikit-learn is given by the step sklearn: {example}",
+            {"example": repr({"sklearn": {"of": ["..."], "transformer": import_path(value)}})},
+        )  # fmt: skip
     if not isinstance(value, dict) or len(value) != 1:
         raise PydanticCustomError(
             "step_shape", "a step is one name with its settings, such as {example}; found {found}",
