@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import tempfile
 import warnings
@@ -21,7 +20,7 @@ from typing import Any
 from daskml_scale.errors import ClusterError, UsageError
 from daskml_scale.spec.kubernetes import KubernetesOptions
 
-logger = logging.getLogger(__name__)
+from .tunnel import Tunnel
 
 Object = dict[str, Any]
 TIMEOUT = 20.0
@@ -32,6 +31,8 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before the n-th repetition in a row."""
 RESTART_SECONDS = 10.0
 """So long a server that starts may refuse everybody: its roles are not loaded yet."""
+RIGHTS = "kubectl apply -k clusters/kubernetes gives a user what it needs, see docs/how-to/kubernetes.md"
+"""The remedy in messages about what a user may not do."""
 
 
 class Unreachable(ClusterError):
@@ -169,6 +170,13 @@ class Kube:
         except (httpx.HTTPError, kr8s.APITimeoutError, OSError) as error:
             raise Unreachable(f"the Kubernetes API does not answer: {error or type(error).__name__}") from error
 
+    async def tried(self, method: str, resource: str, body: Object | None = None, **more: Any) -> tuple[int, Any]:
+        """As `call`, for who tries again: a server that does not answer is code 503."""
+        try:
+            return await self.call(method, resource, body, **more)
+        except Unreachable as error:
+            return 503, {"message": str(error)}
+
     def _place(self, group: str, resource: str, namespaced: bool) -> dict[str, Any]:
         version, base = (f"{group}/v1", "/apis") if group else ("v1", "/api")
         return {"version": version, "base": base, "url": resource, "namespace": self.namespace if namespaced else None}
@@ -188,10 +196,7 @@ class Kube:
         tries, refused_since = 0, None
         clock = asyncio.get_running_loop().time
         while True:
-            try:
-                code, found = await self.call("GET", "pods", labelSelector=selector)
-            except Unreachable as error:
-                code, found = 0, {"message": str(error)}
+            code, found = await self.tried("GET", "pods", labelSelector=selector)
             if code == 200:
                 began, refused_since = clock(), None
                 yield "SYNC", found["items"]
@@ -238,7 +243,7 @@ class Kube:
 
     async def forward(self, pod: str, port: int, local: int = 0, host: str = "127.0.0.1") -> Tunnel:
         """Lead a port of this machine to a port of a Pod."""
-        made = Tunnel(self, pod, port)
+        made = Tunnel(lambda: self.socket(pod, port), f"{pod}:{port}")
         await made.open(local, host)
         return made
 
@@ -259,75 +264,6 @@ def _content(response: Any, text: bool) -> Any:
         return response.json()
     except ValueError:
         return response.text
-
-
-RIGHTS = "kubectl apply -k clusters/kubernetes gives a user what it needs, see docs/how-to/kubernetes.md"
-
-
-class Tunnel:
-    """A port of this machine that leads to a Pod through the API server; each connection is a websocket.
-
-    A connection that cannot be made is closed; whoever made it tries again in its own time.
-    """
-
-    def __init__(self, kube: Kube, pod: str, port: int) -> None:
-        self._kube, self._pod, self._port = kube, pod, port
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def open(self, local: int, host: str = "127.0.0.1") -> None:
-        """Listen; at any free port with 0."""
-        self._server = await asyncio.start_server(self._connect, host.strip("[]"), local)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        """End all connections."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            async with self._kube.socket(self._pod, self._port) as socket:
-                await _join(reader, writer, socket)
-        except asyncio.CancelledError:
-            pass  # the tunnel closes
-        except Exception as error:
-            logger.debug("no connection to %s:%s: %r", self._pod, self._port, error)
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-
-async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: Any) -> None:
-    async def send() -> None:
-        while data := await reader.read(1 << 16):
-            await socket.send_bytes(b"\x00" + data)
-
-    async def receive() -> None:
-        begun: set[int] = set()
-        while True:
-            message: bytes = await socket.receive_bytes()
-            channel = message[0]
-            if channel not in begun:
-                begun.add(channel)  # the first of each channel is the port
-            elif channel == 0:
-                writer.write(message[1:])
-                await writer.drain()
-            else:
-                logger.debug("port-forward: %s", message[1:].decode(errors="replace"))
-                return
-
-    tasks = [asyncio.ensure_future(send()), asyncio.ensure_future(receive())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def detail(found: Any) -> str:

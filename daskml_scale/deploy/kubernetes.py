@@ -30,14 +30,16 @@ from .certificates import new_authority
 from .child import Setup, free_port
 from .gate import own_names, rules_for, with_token
 from .gpus import device_of
-from .kube_client import Kube, Tunnel, inside, library
+from .kube_client import Kube, inside, library
 from .lease import HANDLER, KEY, hold
 from .local import BACKLOG, HOST, listen, preloads, settings
 from .machine import thread_environment
 from .places import Place
 from .pod_board import Board
-from .pod_processes import PodScheduler, PodWorker
+from .pod_processes import PodWorker
+from .pod_scheduler import PodScheduler
 from .scaled import ScaledCluster
+from .tunnel import Tunnel
 
 logger = logging.getLogger(__name__)
 

@@ -180,10 +180,7 @@ class Board:
         tries, forbidden_since = 0, None
         while self._members.get(member.pod_name) is member and not self.closing:
             async with self._gate:
-                try:
-                    code, found = await self.kube.call("POST", "pods", body(), fieldValidation="Strict")
-                except Unreachable as error:
-                    code, found = 503, {"message": str(error)}
+                code, found = await self.kube.tried("POST", "pods", body(), fieldValidation="Strict")
             if code < 300:
                 return
             message = detail(found)
@@ -221,10 +218,7 @@ class Board:
         began, tries = self.clock(), 0
         while True:
             async with self._gate:
-                try:
-                    code, found = await self.kube.call("DELETE", resource, body, group=group)
-                except Unreachable as error:
-                    code, found = 503, {"message": str(error)}
+                code, found = await self.kube.tried("DELETE", resource, body, group=group)
             if code < 300 or code == 404:
                 return
             if code in (401, 403) and self.clock() - began > RESTART_SECONDS:

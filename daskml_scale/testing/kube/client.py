@@ -11,7 +11,7 @@ import contextlib
 import json
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,31 @@ def read_config(path: Path) -> dict[str, Any]:
     return found
 
 
+def write_config(path: Path, name: str, cluster: Mapping[str, Any], token: str, namespace: str) -> Path:
+    """Write a kubeconfig of one context, whose user is known by a token, and return its path."""
+    content = {
+        "apiVersion": "v1", "kind": "Config", "current-context": name,
+        "clusters": [{"name": name, "cluster": dict(cluster)}],
+        "users": [{"name": name, "user": {"token": token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
+    }  # fmt: skip
+    path.write_text(json.dumps(content))  # which is YAML
+    return path
+
+
+def encoded(certificates: str) -> str:
+    """Return PEM as a kubeconfig holds it."""
+    return base64.b64encode(certificates.encode()).decode()
+
+
+def authority(cluster: Mapping[str, Any], folder: Path) -> str:
+    """Return the certificates, as PEM, by which a server is known; empty when those of the system count."""
+    if data := cluster.get("certificate-authority-data"):
+        return base64.b64decode(data).decode()
+    path = cluster.get("certificate-authority")
+    return (folder / path).read_text() if path else ""
+
+
 class Client:
     """A client with the current context of a kubeconfig."""
 
@@ -45,9 +70,10 @@ class Client:
         cluster = _named(config["clusters"], context["cluster"])["cluster"]
         user = _named(config["users"], context["user"])["user"]
         self.server = cluster["server"].rstrip("/")
+        self.authority = authority(cluster, kubeconfig.parent)
         self.namespace = context.get("namespace", "default")
         headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-        connector = aiohttp.TCPConnector(ssl=_context(cluster, user, kubeconfig.parent), limit=50)
+        connector = aiohttp.TCPConnector(ssl=_context(self.authority, user, kubeconfig.parent), limit=50)
         self._session = aiohttp.ClientSession(
             connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None, connect=10)
         )
@@ -128,12 +154,10 @@ def _named(listed: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return next(item for item in listed if item["name"] == name)
 
 
-def _context(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSLContext:
+def _context(authority: str, user: dict[str, Any], folder: Path) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if data := cluster.get("certificate-authority-data"):
-        context.load_verify_locations(cadata=base64.b64decode(data).decode())
-    elif path := cluster.get("certificate-authority"):
-        context.load_verify_locations(folder / path)
+    if authority:
+        context.load_verify_locations(cadata=authority)
     with tempfile.TemporaryDirectory() as made:
         places = []
         for key in ("client-certificate", "client-key"):

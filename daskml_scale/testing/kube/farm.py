@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from .client import ApiError, Client, read_config
+from .client import ApiError, Client, encoded, read_config, write_config
 from .kubelet import FAULTS
 from .server import ApiServer, api_server
 
@@ -136,20 +135,10 @@ class Farm:
         """Return a kubeconfig of a service account."""
         asked = {"spec": {"expirationSeconds": 3600}}
         token = self.request("POST", self.path("serviceaccounts", f"{account}/token"), asked)["status"]["token"]
-        config = read_config(self.kubeconfig)
-        cluster = config["clusters"][0]
-        if path := cluster["cluster"].pop("certificate-authority", None):
-            data = base64.b64encode((self.kubeconfig.parent / path).read_bytes()).decode()
-            cluster["cluster"]["certificate-authority-data"] = data
-        context = {"cluster": cluster["name"], "user": account, "namespace": self.namespace}
-        made = {
-            **config, "clusters": [cluster], "current-context": account,
-            "users": [{"name": account, "user": {"token": token}}],
-            "contexts": [{"name": account, "context": context}],
-        }  # fmt: skip
-        place = self.folder / f"{account}.kubeconfig"
-        place.write_text(json.dumps(made))
-        return place
+        cluster = read_config(self.kubeconfig)["clusters"][0]["cluster"]
+        if cluster.pop("certificate-authority", None):  # a path, from the folder of the kubeconfig
+            cluster["certificate-authority-data"] = encoded(self._client.authority)
+        return write_config(self.folder / f"{account}.kubeconfig", account, cluster, token, self.namespace)
 
     def definition(self, classes: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Return a cluster definition for this Kubernetes."""

@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import datetime
 import fnmatch
 import json
 import os
 import signal
-import ssl
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from .client import ApiError, Client, read_config
+from .client import ApiError, Client
 from .node_server import NodeServer
 from .pods import Object, Running
 from .rules import quantity, usage
@@ -74,7 +72,6 @@ class Kubelet:
         self.capacity = {**CAPACITY, **dict(one.split("=") for one in options.capacity)}
         self.labels = dict(one.split("=") for one in options.label)
         self.client = Client(options.kubeconfig)
-        self.ca = _authority(options.kubeconfig)
         found = urlsplit(self.client.server)
         self.service = {"KUBERNETES_SERVICE_HOST": found.hostname or "", "KUBERNETES_SERVICE_PORT": str(found.port)}
         self.running: dict[str, Running] = {}
@@ -269,14 +266,6 @@ class Kubelet:
                     with contextlib.suppress(psutil.Error):
                         if psutil.Process(running.process.pid).memory_info().rss > quantity(limit):
                             running.end("OOMKilled")
-
-
-def _authority(kubeconfig: Path) -> str:
-    cluster: Mapping[str, Any] = read_config(kubeconfig)["clusters"][0]["cluster"]
-    if data := cluster.get("certificate-authority-data"):
-        return base64.b64decode(data).decode()
-    path = cluster.get("certificate-authority")
-    return (kubeconfig.parent / path).read_text() if path else ssl.DER_cert_to_PEM_cert(b"")
 
 
 def _options() -> argparse.Namespace:

@@ -152,7 +152,7 @@ class Running:
         elif "configMap" in source:
             item = source["configMap"]
             if item["name"] == "kube-root-ca.crt":  # every namespace has it
-                return {"ca.crt": self.kubelet.ca.encode()}
+                return {"ca.crt": self.kubelet.client.authority.encode()}
             found = await self._object("configmaps", item["name"])
             files = {key: text.encode() for key, text in (found.get("data") or {}).items()}
             files.update({key: base64.b64decode(text) for key, text in (found.get("binaryData") or {}).items()})

@@ -1,33 +1,33 @@
 """An API server of Kubernetes for tests: objects, watches, rights, logs and port-forward, over HTTPS on 127.0.0.1.
 
-It does what a real one was measured to do: see `verbs` and `rules` for objects, `controllers` for what happens by
-itself. Use ``with api_server(folder) as server`` (a thread with an event loop), or ``python -m
-daskml_scale.testing.kube.server FOLDER`` (a program, until it is ended); both write ``FOLDER/kubeconfig``. Every
-request is in ``server.requests``: who asked for what, with which answer.
+It does what a real one was measured to do: see `objects`, `verbs` and `rules` for objects, `watches` for what goes on,
+`controllers` for what happens by itself. Use ``with api_server(folder) as server`` (a thread with an event loop), or
+``python -m daskml_scale.testing.kube.server FOLDER`` (a program, until it is ended); both write ``FOLDER/kubeconfig``.
+Every request is in ``server.requests``: who asked for what, with which answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from . import controllers, discovery, protobuf, rules, streams, verbs
+from . import controllers, discovery, objects, rules, streams, verbs, watches
 from .certificate import certificate
-from .store import KINDS, PODS, RBAC, Kind, Object, Refused, Store, selected
+from .client import encoded, write_config
+from .store import KINDS, PODS, RBAC, Object, Refused, Store
+from .targets import Target, body_of, target_of, verb_of
 
-BOOKMARK_SECONDS = 60.0
 NODE_PATIENCE = 40.0
 """Seconds without a renewed lease after which a Node is lost."""
 
@@ -53,16 +53,6 @@ class Request:
     namespace: str
     name: str
     code: int
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a path names."""
-
-    kind: Kind
-    namespace: str
-    name: str = ""
-    part: str = ""
 
 
 class ApiServer:
@@ -133,28 +123,25 @@ class ApiServer:
 
     def write_kubeconfig(self, path: Path, token: str, namespace: str = "default") -> Path:
         """Write a kubeconfig for a token and return its path."""
-        import base64
-
-        cluster = {"server": f"https://127.0.0.1:{self.port}",
-                   "certificate-authority-data": base64.b64encode(self.ca.encode()).decode()}  # fmt: skip
-        context = {"cluster": "test", "user": "test", "namespace": namespace}
-        content = {
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": "test", "user": {"token": token}}],
-            "contexts": [{"name": "test", "context": context}],
-        }  # fmt: skip
-        path.write_text(json.dumps(content))  # which is YAML
-        return path
+        cluster = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority-data": encoded(self.ca)}
+        return write_config(path, "test", cluster, token, namespace)
 
     def _stir(self) -> None:
         for event in self._stirred:
             event.set()
 
-    async def _control(self) -> None:
+    @contextlib.contextmanager
+    def _following(self) -> Iterator[asyncio.Event]:
+        """Give an event that every change sets."""
         changed = asyncio.Event()
         self._stirred.add(changed)
         try:
+            yield changed
+        finally:
+            self._stirred.discard(changed)
+
+    async def _control(self) -> None:
+        with self._following() as changed:
             while True:
                 changed.clear()
                 controllers.collect_garbage(self.store)
@@ -164,8 +151,6 @@ class ApiServer:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), wait)
                 await asyncio.sleep(0.02)  # one look at what changes together
-        finally:
-            self._stirred.discard(changed)
 
     # Requests
 
@@ -180,8 +165,8 @@ class ApiServer:
             if (found := discovery.answer(path)) is not None:
                 self._note(at, user, "discover", None, 200)
                 return found
-            target = _target(path)
-            verb = _verb(request, target)
+            target = target_of(path)
+            verb = verb_of(request, target)
             self._authorize(user, verb, target)
             if verb == "watch" or target.part in ("log", "portforward"):
                 self._note(at, user, verb, target, 200)  # before it ends, so that others see it
@@ -197,8 +182,7 @@ class ApiServer:
         if target is None:
             self.requests.append(Request(at, user, verb, "", "", "", code))
             return
-        resource = target.kind.resource + (f"/{target.part}" if target.part else "")
-        self.requests.append(Request(at, user, verb, resource, target.namespace, target.name, code))
+        self.requests.append(Request(at, user, verb, target.resource, target.namespace, target.name, code))
 
     def _user(self, request: web.Request) -> str:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -219,7 +203,7 @@ class ApiServer:
         return bool(namespace) and rules.allowed(self.rules_of(user, namespace), verb, group, resource)
 
     def _authorize(self, user: str, verb: str, target: Target) -> None:
-        kind, resource = target.kind, target.kind.resource + (f"/{target.part}" if target.part else "")
+        kind, resource = target.kind, target.resource
         if kind.group in (rules.OPEN_GROUP, "authentication.k8s.io"):
             return
         # A websocket counts as get; forwarding also needs create, since a gate of 1.35.
@@ -228,76 +212,16 @@ class ApiServer:
             if self.forbidding or not self.may(user, one, kind.group, resource, target.namespace):
                 raise rules.forbidden(user, one, kind.group, resource, target.namespace, target.name)
 
-    async def _body(self, request: web.Request) -> Any:
-        if request.content_type == protobuf.CONTENT_TYPE:
-            return protobuf.review(await request.read())
-        text = await request.text()
-        try:
-            return json.loads(text or "{}")  # also what clients call YAML
-        except ValueError as error:
-            raise Refused(400, f"the object provided is unrecognized: {error}") from None
-
     async def _do(self, request: web.Request, user: str, verb: str, target: Target) -> tuple[int, Any]:
-        kind, store = target.kind, self.store
-        body = await self._body(request) if request.can_read_body else {}
-        if kind.group in (rules.OPEN_GROUP, "authentication.k8s.io"):
+        body = await body_of(request)
+        if target.kind.group in (rules.OPEN_GROUP, "authentication.k8s.io"):
             return 201, self._review(user, target, body)
         if target.part == "token":
             token = secrets.token_hex(16)
             self.tokens[token] = f"system:serviceaccount:{target.namespace}:{target.name}"
             return 201, {**body, "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
                          "status": {"token": token, "expirationTimestamp": "2099-01-01T00:00:00Z"}}  # fmt: skip
-        if target.part == "binding":
-            verbs.bind(store, target.namespace, target.name, body)
-            return 201, {"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 201}
-        if request.query.get("fieldValidation") == "Strict" and verb in ("create", "update"):
-            rules.check_fields(kind, body)
-        dry = request.query.get("dryRun") == "All"
-        match verb:
-            case "get":
-                return 200, store.get(kind, target.namespace, target.name)
-            case "list":
-                return 200, self._list(request, target)
-            case "create":
-                return 201, body if dry else verbs.create(store, kind, target.namespace, body)
-            case "update" | "patch":
-                return self._change(request, verb, target, body, dry)
-            case "delete":
-                old = store.get(kind, target.namespace, target.name)
-                options = {**body, **_options(request)}
-                found, gone = (old, True) if dry else verbs.delete(store, kind, old, options)
-                details = {"name": target.name, "kind": kind.resource, "uid": found["metadata"]["uid"]}
-                success = {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": details}
-                return 200, success if gone and kind is not PODS else found
-            case _:
-                fits = _selection(request, target)
-                for item in [one for one in store.all(kind, target.namespace) if fits(one)]:
-                    verbs.delete(store, kind, item, {**body, **_options(request)})
-                return 200, {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": {}, "items": []}
-
-    def _change(self, request: web.Request, verb: str, target: Target, body: Any, dry: bool) -> tuple[int, Any]:
-        kind, store, sort = target.kind, self.store, request.content_type
-        if sort == "application/json-patch+json":
-            raise Refused(415, "this server takes merge patches")
-        applied = sort == "application/apply-patch+yaml"
-        if applied and store.find(kind, target.namespace, target.name) is None:
-            return 201, verbs.create(store, kind, target.namespace, body)
-        old = store.get(kind, target.namespace, target.name)
-        strategic = applied or sort == "application/strategic-merge-patch+json"
-        new = body if verb == "update" else verbs.merged(old, body, strategic)
-        return 200, new if dry else verbs.change(store, kind, old, new, target.part)
-
-    def _list(self, request: web.Request, target: Target) -> Object:
-        fits, kind = _selection(request, target), target.kind
-        found = [one for one in self.store.all(kind, target.namespace) if fits(one)]
-        metadata: dict[str, Any] = {"resourceVersion": str(self.store.version)}
-        start = int(request.query.get("continue") or 0)
-        limit = int(request.query.get("limit") or 0)
-        if limit and len(found) > start + limit:
-            metadata["continue"] = str(start + limit)
-            metadata["remainingItemCount"] = len(found) - start - limit
-        items = found[start : start + limit if limit else None]
-        return {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata, "items": items}
+        return objects.answer(self.store, request, verb, target, body)
 
     def _review(self, user: str, target: Target, body: Object) -> Object:
         spec = body.get("spec") or {}
@@ -321,117 +245,19 @@ class ApiServer:
 
     async def _stream(self, request: web.Request, verb: str, target: Target) -> web.StreamResponse:
         if verb == "watch":
-            return await self._watch(request, target)
+            with self._following() as changed:
+                return await watches.watch(request, self.store, changed, target)
         pod = self.store.get(PODS, target.namespace, target.name)
         node = self.store.find(KINDS["", "nodes"], "", pod["spec"].get("nodeName", ""))
         if target.part == "log":
             return await streams.proxy_log(request, self.client, pod, node)
         return await streams.proxy_forward(request, self.client, pod, node)
 
-    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
-        kind, fits, query = target.kind, _selection(request, target), request.query
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        deadline = time.monotonic() + float(query.get("timeoutSeconds") or 1800)
-        bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
-        changed = asyncio.Event()
-        self._stirred.add(changed)
-        try:
-            await response.prepare(request)
-            version = int(query.get("resourceVersion") or 0)
-            if not version:
-                version = self.store.version
-                for item in [one for one in self.store.all(kind, target.namespace) if fits(one)]:
-                    await _send(response, "ADDED", item)
-            bookmark = time.monotonic() + BOOKMARK_SECONDS
-            while (left := deadline - time.monotonic()) > 0:
-                changed.clear()
-                seen = self.store.version
-                for change in self.store.since(version, kind):
-                    before, after = _fit(change.old, fits), _fit(change.new, fits)
-                    if after is not None:
-                        await _send(response, "ADDED" if before is None else "MODIFIED", after)
-                    elif before is not None:
-                        await _send(response, "DELETED", {**before, "metadata": {
-                            **before["metadata"], "resourceVersion": str(change.version)}})  # fmt: skip
-                version = seen
-                if bookmarks and time.monotonic() >= bookmark:
-                    bookmark = time.monotonic() + BOOKMARK_SECONDS
-                    empty = {"kind": kind.kind, "apiVersion": kind.api_version,
-                             "metadata": {"resourceVersion": str(version)}}  # fmt: skip
-                    await _send(response, "BOOKMARK", empty)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(left, max(0.01, bookmark - time.monotonic())))
-        except Refused as error:
-            await _send(response, "ERROR", error.status())
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._stirred.discard(changed)
-        with contextlib.suppress(ConnectionError):
-            await response.write_eof()
-        return response
-
     # From other threads
 
     def call(self, work: Any) -> Any:
         """Run a coroutine on the server's loop and return its result; from another thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(120)
-
-
-def _fit(item: Object | None, fits: Any) -> Object | None:
-    return item if item is not None and fits(item) else None
-
-
-async def _send(response: web.StreamResponse, sort: str, item: Object) -> None:
-    await response.write(json.dumps({"type": sort, "object": item}).encode() + b"\n")
-
-
-def _selection(request: web.Request, target: Target) -> Any:
-    fields = request.query.get("fieldSelector", "")
-    if target.name:
-        fields = f"metadata.name={target.name}"
-    return selected(request.query.get("labelSelector", ""), fields, target.namespace)
-
-
-def _options(request: web.Request) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if "gracePeriodSeconds" in request.query:
-        found["gracePeriodSeconds"] = int(request.query["gracePeriodSeconds"])
-    if "propagationPolicy" in request.query:
-        found["propagationPolicy"] = request.query["propagationPolicy"]
-    return found
-
-
-def _target(path: str) -> Target:
-    parts = [part for part in path.split("/") if part]
-    if parts[:2] == ["api", "v1"]:
-        group, rest = "", parts[2:]
-    elif parts[:1] == ["apis"] and len(parts) > 2:
-        group, rest = parts[1], parts[3:]
-    else:
-        raise Refused(404, "the server could not find the requested resource")
-    namespace = ""
-    if rest[:1] == ["namespaces"] and len(rest) > 2 and rest[2] not in ("status", "finalize"):
-        namespace, rest = rest[1], rest[2:]
-    kind = discovery.find(group, rest[0] if rest else "")
-    if kind is None or len(rest) > 3:
-        raise Refused(404, "the server could not find the requested resource")
-    return Target(kind, namespace, *rest[1:])
-
-
-def _verb(request: web.Request, target: Target) -> str:
-    if request.method == "GET":
-        if target.part:
-            return "get"
-        if request.query.get("watch") in ("1", "true"):
-            return "watch"
-        return "get" if target.name else "list"
-    if request.method == "DELETE":
-        return "delete" if target.name else "deletecollection"
-    found: Mapping[str, str] = {"POST": "create", "PUT": "update", "PATCH": "patch"}
-    if request.method not in found:
-        raise Refused(405, "the server does not allow this method on the requested resource")
-    return found[request.method]
 
 
 @contextlib.contextmanager
