@@ -62,7 +62,7 @@ class Hungry(Ridge):  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")
-def own_client() -> Iterator[Any]:
+def own_client(copied_workers: None) -> Iterator[Any]:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         LocalCluster(
