@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long a draw takes says something of the machine, nothing of what is tested.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long a draw takes says something of the machine, nothing of what is tested; two runs of a test draw the same.
+settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 os.environ.setdefault("DASK_DISTRIBUTED__DIAGNOSTICS__NVML", "False")
 # Several test processes share the cores: threads of OpenMP that wait for each other there make minutes of seconds.
@@ -89,6 +89,12 @@ def _no_scheduler_without_a_client() -> Iterator[None]:
 
         if _get_global_client() is None:
             dask.config.config.pop("scheduler", None)
+
+
+@pytest.fixture
+def unmeasured() -> dict[str, str]:
+    """The environment of a child that ``make coverage`` leaves alone: it may not write, or its imports count."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
 
 
 @pytest.fixture

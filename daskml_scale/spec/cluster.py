@@ -88,7 +88,7 @@ class WorkerClass(Spec):
     @model_validator(mode="after")
     def _has_a_device(self) -> WorkerClass:
         if self.device is not None and self.resources.get("GPU") != 1:
-            raise PydanticCustomError("device", "device is for workers with one GPU; write resources: {{GPU: 1}}")
+            raise PydanticCustomError("device", "device is for workers with one GPU; write resources: {GPU: 1}")
         return self
 
 
@@ -257,7 +257,7 @@ class ExistingSpec(Spec):
         if self.cluster and (self.workers is None or self.workers.max == "auto"):
             raise PydanticCustomError(
                 "existing",
-                "{cluster} has no most workers; write workers: {{min: 0, max: 8}}",
+                "{cluster} has no most workers; write workers: {min: 0, max: 8}",
                 {"cluster": self.cluster},
             )
         return self

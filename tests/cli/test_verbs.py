@@ -405,7 +405,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("words", [["run", "tiny.yaml"], ["submit", "tiny.yaml"]])
-def test_a_home_without_permission_is_one_message(words):
+def test_a_home_without_permission_is_one_message(words, unmeasured):
     place = Path(tempfile.mkdtemp(prefix="daskml-scale-"))
     try:
         place.chmod(0o777)
@@ -413,8 +413,9 @@ def test_a_home_without_permission_is_one_message(words):
         write_workflow(place)
         code = UNPRIVILEGED.format(paths=[entry for entry in sys.path if entry])
         done = subprocess.run(
-            [sys.executable, "-c", code, str(place), *words], capture_output=True, text=True, cwd=place, check=False
-        )
+            [sys.executable, "-c", code, str(place), *words],
+            capture_output=True, text=True, cwd=place, env=unmeasured, check=False,
+        )  # fmt: skip
         last = done.stderr.splitlines()[-1]
         assert done.returncode == 1, done.stderr
         assert last.startswith(f"error: {place}/home/registry.db: ")

@@ -116,6 +116,7 @@ def test_with_scaling_it_follows_our_backlog() -> None:
         ({"cluster": None, "options": {}, "workers": None, "address": "10.0.0.1:8786"}, SpecError, "write tcp://host"),
         ({"cluster": None, "options": {}, "workers": None, "address": "tcp://h:1",
           "certificates": {"ca": "a", "cert": "b", "key": "c"}}, SpecError, "is not encrypted"),
+        ({"certificates": {"ca": "a", "cert": "b", "key": "c"}}, SpecError, "certificates is for address:"),
     ],
 )  # fmt: skip
 def test_a_definition_that_cannot_be_says_why(change: dict[str, Any], error: Any, message: str) -> None:

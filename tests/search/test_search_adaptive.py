@@ -13,6 +13,7 @@ from search_cases import XR, YR, X, Y
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import make_classification
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestRegressor
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.model_selection import ShuffleSplit
 from sklearn.pipeline import make_pipeline
@@ -123,7 +124,7 @@ def test_a_cluster_finds_what_one_process_finds_when_the_order_cannot_matter(
 
 def test_a_failing_trial_stays_on_the_ground_and_a_raise_is_the_users_own() -> None:
     search = AshaSearchCV(Ridge(), {"alpha": [-1.0, 1.0, 2.0]}, n_trials=3, cv=2, factor=2, min_resources=20)
-    with pytest.warns(UserWarning, match="fits failed|non-finite"):
+    with pytest.warns(FitFailedWarning, match="2 fits failed"), pytest.warns(UserWarning, match="non-finite"):
         search.fit(XR, YR)
     scores = {
         p["alpha"]: s for p, s in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True)

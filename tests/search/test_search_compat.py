@@ -96,8 +96,8 @@ def test_a_lost_fit_has_the_keys_and_kinds_of_one_that_failed() -> None:
 
 
 def test_fit_parameters_and_metrics_of_a_search_are_found() -> None:
-    search = model_selection.GridSearchCV(Ridge(), {}, scoring=["r2", "neg_max_error"], refit=False)
-    assert metrics(search) == ["neg_max_error", "r2"]
+    search = model_selection.GridSearchCV(Ridge(), {}, scoring=["r2", "neg_mean_absolute_error"], refit=False)
+    assert metrics(search) == ["neg_mean_absolute_error", "r2"]
     assert fit_params(search, {"sample_weight": 3}) == {"sample_weight": 3}
 
 

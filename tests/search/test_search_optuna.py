@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import loguniform, norm, randint, uniform
 from search_cases import XR, YR, X, Y
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC
 
@@ -155,7 +156,7 @@ def test_a_study_from_before_is_known_to_the_sampler_and_receives_the_new_trials
 
 def test_a_failed_trial_is_told_as_one() -> None:
     space = {"alpha": [-1.0, 1.0]}
-    with pytest.warns(UserWarning, match="fits failed|non-finite"):
+    with pytest.warns(FitFailedWarning, match="fits failed"), pytest.warns(UserWarning, match="non-finite"):
         search = OptunaSearchCV(Ridge(), space, n_trials=6, cv=2, random_state=0).fit(XR, YR)
     assert {trial.state.name for trial in search.study_.trials} == {"COMPLETE", "FAIL"}
     assert search.best_params_ == {"alpha": 1.0}

@@ -18,6 +18,7 @@ from daskml_scale.spec.find import (
     list_clusters,
     list_workflows,
     source_path,
+    source_urls,
 )  # fmt: skip
 from daskml_scale.spec.load import load_workflow
 
@@ -159,6 +160,22 @@ def test_relative_sources_start_at_the_base_and_may_go_up(tmp_path: Path) -> Non
     assert source_path("here.csv") == Path("here.csv")
     assert source_path("../here.csv", tmp_path / "sub").resolve() == tmp_path / "here.csv"
     assert source_path(str(tmp_path / "here.csv"), tmp_path / "sub") == tmp_path / "here.csv"
+
+
+def test_sources_of_an_ingest_are_files_patterns_folders_and_urls(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\n")
+    (tmp_path / "d.zarr").mkdir()
+    given = ["a.csv", "*.csv", "d.zarr/", "s3://bucket/*.csv"]
+    places = [f"{tmp_path}/a.csv", f"{tmp_path}/*.csv", f"{tmp_path}/d.zarr", "s3://bucket/*.csv"]
+    assert source_urls(given, tmp_path) == places
+    for source, words in (
+        ("*.parquet", "'*.parquet' matches no file (looked for "),
+        ("gopher://h/x", "gopher:// is not known"),
+        ("b.csv", "did you mean 'a.csv'?"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            source_urls([source], tmp_path)
+        assert words in str(caught.value)
 
 
 def test_a_source_without_permission_says_so(public_folder: Path, unprivileged: Any) -> None:

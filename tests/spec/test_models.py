@@ -86,6 +86,15 @@ def test_a_grid_is_every_combination_the_last_name_fastest() -> None:
         grid({"rate": SPACE["rate"]})
 
 
+def test_a_parameter_is_there_only_where_its_condition_holds() -> None:
+    space = {"kernel": Choice(choice=["rbf", "linear"]), "gamma": Choice(choice=[1, 2], when={"kernel": ["rbf"]})}
+    assert grid(space) == [{"gamma": 1, "kernel": "rbf"}, {"kernel": "linear"}, {"gamma": 2, "kernel": "rbf"}]
+    assert all(("gamma" in trial) == (trial["kernel"] == "rbf") for trial in draw_trials(space, 20, 0))
+    for other in ({"b": [1]}, {"a": [1]}):
+        with pytest.raises(ValueError, match=r"a: when: \w: no parameter of the space that is known before it"):
+            draw_trials({"a": Choice(choice=[1], when=other)}, 1, 0)
+
+
 def test_reading_a_specification_imports_nothing_heavy() -> None:
     code = (
         "import sys; from daskml_scale.spec import find, load; from daskml_scale.plan import dag; "

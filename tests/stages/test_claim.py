@@ -99,6 +99,7 @@ def test_predictions_are_not_written_over_what_the_model_reads(table, tmp_path):
     assert dms.open_dataset(str(tmp_path / "f.zarr")).sizes == {"row": 24, "feature": 1}
 
 
+@pytest.mark.filterwarnings("ignore:Object at new.csv is not recognized")
 def test_a_source_inside_the_output_is_not_removed_with_it(table):
     source = Path(table) / "new.csv"
     source.write_text("a\n1\n")

@@ -106,6 +106,7 @@ def test_a_truncated_chunk_of_the_output_is_made_again(stage, tmp_path, size):
     assert path.read_bytes() == content
 
 
+@pytest.mark.filterwarnings("ignore:Object at y is not recognized")
 def test_an_array_without_its_metadata_keeps_its_objects(stage, tmp_path):
     run_stage(stage)
     (tmp_path / "d.zarr" / "y" / "zarr.json").unlink()
