@@ -19,8 +19,10 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import thread_time, time
 
-from daskml_scale.scaling.demand import Shape, backlog_seconds
+from daskml_scale.scaling.demand import Shape, backlog_seconds, slots
 
+from . import backlog_rows as rows
+from .backlog_rows import COLUMN, MAX_KEYS, PROCESSING, Bucket, bucket_of
 from .client import KEY_PREFIX
 from .results import OPERATION, pass_on
 
@@ -34,16 +36,8 @@ MAX_ROWS = 1000
 """Stages kept; the one reported longest ago is dropped first."""
 MAX_IDLE = 64
 """Addresses of workers with a free slot that a dispatcher is told."""
-MAX_KEYS = 5000
-"""Keys looked at for the unique bytes of one worker; beyond, all its bytes count."""
 HEARD_SECONDS = 10.0
 """A worker not heard of for so long counts as busy: it would not start a task."""
-
-WAITING, READY, PROCESSING = range(3)
-_COLUMN = {"waiting": WAITING, "queued": READY, "no-worker": READY, "processing": PROCESSING}
-
-Bucket = tuple[str, tuple[tuple[str, float], ...]]
-"""(task prefix, required resources)."""
 
 
 class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
@@ -107,13 +101,13 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
     def _recount(self) -> None:
         self.counts.clear()
         for task in self.scheduler.tasks.values():
-            column = _COLUMN.get(task.state)
+            column = COLUMN.get(task.state)
             if column is not None and not _ours(task.key):
-                self.counts.setdefault(_bucket(task), [0, 0, 0])[column] += 1
+                self.counts.setdefault(bucket_of(task), [0, 0, 0])[column] += 1
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """Follow one task (the hot path: no loops)."""
-        left, entered = _COLUMN.get(start), _COLUMN.get(finish)
+        left, entered = COLUMN.get(start), COLUMN.get(finish)
         if left is entered is None:
             return
         task = self.scheduler.tasks.get(key)
@@ -124,7 +118,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
             self.idle.pop(task.processing_on.address, None)
         if left == entered or _ours(key):
             return
-        bucket = _bucket(task)
+        bucket = bucket_of(task)
         row = self.counts.get(bucket)
         if row is None:
             row = self.counts[bucket] = [0, 0, 0]
@@ -166,22 +160,22 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         """
         key = self._take(message)
         needs = dict((message.get("resources") if isinstance(message, Mapping) else None) or {})
-        slots = 0
+        total = 0
         idle: list[str] = []
         now = time()
         for worker in self.scheduler.running:
-            most = _slots(worker, needs)
-            slots += most
+            most = slots(worker.nthreads, worker.resources, needs)
+            total += most
             if len(idle) < MAX_IDLE and len(worker.processing) < most and now - worker.last_seen < HEARD_SECONDS:
                 idle.append(worker.address)
         others = [row["weight"] for other, row in self.stages.items() if other != key and row["runnable"] > 0]
         return {
-            "slots": slots, "others": others, "idle": idle, "passes_on": True, "left": self.left, "cpu": thread_time(),
+            "slots": total, "others": others, "idle": idle, "passes_on": True, "left": self.left, "cpu": thread_time(),
         }  # fmt: skip
 
     def _take(self, msg: Any) -> tuple[str, str] | None:
         try:
-            row = _row(msg)
+            row = rows.of_stage(msg)
             key = (row["client"], str(msg.get("id", row["stage"])))
         except (AttributeError, KeyError, TypeError, ValueError):
             logger.debug("ignored a malformed backlog report: %r", msg)
@@ -195,9 +189,8 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
 
     def seconds_by_class(self) -> dict[str, float]:
         """Return class -> seconds of work per worker slot (see `demand.backlog_seconds`)."""
-        tasks = [self._task_row(bucket, row) for bucket, row in self.counts.items()]
         shapes = [Shape(row["name"], row["threads"], row["resources"], row["price"]) for row in self.classes]
-        return backlog_seconds({"stages": list(self.stages.values()), "tasks": tasks}, shapes)
+        return backlog_seconds({"stages": list(self.stages.values()), "tasks": self._task_rows()}, shapes)
 
     def set_classes(self, classes: Sequence[Mapping[str, Any]]) -> None:
         """Take the worker classes, for the gauge of the backlog."""
@@ -206,19 +199,7 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
     def flight(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """Return where tasks are: state, worker's address and name, seconds since it was heard of."""
         now = time()
-        rows = []
-        for key in keys:
-            task = self.scheduler.tasks.get(key)
-            worker = None if task is None else task.processing_on
-            rows.append(
-                {
-                    "state": "forgotten" if task is None else task.state,
-                    "worker": "" if worker is None else worker.address,
-                    "name": "" if worker is None else str(worker.name),
-                    "heard": 0.0 if worker is None else now - worker.last_seen,
-                }
-            )
-        return rows
+        return [rows.of_place(self.scheduler.tasks.get(key), now) for key in keys]
 
     def snapshot(self) -> dict[str, Any]:
         """Return the backlog and the workers as plain data (see the module function `snapshot`)."""
@@ -226,41 +207,14 @@ class BacklogPlugin(SchedulerPlugin):  # type: ignore[misc]
         return {
             "time": now,
             "stages": [dict(row) for row in self.stages.values()],
-            "tasks": [self._task_row(bucket, row) for bucket, row in self.counts.items()],
-            "workers": [self._worker_row(worker, now) for worker in self.scheduler.workers.values()],
+            "tasks": self._task_rows(),
+            "workers": [rows.of_worker(worker, now, self.idle) for worker in self.scheduler.workers.values()],
             "classes": bool(self.classes),
         }
 
-    def _task_row(self, bucket: Bucket, row: Sequence[int]) -> dict[str, Any]:
-        prefix = self.scheduler.task_prefixes.get(bucket[0])
-        seconds = None if prefix is None else prefix.duration_average
-        if prefix is not None and (seconds is None or seconds < 0):
-            # Nothing finished yet: what runs longest says at least how long it takes.
-            seconds = 2.0 * prefix.max_exec_time if prefix.max_exec_time > 0 else None
-        return {
-            "prefix": bucket[0],
-            "resources": dict(bucket[1]),
-            "waiting": row[WAITING],
-            "ready": row[READY],
-            "processing": row[PROCESSING],
-            "seconds": None if seconds is None else float(seconds),
-        }
-
-    def _worker_row(self, worker: Any, now: float) -> dict[str, Any]:
-        busy = bool(worker.processing or worker.actors)
-        return {
-            "address": worker.address,
-            "name": str(worker.name),
-            "nthreads": worker.nthreads,
-            "resources": dict(worker.resources),
-            "status": worker.status.name,
-            "processing": len(worker.processing),
-            "long_running": len(worker.long_running),
-            "bytes": worker.nbytes,
-            "memory_limit": worker.memory_limit or 0,
-            "unique_bytes": worker.nbytes if busy else _unique_bytes(worker),
-            "idle_since": None if busy else self.idle.setdefault(worker.address, now),
-        }
+    def _task_rows(self) -> list[dict[str, Any]]:
+        prefixes = self.scheduler.task_prefixes
+        return [rows.of_tasks(bucket, counts, prefixes.get(bucket[0])) for bucket, counts in self.counts.items()]
 
     async def retire(self, names: Sequence[str], busy: bool = False) -> list[str]:
         """Move the data of workers elsewhere and close them.
@@ -305,40 +259,9 @@ def _apart(leaving: list[Any]) -> list[list[Any]]:
     return [leaving] if leaving else []
 
 
-def _bucket(task: Any) -> Bucket:
-    needs = task.resource_restrictions
-    return task.prefix.name, tuple(sorted(needs.items())) if needs else ()
-
-
 def _ours(key: Any) -> bool:
     head = key[0] if isinstance(key, tuple) and key else key
     return isinstance(head, str) and head.startswith(KEY_PREFIX)
-
-
-def _row(msg: Mapping[str, Any]) -> dict[str, Any]:
-    seconds = msg.get("seconds_per_unit")
-    return {
-        "client": str(msg["client"]),
-        "stage": str(msg["stage"])[:200],
-        "units_left": int(msg.get("units_left", 0)),
-        "runnable": int(msg.get("runnable", 0)),
-        "in_flight": int(msg.get("in_flight", 0)),
-        "seconds_per_unit": None if seconds is None else float(seconds),
-        "resources": {str(name): float(amount) for name, amount in (msg.get("resources") or {}).items()},
-        "weight": float(msg.get("weight", 1.0)),
-    }
-
-
-def _slots(worker: Any, needs: Mapping[str, float]) -> int:
-    """Return how many tasks with these resources a worker runs at a time."""
-    limits = [int(worker.resources.get(name, 0) // amount) for name, amount in needs.items() if amount]
-    return int(min([worker.nthreads, *limits]))
-
-
-def _unique_bytes(worker: Any) -> int:
-    if len(worker.has_what) > MAX_KEYS:
-        return int(worker.nbytes)
-    return sum(task.get_nbytes() for task in worker.has_what if len(task.who_has or ()) == 1)
 
 
 def snapshot(scheduler: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from daskml_scale.errors import ClusterError
+from daskml_scale.scaling import demand
 
 KEY_PREFIX = "daskml-"
 """Keys of dispatch tasks: their units are reported by stage, so the scheduler does not count the tasks."""
@@ -69,11 +70,6 @@ def reconnected(client: Any, seconds: float = 30.0) -> Any | None:
 
 def slots(client: Any, resources: dict[str, float] | None = None) -> int:
     """Return how many tasks with these resources the cluster can run at a time now."""
-    wanted = resources or {}
-    total = 0
     # The client's periodic copy may be 2 s old; the scheduler's answer is not.
-    for worker in workers(client).values():
-        have = worker.get("resources") or {}
-        limits = [int(have.get(name, 0) // amount) for name, amount in wanted.items() if amount]
-        total += min([worker["nthreads"], *limits])
-    return total
+    found = workers(client).values()
+    return sum(demand.slots(worker["nthreads"], worker.get("resources") or {}, resources or {}) for worker in found)

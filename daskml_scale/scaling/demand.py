@@ -1,8 +1,8 @@
 """Who asks for workers, and which class of workers can serve it.
 
-The records between the scheduler's snapshot (``engine.backlog``) and the policy, and two pure
-functions: ``read`` turns plain data into records, ``assign`` gives each demand to the cheapest class
-that can run it. Nothing here knows Dask or a clock.
+The records between the scheduler's snapshot (``engine.backlog``) and the policy, and pure functions: ``read`` turns
+plain data into records, ``assign`` gives each demand to the cheapest class that can run it. Nothing here knows Dask or
+a clock.
 """
 
 from __future__ import annotations
@@ -57,8 +57,13 @@ class Shape:
 
     def slots(self, wanted: Mapping[str, float]) -> int:
         """Return how many tasks that need ``wanted`` one worker runs at a time; 0 when none."""
-        limits = [math.floor(self.resources.get(name, 0.0) / need) for name, need in wanted.items() if need > 0]
-        return min([self.threads, *limits])
+        return slots(self.threads, self.resources, wanted)
+
+
+def slots(threads: int, resources: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    """Return how many tasks that need ``wanted`` a worker with these threads and resources runs at a time."""
+    limits = [math.floor(resources.get(name, 0.0) / need) for name, need in wanted.items() if need > 0]
+    return min([threads, *limits])
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,10 @@ def test_slots_are_limited_by_every_resource():
     assert shape.slots({"TPU": 1}) == 0
 
 
+def test_ten_tasks_that_need_a_tenth_run_at_a_time():
+    assert Shape("gpu", threads=20, resources={"GPU": 1.0}).slots({"GPU": 0.1}) == 10  # 1.0 // 0.1 is 9
+
+
 def test_plain_work_stays_off_special_workers_at_equal_prices():
     given, infeasible = assign([Demand("a", 1, 1), Demand("b", 1, 1, None, {"GPU": 1})], [GPU, CPU])
     assert [demand.name for demand in given["cpu"]] == ["a"]
