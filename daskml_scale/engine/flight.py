@@ -16,31 +16,26 @@ All methods run on the caller's thread; what comes back from the cluster enters 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import pickle
 import queue
-import statistics
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from daskml_scale.errors import ClusterError
 from daskml_scale.plan.batching import Batching, window
-from daskml_scale.plan.units import Unit
 
+from .batches import Batch, Pace, Race, Task
 from .client import KEY_PREFIX, reconnected
-from .lookahead import LookAhead, dumped
+from .lookahead import LookAhead
 from .outcomes import Finished, Outcomes, failed
 from .reporter import BacklogReporter
 from .results import Arrivals
-from .suspects import run_suspects
-from .task import Failure, Kernel, Limits, OnPayload, Rows, run_batch, unpacked
+from .sender import Sender
+from .task import Failure, Kernel, Rows, unpacked
 from .watchdog import stall_seconds, unstick
 
 LOST_WORKERS = 10
@@ -50,8 +45,6 @@ LOST_SCHEDULERS = 5
 FLUSH_SECONDS = 1.0
 """Longest time that a finished unit waits to be yielded."""
 FLUSH_BYTES = 64 << 20
-INLINE_BYTES = 64 * 1024
-"""Kernels above this size are placed on the workers once instead of inside each task."""
 POLL_SECONDS = 0.5
 PATIENCE = 4.0
 """Times its meant duration after which a task starts no further unit, and a second at least."""
@@ -61,39 +54,6 @@ STRAGGLER_SECONDS = 1.0
 WAITS_FOR_NOTHING = "the source of units waits for outcomes, and no unit is in flight"
 COPIES = 3
 """Most copies of a unit in flight."""
-
-
-@dataclass(slots=True)
-class Race:
-    """Units that are in flight more than once: the first result of each counts."""
-
-    size: int
-    copies: int = 1
-    done: set[str] = field(default_factory=set)
-    tasks: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class Batch:
-    """Units that go out together, for the ``attempt``-th time."""
-
-    units: list[Unit]
-    attempt: int = 1
-    suspect: bool = False
-    race: Race | None = None
-    at: str = ""
-    """Address of the worker that should take it, if it can."""
-
-
-@dataclass(slots=True)
-class Task:
-    """A batch on the cluster since ``sent`` (monotonic seconds)."""
-
-    batch: Batch
-    future: Any
-    sent: float
-    content: int
-    """Pickled bytes."""
 
 
 class Flight:
@@ -115,12 +75,8 @@ class Flight:
         tell: Callable[[str], None] | None,
         check: Callable[[], None],
     ) -> None:
-        import cloudpickle
-
-        self.blob = cloudpickle.dumps((kernel, shared))
-        self.digest = hashlib.blake2b(self.blob, digest_size=16).hexdigest()
-        self.payload_only = isinstance(kernel, OnPayload)
-        self.ahead, self.name, self.resources, self.batching = ahead, name, resources, batching
+        self.sender, self.pace = Sender(kernel, shared, resources), Pace(batching)
+        self.ahead, self.name, self.resources = ahead, name, resources
         self.retry, self.weight, self.reconnect = retry, weight, reconnect
         self.tell, self.check = tell or (lambda message: None), check
         self.tasks: dict[str, Task] = {}
@@ -129,8 +85,6 @@ class Flight:
         self.done: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self.finished: list[Any] = []
         """Futures whose outcomes are not committed yet."""
-        self.samples: deque[float] = deque(maxlen=256)
-        """Seconds per weight of some finished units, for their median."""
         self.token, self.counter, self.losses = uuid.uuid4().hex[:8], 0, 0
         self.progress = time.monotonic()
         self.unemployed: float | None = None
@@ -139,10 +93,9 @@ class Flight:
 
     def _use(self, client: Any) -> None:
         self.client = client
-        self.placed: Any = None
+        self.sender.use(client)
         self.reporter = BacklogReporter(client, self.name, self.resources, self.weight)
         self.arrivals = Arrivals.of(client)
-        self.limit = _result_limit()
 
     def groups(self) -> Iterator[Outcomes]:
         """Yield groups of outcomes until every unit has one."""
@@ -195,41 +148,25 @@ class Flight:
             elif self.again:
                 self._send(self.again.popleft())
             elif self.ahead.waiting:
-                self._send(Batch(self.ahead.take(self.batching, self.reporter.slots)))
+                self._send(Batch(self.ahead.take(self.pace.batching, self.reporter.slots)))
                 self.ahead.fill(pushed=False)
             else:
                 break
 
     def _send(self, batch: Batch) -> None:
         if batch.race is not None:
-            batch.units = [unit for unit in batch.units if unit.key not in batch.race.done]
+            batch.units = batch.unanswered
             if not batch.units:
                 return
-        if len(self.blob) > INLINE_BYTES and self.placed is None and self.reporter.slots:
-            self.placed = self.client.scatter(self.blob, broadcast=True, hash=False)
+        self.sender.place()
         self.counter += 1
         key = f"{KEY_PREFIX}{self.name}-{self.token}-{self.counter}"
-        units = batch.units
-        keys = range(len(units)) if self.payload_only else [unit.key for unit in units]
-        content = dumped((keys, [unit.payload for unit in units], [unit.weight for unit in units]), units)
-        meant = self.batching.target_seconds(self.reporter.slots)
-        limits = Limits(float("inf") if batch.suspect else max(1.0, PATIENCE * meant), self.limit)
+        content = self.sender.content(batch.units)
+        meant = self.pace.batching.target_seconds(self.reporter.slots)
+        seconds = float("inf") if batch.suspect else max(1.0, PATIENCE * meant)
         self.arrivals.expect(key)
-        future = self.client.submit(
-            run_suspects if batch.suspect else run_batch,
-            self.blob if self.placed is None else self.placed,
-            self.digest,
-            content,
-            limits,
-            *([self.client.id] if self.reporter.passes_on and not batch.suspect else []),
-            key=key,
-            pure=False,
-            resources=self.resources or None,
-            workers=[batch.at] if batch.at else None,
-            allow_other_workers=bool(batch.at),
-            priority=1 if batch.suspect or batch.at else 0,
-        )
-        self.tasks[key] = Task(batch, future, time.monotonic(), len(content))
+        future = self.sender.submit(key, content, batch, seconds, ahead=self.reporter.passes_on)
+        self.tasks[key] = Task(batch, future, time.monotonic())
         if batch.race is not None:
             batch.race.tasks.add(key)
         self.client.loop.add_callback(self._fetch, key, future)
@@ -266,15 +203,15 @@ class Flight:
         elif _is(result, "KilledWorker"):
             return self._suspected(batch, result)
         elif _is(result, "CancelledError") and batch.attempt < LOST_WORKERS:
-            self.again.append(Batch(batch.units, batch.attempt + 1, batch.suspect, batch.race))
-            self.placed = None  # the workers that held the kernel may be gone: place it again
+            self.again.append(batch.again())
+            self.sender.forget()
             gone = self.client.status != "running" or "connection" in str(result)
             if gone and task.future.client is self.client:  # else another task told of the same loss before
                 self._scheduler_lost(str(result))
             return _NOTHING
         elif task.future.status != "error" and batch.attempt < LOST_WORKERS:
             # The result could not be brought here: a worker or the scheduler is on its way out.
-            self.again.append(Batch(batch.units, batch.attempt + 1, batch.suspect, batch.race))
+            self.again.append(batch.again())
             self.tell(f"{self.name}: a result was lost on its way ({result!r}); {len(batch.units)} units go out again")
             return _NOTHING
         # The batch itself could not run (the kernel does not import there, say): no unit is to blame, and a
@@ -284,7 +221,7 @@ class Flight:
 
     def _failed(self, batch: Batch, failure: Failure, worker: str = "") -> Finished:
         """Fail what has no result yet; copies of it that come later do not count."""
-        units = self._unanswered(batch)
+        units = batch.unanswered
         if batch.race is not None:
             batch.race.done.update(unit.key for unit in units)
             self._end_race(batch.race)
@@ -292,7 +229,7 @@ class Flight:
 
     def _finished(self, batch: Batch, worker: str, rows: Rows) -> Finished:
         units = batch.units[: len(rows)]
-        self._measure(units, rows)
+        self.pace.measure(units, rows, self.reporter.slots)
         part = Finished(units, rows, worker, batch.attempt)
         if len(rows) < len(batch.units):
             self.again.appendleft(Batch(batch.units[len(rows) :], batch.attempt, batch.suspect, batch.race))
@@ -307,23 +244,8 @@ class Flight:
             self.tell(f"{self.name}: {len(refused)} units raised what is retried; attempt {batch.attempt + 1} follows")
         return part
 
-    def _measure(self, units: list[Unit], rows: Rows) -> None:
-        seconds = np.frombuffer(rows.nanoseconds, np.int64) / 1e9
-        if not seconds.size:
-            return
-        weights = np.array([unit.weight for unit in units])
-        weights[weights <= 0] = 1.0
-        each = seconds / weights
-        self.batching = self.batching.measured(
-            float(seconds.sum()), float(weights.sum()), squares=float((seconds * each).sum()), slots=self.reporter.slots
-        )
-        self.samples.extend(each[:: max(1, len(each) // 8)].tolist())
-
-    def _unanswered(self, batch: Batch) -> list[Unit]:
-        return batch.units if batch.race is None else [u for u in batch.units if u.key not in batch.race.done]
-
     def _suspected(self, batch: Batch, killed: Any) -> Finished:
-        units = self._unanswered(batch)
+        units = batch.unanswered
         where = str(getattr(getattr(killed, "last_worker", None), "name", "?"))
         self.tell(f"{self.name}: worker {where} was lost; its {len(units)} units run again in a child process")
         if batch.attempt >= LOST_WORKERS:
@@ -354,12 +276,12 @@ class Flight:
             self.tell(f"{self.name}: {unstick(self.client, list(self.tasks), stall_seconds())}")
 
     def _duplicate(self, now: float, idle: list[str]) -> None:
-        if not self.samples or self.unemployed is None:
+        usual = self.pace.usual
+        if usual is None or self.unemployed is None:
             return
-        usual = max(statistics.median(self.samples), self.batching.seconds_per_weight or 0.0)
         for key, task in list(self.tasks.items()):
             batch = task.batch
-            units = self._unanswered(batch)
+            units = batch.unanswered
             race = batch.race or Race(len(units), tasks={key})
             expected = usual * sum(unit.weight for unit in units)
             patience = max(STRAGGLER_SECONDS, STRAGGLER * expected) * race.copies
@@ -379,8 +301,7 @@ class Flight:
     def _scheduler_lost(self, why: str) -> None:
         """Send everything in flight again, to the scheduler that comes back or to a new cluster."""
         self.losses += 1
-        lost = [Batch(t.batch.units, t.batch.attempt + 1, t.batch.suspect, t.batch.race) for t in self.tasks.values()]
-        self.again.extend(lost)
+        self.again.extend(task.batch.again() for task in self.tasks.values())
         self.tasks.clear()
         count = sum(len(batch.units) for batch in self.again)
         client = None
@@ -402,14 +323,14 @@ class Flight:
         self.reporter.report(
             units_left=max(1, left) if force else left,
             runnable=left,
-            seconds_per_unit=self.batching.seconds_per_weight,
+            seconds_per_unit=self.pace.batching.seconds_per_weight,
             in_flight=in_flight,
             now=time.monotonic(),
             force=force,
         )
         overhead = self.reporter.overhead()
         if overhead is not None:
-            self.batching = self.batching.overhead_measured(overhead)
+            self.pace.batching = self.pace.batching.overhead_measured(overhead)
 
     def close(self) -> None:
         """Forget what is in flight (after an error or Ctrl-C) and leave the backlog."""
@@ -428,9 +349,3 @@ _NOTHING = Finished([], Rows(), "")
 
 def _is(raised: BaseException, name: str) -> bool:
     return any(cls.__name__ == name for cls in type(raised).__mro__)
-
-
-def _result_limit() -> int:
-    from distributed.system import MEMORY_LIMIT
-
-    return int(MEMORY_LIMIT) // 4
