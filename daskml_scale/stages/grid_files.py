@@ -7,7 +7,8 @@ sources become together is for ``ingest_grid`` to say.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +98,8 @@ def still(source: Source) -> None:
         unchanged(source).__enter__()
 
 
-def opened(url: str, format: str = "") -> Any:
+@contextmanager
+def opened(url: str, format: str = "") -> Iterator[Any]:
     """Open a NetCDF file or a Zarr dataset with xarray, lazily and without Dask; values unpacked, times as stored.
 
     Raises
@@ -110,20 +112,24 @@ def opened(url: str, format: str = "") -> Any:
     options: dict[str, Any] = {
         "decode_times": False, "mask_and_scale": True, "decode_coords": False, "chunks": None, "cache": False,
     }  # fmt: skip
-    try:
-        if (format or format_of(url)) == "zarr":
-            store, path = arrays.zarr_store(url)
-            return xr.open_dataset(
-                store, engine="zarr", backend_kwargs={"group": path or None, "consolidated": False}, **options
+    with ExitStack() as held:
+        try:
+            if (format or format_of(url)) == "zarr":
+                place, path = arrays.zarr_store(url)
+                options |= {"engine": "zarr", "backend_kwargs": {"group": path or None, "consolidated": False}}
+            else:
+                # An open file, not its path: by its path xarray would give what it opened before the file was replaced.
+                place = held.enter_context(files.open_read(url))  # xarray does not close what it did not open
+            found = held.enter_context(xr.open_dataset(place, **options))
+        except (PlanError, StoreError):
+            raise
+        except Exception as error:  # xarray's engines raise many kinds
+            text = " ".join(str(error).split())[:200]
+            needs = (
+                " (NetCDF 4 needs pip install 'daskml-scale[netcdf]', on the workers too)" if "engine" in text else ""
             )
-        # An open file, not its path: by its path xarray would give what it opened before the file was replaced.
-        return xr.open_dataset(files.open_read(url), **options)
-    except (PlanError, StoreError):
-        raise
-    except Exception as error:  # xarray's engines raise many kinds
-        text = " ".join(str(error).split())[:200]
-        needs = " (NetCDF 4 needs pip install 'daskml-scale[netcdf]', on the workers too)" if "engine" in text else ""
-        raise PlanError(f"{shown(url)} is no readable NetCDF file or Zarr dataset: {text}{needs}") from None
+            raise PlanError(f"{shown(url)} is no readable NetCDF file or Zarr dataset: {text}{needs}") from None
+        yield found
 
 
 def scanned(ds: Any, cube: Cube, columns: Sequence[str] | None, concat: str) -> dict[str, Any]:
