@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -258,3 +259,31 @@ def limits_with(
         idle = wait_count * float(parse_timedelta(interval))
         limits = replace(limits, keep_idle=idle, window=idle)
     return limits
+
+
+def bounds(fewest: Sequence[Any], most: Sequence[Any], threads: int, memory: int) -> tuple[float | None, float | None]:
+    """Return the least and most workers that arguments of ``Adaptive`` amount to; ``None`` where nothing is said.
+
+    Parameters
+    ----------
+    fewest, most : (workers, cores, memory)
+        Each may be ``None``; memory also as text.
+    threads, memory : int
+        Threads, and bytes, of a worker.
+    """
+
+    def said(limits: Sequence[Any], rounded: Callable[[float], int]) -> list[float]:
+        workers, cores, size = limits
+        found = (workers, workers_for(cores, threads, rounded), workers_for(size, memory, rounded))
+        return [number for number in found if number is not None]
+
+    return max(said(fewest, math.ceil), default=None), min(said(most, math.floor), default=None)
+
+
+def workers_for(wanted: str | float | None, each: int, rounded: Callable[[float], int]) -> int | None:
+    """Return how many workers make up so many cores or bytes."""
+    if wanted is None:
+        return None
+    from dask.utils import parse_bytes
+
+    return rounded((parse_bytes(wanted) if isinstance(wanted, str) else wanted) / each)

@@ -142,19 +142,8 @@ class Members:
         if not wanted:
             return []
         groups = self.groups
-        members = {name: groups.get(name, (name,)) for name in wanted}
-        self.leaving.update(wanted)
-        try:
-            asked = [member for listed in members.values() for member in listed]
-            gone = set(await self.cluster.scheduler_comm.daskml_retire(names=asked, busy=busy))
-            released = [name for name, listed in members.items() if gone.issuperset(listed)]
-            for name in released:
-                self.cluster.worker_spec.pop(keys[name], None)
-        finally:
-            self.leaving.difference_update(wanted)
-        if released:
-            await self.cluster._correct_state()
-        return released
+        entries = {keys[name]: groups.get(name, (name,)) for name in wanted}
+        return await release(self.cluster, self.leaving, entries, busy)
 
     async def cancel(self, names: Iterable[str]) -> None:
         """Give up entries of which no worker has arrived; those that just did stay."""
@@ -172,6 +161,38 @@ def _resources(given: Any) -> dict[str, float]:
         pairs: Sequence[Sequence[str]] = [item.split("=", 1) for item in given.replace(",", " ").split() if "=" in item]
         return {key: float(value) for key, value in pairs}
     return {key: float(value) for key, value in (given or {}).items()}
+
+
+async def release(cluster: Any, leaving: set[str], entries: Mapping[Any, Sequence[str]], busy: bool) -> list[str]:
+    """Retire entries of a ``worker_spec`` and drop those whose every worker the scheduler confirms.
+
+    Parameters
+    ----------
+    leaving : set of str
+        Has their names meanwhile.
+    entries : mapping
+        Key of an entry -> names of its workers.
+    busy : bool
+        Also those with tasks.
+
+    Returns
+    -------
+    list of str
+        Names of the entries that were dropped.
+    """
+    names = {str(key) for key in entries}
+    leaving.update(names)
+    try:
+        asked = [name for listed in entries.values() for name in listed]
+        gone = set(await cluster.scheduler_comm.daskml_retire(names=asked, busy=busy))
+        released = [key for key, listed in entries.items() if gone.issuperset(listed)]
+        for key in released:
+            cluster.worker_spec.pop(key, None)
+    finally:
+        leaving.difference_update(names)
+    if released:
+        await cluster._correct_state()
+    return [str(key) for key in released]
 
 
 def log_failure(task: Any) -> None:

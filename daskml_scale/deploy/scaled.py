@@ -1,9 +1,8 @@
-"""A ``SpecCluster`` whose workers belong to classes: names, growth, safe shrinking, replacement.
+"""A ``SpecCluster`` whose workers belong to classes: ``scale`` and ``adapt``, start, replacement, end.
 
-What it changes in distributed's: a number in a worker's name is never used again; shrinking retires
-workers by name and releases only those whose data is safe elsewhere (distributed#4069); a worker that
-dies is replaced under a new name; ``adapt()`` follows the backlog. It starts no processes: a backend
-gives each class a template of a ``ProcessInterface``.
+What it changes in distributed's, besides what `classes` does: a worker that dies is replaced under a new name;
+``adapt()`` follows the backlog. It starts no processes: a backend gives each class a template of a
+``ProcessInterface``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 from distributed.core import Status
@@ -21,11 +20,10 @@ from distributed.utils import NoOpAwaitable
 
 from daskml_scale import events
 from daskml_scale.errors import ClusterError, UsageError
-from daskml_scale.scaling.demand import Shape
 from daskml_scale.scaling.policy import Limits
 from daskml_scale.spec.cluster import OwnSpec
 
-from .members import log_failure
+from .classes import ClassedCluster
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ CLOSE_SECONDS = 20.0
 """Time for an orderly close; then processes are ended."""
 
 
-class ScaledCluster(SpecCluster):  # type: ignore[misc]
+class ScaledCluster(ClassedCluster):
     """Workers in classes, scaled by their backlog.
 
     Parameters
@@ -60,15 +58,11 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         sink: events.Sink = events.ignore,
         **kwargs: Any,
     ) -> None:
-        self.spec, self.limits, self.sink = spec, dict(limits), sink
-        self.templates: dict[str, dict[str, Any]] = {}
-        self.leaving: set[str] = set()
-        self._adapt_at_start = adapt and spec.scaling is not None
-        self._numbers = dict.fromkeys(spec.classes, 0)
+        self.sink = sink
         self._settled = False
         self._early_deaths = 0
         try:
-            super().__init__(**kwargs)
+            super().__init__(spec, limits, adapt=adapt, **kwargs)
             if not self.called_from_running_loop:
                 self.sync(self._settle)
         except BaseException:
@@ -81,85 +75,7 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         if runner is not None and not self.called_from_running_loop:
             self.close(timeout=30)
 
-    # Classes and names
-
-    @property
-    def shapes(self) -> list[Shape]:
-        """What a worker of each class offers, in the order of the specification."""
-        return [
-            Shape(name, item.threads, dict(item.resources), item.price_per_hour)
-            for name, item in self.spec.classes.items()
-        ]
-
-    @property
-    def planned(self) -> dict[str, str]:
-        """Worker name -> class, of every worker that should exist."""
-        return {name: entry["options"]["worker_class"] for name, entry in self.worker_spec.items()}
-
-    def new_worker_spec(self, worker_class: str | None = None) -> dict[str, dict[str, Any]]:
-        """Return {name: template} of one more worker of a class (the first class when not named)."""
-        chosen = worker_class or next(iter(self.spec.classes))
-        name = f"{chosen}-{self._numbers[chosen]}"
-        self._numbers[chosen] += 1
-        return {name: self.templates[chosen]}
-
-    def use_templates(self, templates: Mapping[str, dict[str, Any]]) -> None:
-        """Set what workers are made of and plan those of the start (a backend calls it once).
-
-        A template has ``cls`` and ``options`` as in ``SpecCluster`` and ``memory``, the bytes of a worker;
-        ``options["worker_class"]`` names the class.
-        """
-        self.templates = dict(templates)
-        self.new_spec = next(iter(self.templates.values()))
-        for name in self.templates:
-            limits = self.limits[name]
-            for _ in range(limits.minimum if self._adapt_at_start else limits.maximum):
-                self.worker_spec.update(self.new_worker_spec(name))
-
     # Growing and shrinking
-
-    def add_workers(self, worker_class: str, count: int) -> list[str]:
-        """Plan workers and start them in the background; return their names. On the event loop only."""
-        names: list[str] = []
-        for _ in range(count):
-            fresh = self.new_worker_spec(worker_class)
-            self.worker_spec.update(fresh)
-            names.extend(fresh)
-        self._correct_soon()
-        return names
-
-    async def retire(self, names: Iterable[str], busy: bool = False) -> list[str]:
-        """Retire workers by name and release those that the scheduler confirms.
-
-        Parameters
-        ----------
-        busy : bool
-            Also those with tasks; the tasks run again elsewhere.
-
-        Returns
-        -------
-        list of str
-            The released ones. The rest stays: it had work, or nobody could take its data.
-        """
-        wanted = [name for name in names if name in self.worker_spec and name not in self.leaving]
-        if not wanted:
-            return []
-        self.leaving.update(wanted)
-        try:
-            released = list(await self.scheduler_comm.daskml_retire(names=wanted, busy=busy))
-            for name in released:
-                self.worker_spec.pop(name, None)
-        finally:
-            self.leaving.difference_update(wanted)
-        if released:
-            await self._correct_state()
-        return released
-
-    async def cancel(self, names: Iterable[str]) -> None:
-        """Give up workers that have not arrived; those that just did stay."""
-        for name in set(names) - self.observed:
-            self.worker_spec.pop(name, None)
-        await self._correct_state()
 
     def scale(
         self, n: int = 0, memory: Any = None, cores: int | None = None, worker_class: str | None = None
@@ -182,14 +98,13 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         chosen = worker_class or next(iter(self.spec.classes))
         if chosen not in self.spec.classes:
             raise UsageError(f"no class {chosen!r} in cluster {self.spec.name}; it has {', '.join(self.spec.classes)}")
-        if memory is not None:
-            from dask.utils import parse_bytes
+        from .adaptive import BacklogAdaptive, workers_for
 
-            n = max(n, -(-parse_bytes(memory) // self.templates[chosen]["memory"]))
-        if cores is not None:
-            n = max(n, -(-cores // self.spec.classes[chosen].threads))
-        from .adaptive import BacklogAdaptive
-
+        enough = (
+            workers_for(memory, self.templates[chosen]["memory"], math.ceil),
+            workers_for(cores, self.spec.classes[chosen].threads, math.ceil),
+        )
+        n = max(n, *(number or 0 for number in enough))
         if isinstance(self._adaptive, BacklogAdaptive):  # another policy scales through this method
             self._adaptive.stop(reason="scale() was called")
         self.loop.add_callback(self._scale_to, chosen, n)
@@ -248,14 +163,11 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
         **kwargs
             Of another adaptive class.
         """
-        from .adaptive import BacklogAdaptive, limits_with
+        from .adaptive import BacklogAdaptive, bounds, limits_with
 
         name = next(iter(self.limits))
-        threads, memory = self.spec.classes[name].threads, self.templates[name]["memory"]
-        fewest = [minimum, _share(minimum_cores, threads, math.ceil), _share(minimum_memory, memory, math.ceil)]
-        most = [maximum, _share(maximum_cores, threads, math.floor), _share(maximum_memory, memory, math.floor)]
-        minimum = max((number for number in fewest if number is not None), default=None)
-        maximum = min((number for number in most if number is not None), default=None)
+        fewest, most = (minimum, minimum_cores, minimum_memory), (maximum, maximum_cores, maximum_memory)
+        minimum, maximum = bounds(fewest, most, self.spec.classes[name].threads, self.templates[name]["memory"])
         if Adaptive not in (None, BacklogAdaptive):
             extra = {"target_duration": target_duration, "wait_count": wait_count, "interval": interval, **kwargs}
             known = {key: value for key, value in extra.items() if value is not None}
@@ -304,10 +216,6 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
             self.worker_ended(process)
         if self._adapt_at_start:
             self.adapt()
-
-    def _correct_soon(self) -> None:
-        if self.status == Status.running:
-            self._correct_state().add_done_callback(log_failure)
 
     def worker_ended(self, process: Any) -> None:
         """Forget a worker that is gone; replace it unless that was intended. On the event loop only."""
@@ -366,12 +274,3 @@ class ScaledCluster(SpecCluster):  # type: ignore[misc]
                 await process.close()
             await Cluster._close(self)
             await self._release()
-
-
-def _share(wanted: str | float | None, each: int, rounded: Callable[[float], int]) -> int | None:
-    """Return how many workers make up so many cores or bytes."""
-    if wanted is None:
-        return None
-    from dask.utils import parse_bytes
-
-    return rounded((parse_bytes(wanted) if isinstance(wanted, str) else wanted) / each)
