@@ -1,7 +1,7 @@
 """Which host a new worker goes to: a free slot of its class on a host that works, the emptiest host first.
 
-A host that fails is left alone for a while (see `link`); its slots count again afterwards. Decisions are made here and
-nowhere else; what connects and starts is `link`.
+A host that fails is left alone for a while (`quarantine` says for how long); its slots count again afterwards. What
+connects and starts is `link`.
 """
 
 from __future__ import annotations

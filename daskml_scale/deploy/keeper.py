@@ -6,8 +6,8 @@ the processes, so that these live through a short loss of the connection; the ne
 id. Without a relay for the time of the lease it ends everything, itself too.
 
 Messages are lines of JSON. What the processes write to standard error is passed on while somebody listens; a reader
-that is slow or gone costs old text, and never stops a process. Nothing but the standard library is imported here, and
-nothing that is secret appears on a command line or in the environment.
+that is slow or gone costs old text, and never stops a process. Nothing heavy is imported here, and nothing that
+is secret appears on a command line or in the environment.
 """
 
 from __future__ import annotations

@@ -17,17 +17,15 @@ from typing import Any, Protocol
 from daskml_scale.errors import ClusterError
 
 from . import keeper
+from .child import free_port
 from .places import Place
+from .quarantine import Quarantine
 from .ssh_connection import CONNECT_SECONDS, Access, connect, not_installed
 
 logger = logging.getLogger(__name__)
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 3.0)
 """Seconds before the n-th attempt to connect again; the last one repeats."""
-QUARANTINE = (5.0, 15.0, 60.0, 300.0)
-"""Seconds that a host is left alone after the n-th failure in a row."""
-FAULTS = 2
-"""Processes in a row that ended before they were ready: then the host is to blame."""
 
 
 class Tenant(Protocol):
@@ -81,8 +79,7 @@ class HostLink:
         self._relay: Any = None
         self._attending: asyncio.Task[None] | None = None
         self._closing = False
-        self._failures = self._faults = 0
-        self._left_until = 0.0
+        self._quarantine = Quarantine()
         self._forwards: list[tuple[int, int]] = []
 
     # Health
@@ -96,24 +93,19 @@ class HostLink:
         """Return the seconds for which this host is still left alone."""
         if self._attending is not None and not self.up:
             return PAUSES[0]  # being brought back
-        return max(0.0, self._left_until - asyncio.get_running_loop().time())
+        return self._quarantine.rest(asyncio.get_running_loop().time())
 
     def fail(self, why: str) -> None:
         """Leave the host alone for a while."""
-        pause = QUARANTINE[min(self._failures, len(QUARANTINE) - 1)]
-        self._failures += 1
         self.failure = why
-        self._left_until = asyncio.get_running_loop().time() + pause
+        pause = self._quarantine.fail(asyncio.get_running_loop().time())
         logger.warning("%s; no work for this host for %g s", why, pause)
 
     def judge(self, ready: bool, why: str = "") -> None:
         """Take that a process of it became ready, or ended before it was."""
         if ready:
-            self._failures = self._faults = 0
-            return
-        self._faults += 1
-        if self._faults >= FAULTS:
-            self._faults = 0
+            self._quarantine.absolve()
+        elif self._quarantine.fault():
             self.fail(f"{self.access}: {why}")
 
     # Connecting
@@ -246,11 +238,10 @@ class HostLink:
         if message["op"] == "output":
             lost = f"\n[{message['lost']:,} bytes are missing here]\n" if message["lost"] else ""
             self.place.log(name, lost + message["text"])
-        if (tenant := self.tenants.get(name)) is None:
-            return
-        tenant.heard(message)
-        if message["op"] == "ended":
-            self._remove(name, None)
+        if (tenant := self.tenants.get(name)) is not None:
+            tenant.heard(message)
+            if message["op"] == "ended":
+                self._remove(name, None)
 
     def _remove(self, name: str, why: str | None) -> None:
         tenant = self.tenants.pop(name)
@@ -279,8 +270,6 @@ class HostLink:
         OSError
             When the host forwards no ports.
         """
-        from .child import free_port
-
         local = free_port("127.0.0.1", wanted)
         listener = await self._connection.forward_local_port("127.0.0.1", local, "127.0.0.1", remote)
         port = int(listener.get_port())

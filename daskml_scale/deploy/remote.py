@@ -49,11 +49,6 @@ class RemoteProcess(Supervised):
         self._wishes: list[str] = []
         self._tail = ""
 
-    @property
-    def begun(self) -> bool:
-        """Whether there is, or soon will be, a process to end."""
-        return bool(self.status != Status.created)
-
     def order(self, hello: Mapping[str, Any]) -> dict[str, Any]:
         """Return the message that starts it; the certificates in it go through an encrypted connection only."""
         directory = hello["directory"]

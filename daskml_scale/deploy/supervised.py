@@ -27,8 +27,6 @@ GRACE_SECONDS = 5.0
 class Supervised(ProcessInterface):  # type: ignore[misc]
     """A process of `child`, wherever it runs, and what is known of it.
 
-    A subclass starts it, reports its answer and its end, and says how it is asked to close and ended.
-
     Attributes
     ----------
     name : str
@@ -62,7 +60,7 @@ class Supervised(ProcessInterface):  # type: ignore[misc]
 
     @property
     def begun(self) -> bool:
-        """Whether there is a process to end."""
+        """Whether there is, or soon will be, a process to end."""
         return bool(self.status != Status.created)
 
     def _on_answer(self, line: bytes) -> None:

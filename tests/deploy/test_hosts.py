@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskml_scale.deploy.hosts import Slot, best, why
+from daskml_scale.deploy.quarantine import PAUSES, Quarantine
 from daskml_scale.spec.hosts import Host
 
 
@@ -54,3 +55,20 @@ def test_hosts_that_are_left_alone_get_nothing_and_say_why():
     said = why(listed)
     assert "h0: 1 of 1 slots taken" in said
     assert "h1: broken (tried again in 12 s)" in said
+
+
+def test_a_host_that_fails_again_and_again_is_left_alone_for_longer_until_it_works():
+    found = Quarantine()
+    assert found.rest(0.0) == 0.0
+    assert [found.fail(now) for now in (0.0, 10.0, 20.0, 30.0, 40.0)] == [*PAUSES, PAUSES[-1]]
+    assert (found.rest(50.0), found.rest(1000.0)) == (40.0 + PAUSES[-1] - 50.0, 0.0)
+    found.absolve()
+    assert found.fail(2000.0) == PAUSES[0]
+
+
+def test_a_host_is_to_blame_when_two_processes_in_a_row_were_never_ready():
+    found = Quarantine()
+    assert [found.fault() for _ in range(4)] == [False, True, False, True]
+    found.fault()
+    found.absolve()
+    assert not found.fault()
