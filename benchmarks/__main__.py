@@ -13,7 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .common import Bench, as_json, load, machine, table
+from .common import Bench, as_json
+from .machine import load, machine
+from .tables import table
 
 MODULES = ("clusters", "dispatch", "features", "inference", "ingest", "planning", "predict", "search", "storage")
 

@@ -30,7 +30,9 @@ import psutil
 
 from daskml_scale.testing.driver import AT_WORK
 
-from .common import Bench, Counts, Row, Runner, Work, as_json, least, machine, table
+from .common import Bench, Counts, Row, Runner, Work, as_json, least
+from .machine import machine
+from .tables import table
 
 PATIENCE = 30.0
 LOOK = 0.05

@@ -1,4 +1,4 @@
-"""Timing, tables and JSON for all benchmarks: us and the peers in turn, several times, medians and ratios.
+"""Timing and JSON for all benchmarks: us and the peers in turn, several times, medians and ratios.
 
 A benchmark gives ``Work``: what is done, our runner, the peers' runners, and the least time that the
 machine allows. Runners take turns and the first one changes every round, so that a noisy neighbour
@@ -12,23 +12,24 @@ Nothing here knows what is measured.
 from __future__ import annotations
 
 import gc
-import os
-import platform
+import importlib
+import json
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .machine import cpu
+
 Counts = Mapping[str, float]
 Runner = Callable[[Path], "Counts | None"]
-PACKAGES = ("daskml-scale", "dask", "joblib", "numpy", "pandas", "scikit-learn", "xarray", "zarr")
 SLOTS = 2
 """Worker processes of one thread each, for us and for the peers."""
 
@@ -124,6 +125,11 @@ class Bench:
         """Client of our own local cluster of two workers, each process for itself; not the default client."""
         return self.stack.enter_context(own_cluster())
 
+    def warm(self, work: Work, but: str = "") -> None:
+        """Run everybody once, ``but`` a peer: imports, pools and caches are outside the clock."""
+        for runner in (work.ours, *(runner for name, runner in work.peers.items() if name != but)):
+            runner(Path(tempfile.mkdtemp(dir=self.folder)))
+
     def compare(self, works: Iterable[Work]) -> list[Row]:
         """Measure every work and return its rows, our worst ratio first."""
         rows = [row for work in works if self.wants(work.name) for row in _rows(work, self.repeat, self.folder)]
@@ -170,22 +176,40 @@ def timed(runner: Runner, folder: Path) -> tuple[float, Counts]:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def cpu() -> float:
-    """Return the CPU seconds of this process and its descendants so far, those that ended and were waited for included.
+def costing(runner: Runner) -> Runner:
+    """Return a runner that counts CPU seconds, too (see `machine.cpu`), unless it counts its own."""
 
-    Other processes on the machine change it far less than the time on the wall.
-    """
-    import resource
+    def run(folder: Path) -> Counts:
+        before = cpu()
+        found = dict(runner(folder) or {})
+        return {"CPU s": round(cpu() - before, 3), **found}
 
-    import psutil
+    return run
 
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = time.process_time() + ended.ru_utime + ended.ru_stime
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            times = child.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+
+def costed(work: Work) -> Work:
+    """Return the work with `costing` around all its runners."""
+    return replace(work, ours=costing(work.ours), peers={name: costing(runner) for name, runner in work.peers.items()})
+
+
+def installed(package: str) -> bool:
+    """Return whether a peer is installed and imports; says why it is left out where it does not."""
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        print(f"{package} is left out: {type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def elsewhere(python: str, script: str, *words: object) -> Counts:
+    """Run a program of this folder in a peer's interpreter; return the counts of its last line."""
+    command = [python, str(Path(__file__).with_name(script)), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{script} failed: {done.stderr[-2000:]}")
+    found: Counts = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def least(function: Callable[[], object], times: int = 3) -> float:
@@ -257,56 +281,6 @@ def counting(client: Any, function: Callable[[], object]) -> Runner:
     return run
 
 
-def machine() -> dict[str, Any]:
-    """Return what a reader needs to know of this machine and its software."""
-    import psutil
-
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
-    }
-
-
-def load() -> float:
-    """Return the mean number of runnable processes of the last minute: how busy others keep the cores."""
-    return round(os.getloadavg()[0], 2)
-
-
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return rows as JSON values."""
     return [asdict(row) for row in rows]
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return rows as a table: seconds are medians, the ratio shows its spread."""
-    lines = [("work", "peer", "ours", "peer's", "ours / peer", "limit", "counts")]
-    for row in rows:
-        peer = row.peer if row.scaled == 1 else f"{row.peer} (x{row.scaled:g} scaled)"
-        counted = [f"{who} {_counted(found)}" for who, found in row.counts.items() if found]
-        spread = f"{row.ratio.median:.2f} ({row.ratio.min:.2f}-{row.ratio.max:.2f})"
-        seconds = (_seconds(row.ours.median), _seconds(row.theirs.median))
-        lines.append((row.work, peer, *seconds, spread, _seconds(row.limit), "; ".join(counted)))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    works = {row.work: row.limit_is for row in rows}
-    limits = [
-        f"limit of {' | '.join(work for work, found in works.items() if found == meaning)}: {meaning}"
-        for meaning in dict.fromkeys(works.values())
-    ]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:], *limits])
-
-
-def _counted(found: Counts) -> str:
-    return ", ".join(
-        f"{value:,.0f} {name}" if value == round(value) else f"{value:.3g} {name}" for name, value in found.items()
-    )
-
-
-def _seconds(value: float) -> str:
-    for unit, factor in (("s", 1), ("ms", 1e3)):
-        if value * factor >= 1:
-            return f"{value * factor:.3g} {unit}"
-    return f"{value * 1e6:.3g} us"

@@ -18,7 +18,7 @@ import daskml_scale as dms
 
 from . import feature_data as data
 from . import feature_peers as peers
-from .common import OWN_CLUSTER, Bench, Counts, Runner, Work, least
+from .common import OWN_CLUSTER, Bench, Counts, Runner, Work, installed, least
 
 GB = 10**9
 BYTES = {"toy": 200_000, "small": GB // 20, "full": GB}
@@ -128,7 +128,7 @@ def encoded(setting: Setting) -> Work:
     found: dict[str, Runner] = {"identity copy, 2 workers": copied}
     if setting.rows * data.ROW_BYTES * 4 < _free():
         found["scikit-learn, 1 process"] = lambda into: peers.by_scikit_learn(setting.url, setting.rows, into)
-    if setting.rows * data.ROW_BYTES <= 2 * GB and _has("dask_ml"):  # its goal is one of 1 GB
+    if setting.rows * data.ROW_BYTES <= 2 * GB and installed("dask_ml"):  # its goal is one of 1 GB
         found["dask-ml, 2 workers"] = lambda into: peers.by_dask_ml(setting.client, setting.url, setting.ranges, into)
     moved = setting.rows * (2 * data.ROW_BYTES + 4 * WIDTH)
     limit, limit_is = _disk(setting, moved)
@@ -288,15 +288,3 @@ def _free() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def _has(package: str) -> bool:
-    """Return whether a peer is installed and imports; says why it is left out where it does not."""
-    import importlib
-
-    try:
-        importlib.import_module(package)
-    except Exception as error:
-        print(f"{package} is left out: {type(error).__name__}: {error}")
-        return False
-    return True

@@ -25,9 +25,10 @@ from daskml_scale.scaling.simulate import constant, simulate
 
 from . import calls
 from . import feature_data as data
-from .common import OWN_CLUSTER, load, machine, timed
+from .common import OWN_CLUSTER, timed
 from .curves import Point
 from .feature_works import KNOWN_AT, STEPS, chunks
+from .machine import load, machine
 from .search_work import steps_for
 
 THREADS = 4

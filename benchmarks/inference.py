@@ -9,36 +9,28 @@ the least work that an answer needs.
 
 from __future__ import annotations
 
-import copy
-import importlib.util
 import multiprocessing
 import os
-import pickle
 import shutil
 import time
-import uuid
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-from sklearn.base import BaseEstimator
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import daskml_scale as dms
-from daskml_scale.artifacts.bundle import Bundle
 from daskml_scale.engine.worker import CACHE
-from daskml_scale.plan.units import Template, Variable
-from daskml_scale.storage import stores
 
 from . import inference_bare as bare
-from .common import SLOTS, Bench, Counts, Row, Runner, Work, least
+from .common import SLOTS, Bench, Counts, Row, Runner, Work, costed, elsewhere, installed, least
+from .inference_models import WIDTH, CountedBoosting, CountedForest, Prepared, matrix, prepared
 
 RAY = "BENCH_RAY"
 """Environment variable: an interpreter that has ray[data], zarr and scikit-learn."""
@@ -60,47 +52,6 @@ SIZES = {
     "small": Size((200_000, 20, 40), (51_200, 512, 100), (400_000, 20), (50_000, 200), 5_000),
     "full": Size((2_000_000, 100, 100), (51_200, 512, 300), (4_000_000, 80), (1_000_000, 200), 100_000),
 }
-WIDTH = 32
-
-
-class _Counted(BaseEstimator):  # type: ignore[misc]
-    """Leaves a file ``<process>-<any>`` in ``loads_`` each time that it is loaded, from a bundle or a pickle."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if folder := getattr(self, "loads_", ""):
-            Path(folder, f"{os.getpid()}-{uuid.uuid4().hex}").touch()
-
-
-class CountedBoosting(_Counted, HistGradientBoostingClassifier):  # type: ignore[misc]
-    """See `_Counted`."""
-
-
-class CountedForest(_Counted, RandomForestClassifier):  # type: ignore[misc]
-    """See `_Counted`."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A matrix in a store, a model as a bundle and as a pickle, and where loads are counted."""
-
-    url: str
-    chunk: int
-    rows: int
-    model: Any
-    bundle: Bundle
-    pickle: str
-    loads: Path
-
-    def loaded(self) -> Counts:
-        """Return how often each of the other processes loaded the model since the last call, at most."""
-        names = [path.name for path in self.loads.iterdir()]
-        for name in names:
-            (self.loads / name).unlink()
-        each: dict[str, int] = {}
-        for process in (name.partition("-")[0] for name in names):
-            each[process] = each.get(process, 0) + (process != str(os.getpid()))
-        return {"model loads": sum(each.values()), "loads a process": max(each.values(), default=0)}
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -110,9 +61,8 @@ def measure(bench: Bench) -> list[Row]:
     works = []
     for name, made in _works(bench, pool, wanted).items():
         if bench.wants(name):
-            works.append(work := _with_cpu(made(name)))
-            for runner in (work.ours, *work.peers.values()):  # imports and caches of every runner
-                runner(_empty(bench.folder))
+            works.append(costed(made(name)))
+            bench.warm(works[-1])
     return bench.compare(works)
 
 
@@ -134,12 +84,12 @@ def _works(bench: Bench, pool: Any, wanted: Size) -> dict[str, Callable[[str], W
 
 def _boosted(bench: Bench, pool: Any, name: str, rows: int, chunks: int, trees: int) -> Work:
     model = CountedBoosting(max_iter=trees, early_stopping=False)
-    return _models(bench, _prepared(bench.folder, "boosted", model, rows, chunks), pool, name)
+    return _models(bench, prepared(bench.folder, "boosted", model, rows, chunks), pool, name)
 
 
 def _forest(bench: Bench, pool: Any, name: str, rows: int, chunks: int, trees: int) -> Work:
     model = CountedForest(trees, max_depth=6, n_jobs=1, random_state=0)
-    return _models(bench, _prepared(bench.folder, "forest", model, rows, chunks), pool, name)
+    return _models(bench, prepared(bench.folder, "forest", model, rows, chunks), pool, name)
 
 
 def _scaled(trees: int) -> Any:
@@ -147,84 +97,10 @@ def _scaled(trees: int) -> Any:
     return make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=trees, early_stopping=False))
 
 
-def _with_cpu(work: Work) -> Work:
-    """Return the work with CPU seconds of all processes as a count: on a busy machine they say more than the clock."""
-
-    def counted(runner: Runner) -> Runner:
-        def run(into: Path) -> Counts:
-            before = _cpu()
-            found = dict(runner(into) or {})
-            return {"CPU s": _cpu() - before, **found}
-
-        return run
-
-    peers = {name: counted(runner) for name, runner in work.peers.items()}
-    return replace(work, ours=counted(work.ours), peers=peers)
-
-
-def _cpu() -> float:
-    """Return the CPU seconds so far of this process and all below it."""
-    total, process = 0.0, psutil.Process()
-    for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.Error):
-            total += sum(one.cpu_times()[:2])
-    return total
-
-
-def _empty(folder: Path) -> Path:
-    path = folder / f"check-{uuid.uuid4().hex}"
-    path.mkdir()
-    return path
-
-
-def _matrix(url: str, X: np.ndarray, chunk: int) -> None:
-    """Write a feature matrix; the engine's own layout, which every runner reads."""
-    rows, width = X.shape
-    variables = {
-        "features": Variable("float32", ("row", "feature"), (rows, width), (chunk, width)),
-        "feature": Variable("string", ("feature",), (width,), (width,)),
-    }
-    names = [f"x{number}" for number in range(width)]
-    stores.create(url, Template("row", rows, variables, {"row_key": []}, {"feature": names}))
-    some = chunk * max(1, 4096 // chunk)
-    for start in range(0, rows, some):
-        stores.write_region(url, start, {"features": X[start : start + some]})
-
-
-def _prepared(folder: Path, name: str, model: Any, rows: int, chunks: int, spoil: float = 0.0) -> Prepared:
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(rows, WIDTH)).astype("float32")
-    some = X[: min(rows, 20_000)]
-    y = some[:, 0] + some[:, 1] * some[:, 2]
-    model.fit(some, y if isinstance(model, LinearRegression) else y > 0)
-    if spoil:
-        X[:: round(1 / spoil), 0] = np.inf
-    own, chunk = folder / name, rows // chunks
-    loads = own / "loads"
-    loads.mkdir(parents=True)
-    _matrix(str(own / "m.zarr"), X, chunk)
-    if isinstance(model, _Counted):
-        model.loads_ = str(loads)
-    schema = {"features": [f"x{number}" for number in range(WIDTH)], "dtype": "float32"}
-    bundle = dms.save_model(model, own / "bundle", schema=schema)
-    (own / "model.pkl").write_bytes(pickle.dumps(model))
-    (own / "plain.pkl").write_bytes(pickle.dumps(_plain(model)))
-    return Prepared(str(own / "m.zarr"), chunk, rows, model, bundle, str(own / "model.pkl"), loads)
-
-
-def _plain(model: Any) -> Any:
-    """Return the same model as an estimator of scikit-learn itself, for environments without this package."""
-    other = copy.copy(model)
-    if isinstance(model, _Counted):
-        other.__class__ = type(model).__mro__[2]
-        del other.loads_
-    return other
-
-
 def _models(bench: Bench, ready: Prepared, pool: Any, name: str) -> Work:
     """Return the work of a classifier on a stored matrix."""
     peers: dict[str, Runner] = {"two bare processes": lambda into: _bare(pool, ready, into, "predict_proba")}
-    if importlib.util.find_spec("dask_ml") is not None:
+    if installed("dask_ml"):
         peers["dask-ml ParallelPostFit"] = lambda into: _dask_ml(bench.client, ready, into)
     if os.environ.get(RAY):
         peers["Ray Data, actor pool"] = lambda into: _ray(ready, into)
@@ -236,7 +112,7 @@ def _models(bench: Bench, ready: Prepared, pool: Any, name: str) -> Work:
 
 
 def _linear(bench: Bench, pool: Any, name: str, rows: int, chunks: int) -> Work:
-    ready = _prepared(bench.folder, "linear", LinearRegression(), rows, chunks)
+    ready = prepared(bench.folder, "linear", LinearRegression(), rows, chunks)
     return Work(
         name,
         lambda into: _ours(bench.own, ready, into, "predict"),
@@ -252,8 +128,8 @@ def _linear(bench: Bench, pool: Any, name: str, rows: int, chunks: int) -> Work:
 
 def _spoilt(bench: Bench, name: str, model: Any, rows: int, chunks: int) -> Work:
     kind, method = type(model).__name__, "predict" if isinstance(model, LinearRegression) else "predict_proba"
-    clean = _prepared(bench.folder, f"clean {kind}", model, rows, chunks)
-    spoilt = _prepared(bench.folder, f"spoilt {kind}", model, rows, chunks, spoil=0.001)
+    clean = prepared(bench.folder, f"clean {kind}", model, rows, chunks)
+    spoilt = prepared(bench.folder, f"spoilt {kind}", model, rows, chunks, spoil=0.001)
     bad = -(-rows // 1_000)
 
     def ours(into: Path) -> Counts:
@@ -313,7 +189,7 @@ def _idle(bench: Bench, name: str, units: int) -> Work:
     folder = bench.folder
     X = np.random.default_rng(0).normal(size=(units, 2)).astype("float32")
     url, out = str(folder / "many.zarr"), folder / "many" / "p.zarr"
-    _matrix(url, X, 1)
+    matrix(url, X, 1)
     schema = {"features": ["x0", "x1"], "dtype": "float32"}
     bundle = dms.save_model(LinearRegression().fit(X[:100], X[:100, 0]), folder / "two", schema=schema)
     dms.predict(bundle, url, out, client=bench.own)
@@ -363,22 +239,8 @@ def _dask_ml(client: Any, ready: Prepared, into: Path) -> Counts:
 
 
 def _ray(ready: Prepared, into: Path) -> Counts:
-    import json
-    import subprocess
-
-    out = str(into / "p.zarr")
-    bare.create(out, ready.rows, ready.chunk, "predict_proba")
-    words = [
-        ready.url,
-        out,
-        str(Path(ready.pickle).with_name("plain.pkl")),
-        str(ready.rows),
-        str(ready.chunk),
-        str(SLOTS),
-    ]
-    script = Path(__file__).with_name("inference_ray.py")
-    done = subprocess.run([os.environ[RAY], str(script), *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"Ray failed: {done.stderr[-2000:]}")
-    found: Counts = json.loads(done.stdout.splitlines()[-1])
+    out = into / "p.zarr"
+    bare.create(str(out), ready.rows, ready.chunk, "predict_proba")
+    model = Path(ready.pickle).with_name("plain.pkl")
+    found = elsewhere(os.environ[RAY], "inference_ray.py", ready.url, out, model, ready.rows, ready.chunk, SLOTS)
     return {**found, **ready.loaded()}

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .common import load, machine
+from .machine import load, machine
 
 PODS = 200
 IDLE = 10.0

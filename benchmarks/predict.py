@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 import daskml_scale as dms
 from daskml_scale.artifacts.bundle import Bundle
@@ -26,6 +25,7 @@ from .by_hand import matrix
 from .common import Bench, Counts, Row, Work, least
 from .features import transform
 from .flights import ROWS, Flights, prepare
+from .inference_models import CountedBoosting
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,13 @@ class Size:
 SIZES = {"toy": Size(2_000, 5, 1_000), "small": Size(100_000, 60, 20_000), "full": Size(ROWS, 300, 200_000)}
 
 
-class Counted(HistGradientBoostingClassifier):  # type: ignore[misc]
-    """Leaves a file ``<process>-<any>`` in ``loads_`` each time that it is loaded, from a bundle or a pickle."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if folder := getattr(self, "loads_", ""):
-            Path(folder, f"{os.getpid()}-{uuid.uuid4().hex}").touch()
-
-
 @dataclass(frozen=True)
 class Prepared:
     """What all runners start from: the flights, their stored matrix, and one model in three forms."""
 
     flights: Flights
     matrix: str
-    model: Counted
+    model: CountedBoosting
     bare: Bundle
     whole: Bundle
     loads: Path
@@ -108,7 +99,7 @@ def _prepared(folder: Path, wanted: Size) -> Prepared:
     recipe = dms.Recipe.load(stored.with_name("features.recipe.json"))
     X, y = np.asarray(ds.features[: wanted.trained]), np.asarray(ds.late[: wanted.trained])
     known = ~np.isnan(y)
-    model = Counted(max_iter=wanted.trees, early_stopping=False, random_state=0).fit(X[known], y[known])
+    model = CountedBoosting(max_iter=wanted.trees, early_stopping=False, random_state=0).fit(X[known], y[known])
     loads = folder / "loads"
     loads.mkdir()
     model.loads_ = str(loads)

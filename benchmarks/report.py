@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from . import readme
-from .common import Spread, _counted, _seconds
+from .common import Spread
 from .curves import Curve, curves, drawn
 from .plot import picture
 from .results import Files, Goal, Measured, dropped, goals, modules, read, why
+from .tables import brief, counted
 
 HERE = Path(__file__).parent
 MEASURED, PAGE = HERE.parent / "docs" / "measured", HERE.parent / "docs" / "benchmarks.md"
@@ -126,9 +127,9 @@ def _rows(rows: Sequence[Measured]) -> str:
         counts = one.row["counts"].get("ours", {})
         limit = one.row["limit"]
         cells = [
-            one.work, _peer(one), _seconds(ours.median), _seconds(theirs.median), _ratio(one), _cpu(one),
-            _seconds(limit), _share(limit / ours.median),
-            _counted({name: value for name, value in counts.items() if name != CPU}), *[f"`{one.file}`"] * apart,
+            one.work, _peer(one), brief(ours.median), brief(theirs.median), _ratio(one), _cpu(one),
+            brief(limit), _share(limit / ours.median),
+            counted({name: value for name, value in counts.items() if name != CPU}), *[f"`{one.file}`"] * apart,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     limits: dict[str, list[str]] = {}

@@ -30,7 +30,7 @@ from daskml_scale.runs.lease import Lease
 from daskml_scale.runs.records import Registry
 from daskml_scale.runs.state import StageRecord
 
-from .common import machine
+from .machine import machine
 
 PROGRAM = [sys.executable, "-m", "daskml_scale"]
 TINY = """

@@ -28,7 +28,7 @@ from daskml_scale.scaling.usage import Scaler, Usage
 from daskml_scale.scaling.workload import Batch
 
 from .adaptive_replica import AdaptiveScaler, OperatorScaler
-from .common import machine
+from .machine import machine
 from .scaling_work import BOTH, CPU, FLAT, GPU, WORKLOADS, Workload
 
 STARTUP = 90.0

@@ -7,12 +7,10 @@ where nothing else is said.
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,9 @@ import numpy as np
 
 from daskml_scale.search import GridSearchCV, OptunaSearchCV, RandomizedSearchCV
 
-from . import search_flights
-from .common import SLOTS, Bench, Counts, Row, Runner, Work, counting, cpu, least
-from .search_work import Played, Raising, Spinning, asha, rounds, steps_for, texts
+from . import search_flights, search_stragglers
+from .common import SLOTS, Bench, Counts, Row, Runner, Work, costed, counting, installed, least
+from .search_work import Raising, Spinning, steps_for, texts
 
 Make = Callable[..., Any]
 """Takes more keywords of a search, ours or scikit-learn's; returns it, unfitted, with X and y."""
@@ -101,7 +99,7 @@ def measure(bench: Bench) -> list[Row]:
           for name, made, ours, peer, more in kinds if bench.wants(name)),
         *([search_flights.work(wanted.asha, wanted.seeds, wanted.trees * 4, rows, bench.client)]
           if bench.wants(flights) else []),
-        *_stragglers(wanted),
+        *search_stragglers.works(wanted.played),
         _sampler(wanted),
         *([_raising(bench)] if bench.wants(RAISING) else []),
     ]  # fmt: skip
@@ -201,13 +199,7 @@ def _words(kind: Make, wanted: Size) -> Make:
 
 
 def _work(
-    name: str,
-    ours: Make,
-    theirs: Make,
-    bench: Bench,
-    serial: bool = False,
-    memory: bool = False,
-    dask_ml: bool = False,
+    name: str, ours: Make, theirs: Make, bench: Bench, serial: bool = False, memory: bool = False, dask_ml: bool = False
 ) -> Work:
     from threadpoolctl import threadpool_limits
 
@@ -221,26 +213,13 @@ def _work(
         runners[SERIAL] = lambda folder: _fitted(theirs(n_jobs=1), expected)
     if not memory:
         runners["joblib dask backend"] = _on_joblib_dask(theirs, bench.client, expected)
-    if importlib.util.find_spec("dask_ml") and dask_ml:
+    if dask_ml and installed("dask_ml"):
         runners["dask-ml"] = _on_dask_ml(theirs, bench.client)
-    if not memory:
-        for who, runner in runners.items():  # imports and pools start outside the clock
-            if who != SERIAL:  # which `alone` was
-                runner(bench.folder)
-    runners = {who: costing(runner) for who, runner in runners.items()}
     means = f"the same fits in one thread{' with Pipeline(memory=)' * memory}, divided by {SLOTS} slots"
-    return Work(name, runners.pop("ours"), runners, alone / SLOTS, means)
-
-
-def costing(runner: Runner) -> Runner:
-    """Return a runner that counts the CPU seconds of this process and all below it: they are less noisy than time."""
-
-    def run(folder: Path) -> Counts:
-        before = cpu()
-        found = dict(runner(folder) or {})
-        return {**found, "CPU s": round(cpu() - before, 3)}
-
-    return run
+    work = Work(name, runners.pop("ours"), runners, alone / SLOTS, means)
+    if not memory:
+        bench.warm(work, but=SERIAL)  # which `alone` was
+    return costed(work)
 
 
 def _fitted(made: tuple[Any, Any, np.ndarray], expected: np.ndarray) -> None:
@@ -283,52 +262,6 @@ def _on_dask_ml(make: Make, client: Any) -> Runner:
     return counting(client, fit)
 
 
-def _stragglers(wanted: Size) -> list[Work]:
-    """Simulated halving of trials whose durations are lognormal, with `plan.asha` deciding.
-
-    The paper's algorithm has no number of trials: a slot for which nobody can be promoted starts one more, until the
-    time is spent. So slots are compared over one period for both, the time that synchronous halving takes for eight
-    trials a slot: ours is ``n_trials=None, time_budget=...``. Its seconds are slot seconds per busy second. The second
-    row has the same trials to their end, and simulated seconds; there the slowest trial alone is most of the time.
-    """
-    works = []
-    for slots in (64, 256, 1000):
-        trials = slots * 8
-
-        def ours(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
-            found = [asha(slots, None, seed, rounds(slots, trials, seed).seconds) for seed in range(wanted.played)]
-            return {"seconds": 1 / _mean(found, "busy"), **_played(found), "us a job": 1e6 * _mean(found, "decision")}
-
-        def theirs(folder: Path, slots: int = slots, trials: int = trials) -> Counts:
-            found = [rounds(slots, trials, seed) for seed in range(wanted.played)]
-            return {"seconds": 1 / _mean(found, "busy"), **_played(found)}
-
-        def to_the_end(folder: Path, kind: Any, slots: int = slots, trials: int = trials) -> Counts:
-            found = [kind(slots, trials, seed) for seed in range(wanted.played)]
-            alone = round(100 * _mean(found, "slowest"), 1)
-            return {"seconds": _mean(found, "seconds"), **_played(found), "% slowest trial": alone}
-
-        names = f"stragglers on {slots} slots (simulated)", "synchronous halving"
-        works += [
-            Work(f"{names[0]}, one period", ours, {names[1]: theirs}, 1.0, "always busy"),
-            Work(f"{names[0]}, {trials} trials to the end", partial(to_the_end, kind=asha),
-                 {names[1]: partial(to_the_end, kind=rounds)}, 1.0, "a job of the first rung"),
-        ]  # fmt: skip
-    return works
-
-
-def _mean(found: list[Played], name: str) -> float:
-    return float(np.mean([getattr(each, name) for each in found]))
-
-
-def _played(found: list[Played]) -> dict[str, float]:
-    shares = {"% busy": "busy", "% in finished jobs": "done"}
-    return {
-        **{shown: round(100 * _mean(found, name), 1) for shown, name in shares.items()},
-        "trials": _mean(found, "started"), "at the top": _mean(found, "top"),
-    }  # fmt: skip
-
-
 def _sampler(wanted: Size) -> Work:
     """Seconds of the coordinator for each trial of a sampler, the fits themselves not counted."""
     from scipy.stats import loguniform
@@ -345,9 +278,9 @@ def _sampler(wanted: Size) -> Work:
                 "last ms": round(1e3 * float(np.mean(last)), 2)}  # fmt: skip
 
     name = f"a trial of TPE among {wanted.suggested}"
-    peer = {"the same among a fifth as many": costing(lambda folder: search(max(3, wanted.suggested // 5)))}
-    ours = costing(lambda folder: search(wanted.suggested))
-    return Work(name, ours, peer, 0.012, "the goal, 12 ms at the coordinator")
+    peer = {"the same among a fifth as many": lambda folder: search(max(3, wanted.suggested // 5))}
+    goal = "the goal, 12 ms at the coordinator"
+    return costed(Work(name, lambda folder: search(wanted.suggested), peer, 0.012, goal))
 
 
 def _raising(bench: Bench) -> Work:
@@ -367,7 +300,6 @@ def _raising(bench: Bench) -> Work:
 
     ours = counting(bench.client, lambda: fails(GridSearchCV, client=bench.client))
     peers: dict[str, Runner] = {"sklearn, n_jobs=2": lambda folder: fails(theirs.GridSearchCV, n_jobs=SLOTS)}
-    for runner in (ours, *peers.values()):  # imports and pools start outside the clock, as for the other works
-        runner(bench.folder)
-    peers = {who: costing(runner) for who, runner in peers.items()}
-    return Work(RAISING, costing(ours), peers, 1.0, "the goal, one second")
+    work = Work(RAISING, ours, peers, 1.0, "the goal, one second")
+    bench.warm(work)
+    return costed(work)

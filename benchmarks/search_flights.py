@@ -33,8 +33,9 @@ from daskml_scale.stages.estimator import build_estimator
 from daskml_scale.stages.search.spaces import drawn
 
 from .by_hand import matrix
-from .common import Counts, Row, Spread, Work, as_json, least, machine, two_workers
+from .common import Counts, Row, Spread, Work, as_json, least, two_workers
 from .flights import WORKFLOW, frames
+from .machine import machine
 
 TREES, FACTOR, DEEPEST, POOL = 200, 3.33, 11, 96
 

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from daskml_scale.stages.run import run_stage
 from daskml_scale.storage import files, stores
 from daskml_scale.storage.ledger import Ledger
 
-from .common import SLOTS, Bench, Counts, Row, Runner, Work, cpu, least
+from .common import SLOTS, Bench, Counts, Row, Runner, Work, elsewhere, least
+from .machine import cpu
 from .servers import Server, s3_server
 from .storage_stages import Identity, Regions, bare, go, template, values
 
@@ -94,16 +94,11 @@ def _written(bench: Bench, regions: int, rows: int) -> list[Work]:
         for number in range(regions):
             (folder / f"limit-{number}").write_bytes(encoded)
 
+    stats = least(lambda: [os.stat(path) for path in objects])
     size = f"{regions * len(encoded) / 1e6:.0f} MB of encoded bytes as plain files"
     return [
         Work(name, ours, {"zarr in a loop": plain}, least(plain_files), size),
-        Work(
-            again,
-            resume,
-            {"does each object exist": exist},
-            least(lambda: [os.stat(path) for path in objects]),
-            "one stat per object",
-        ),
+        Work(again, resume, {"does each object exist": exist}, stats, "one stat per object"),
     ]
 
 
@@ -157,13 +152,9 @@ def _copied(bench: Bench, regions: int, rows: int) -> list[Work]:
     read_all = least(lambda: [path.read_bytes() for path in (Path(source.out) / "x" / "c").rglob("*/0")], 1)
 
     def cubed(into: Path) -> Counts:
-        script = Path(__file__).with_name("storage_cubed.py")
-        words = [f"{source.out}/x", str(into / "x.zarr"), str(into / "work"), str(SLOTS)]
-        done = subprocess.run([os.environ[CUBED], str(script), *words], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"Cubed failed: {done.stderr[-2000:]}")
-        found: Counts = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return elsewhere(
+            os.environ[CUBED], "storage_cubed.py", f"{source.out}/x", into / "x.zarr", into / "work", SLOTS
+        )  # fmt: skip
 
     peers: dict[str, Runner] = {"two bare processes": by_hand, "open_zarr().to_zarr()": to_zarr}
     if os.environ.get(CUBED):
@@ -279,7 +270,9 @@ def _planned(bench: Bench, count: int) -> list[Work]:
     def fresh(into: Path) -> Counts:
         return plan(str(into / "none.ledger"))
 
-    def all_done(kept: Path, into: Path) -> Counts:
+    kept = bench.folder / "planned.ledger"
+
+    def all_done(into: Path) -> Counts:
         if not kept.exists():
             subprocess.run([sys.executable, "-c", _PLAN, str(count), str(kept), "committed"], check=True)
         return plan(str(kept))
@@ -298,12 +291,6 @@ def _planned(bench: Bench, count: int) -> list[Work]:
 
     limit = least(lambda: [f"{number:040x}" for number in range(count)], 1)
     return [
-        Work(name, fresh, {"dask.array graph": graph}, limit, "formatting an id per unit"),
-        Work(
-            f"{name}, all committed",
-            partial(all_done, bench.folder / "planned.ledger"),
-            {"dask.array graph": graph},
-            limit,
-            "formatting an id per unit",
-        ),
+        Work(each, ours, {"dask.array graph": graph}, limit, "formatting an id per unit")
+        for each, ours in ((name, fresh), (f"{name}, all committed", all_done))
     ]

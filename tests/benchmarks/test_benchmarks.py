@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.common import Bench, Row, Spread, Work, table
+from benchmarks.common import Bench, Row, Spread, Work
 from benchmarks.results import goals as goals_of
+from benchmarks.tables import table
 
 SPREADS = ("ours", "theirs", "ratio")
 
