@@ -92,9 +92,11 @@ def _no_scheduler_without_a_client() -> Iterator[None]:
 
 
 @pytest.fixture
-def unmeasured() -> dict[str, str]:
-    """The environment of a child that ``make coverage`` leaves alone: it may not write, or its imports count."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of children that ``make coverage`` leaves alone: they may not write, or their imports count."""
+    for key in [key for key in os.environ if key.startswith("COVERAGE_")]:
+        monkeypatch.delenv(key)
+    return dict(os.environ)
 
 
 @pytest.fixture

@@ -107,6 +107,7 @@ def test_a_full_disk_under_the_whole_store(seed, table, whole, start, mount, tmp
 
 
 @moments
+@pytest.mark.usefixtures("unmeasured")
 def test_a_driver_that_may_not_write_any_more(seed, table, whole, start):
     """The size limit of its files is set to 0 in mid-run: the same failure, also where one cannot mount."""
     draw = Draw("limit", seed)
