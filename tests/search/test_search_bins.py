@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble._hist_gradient_boosting.binning import _BinMapper
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -63,9 +65,11 @@ def test_other_rows_weights_seeds_or_numbers_of_bins_are_other_bins() -> None:
     changed = X.copy()
     changed[7, 1] += 1e-9
     fitted(booster(), kept, changed)
-    assert (kept.loads, kept.hits) == (5, 0)
+    weighted = "sample_weight" in signature(_BinMapper.fit).parameters  # from scikit-learn 1.9 on
+    assert (kept.loads, kept.hits) == ((5, 0) if weighted else (4, 1))
+    before = kept.hits
     again = fitted(booster(), kept, sample_weight=WEIGHTS)
-    assert kept.hits == 1
+    assert kept.hits == before + 1
     np.testing.assert_array_equal(again.predict_proba(X), booster().fit(X, Y, sample_weight=WEIGHTS).predict_proba(X))
 
 
