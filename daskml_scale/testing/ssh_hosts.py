@@ -48,13 +48,22 @@ class Farm:
 
     def add(self, address: str, *, known: bool = True) -> None:
         """Start a host that works; ``known=False``: its key is in no file."""
-        self.do(self._listen(address, 0))
+        self._reserve(address)
+        self.do(self._listen(address))
         if known:
             public = self.host_key.export_public_key().decode().strip()
             with self.known_hosts.open("a") as file:
                 file.write(f"[{address}]:{self.ports[address]} {public}\n")
 
-    async def _listen(self, address: str, port: int) -> None:
+    def _reserve(self, address: str) -> None:
+        """Hold a port without listening on it, so that nobody else gets it while the host is cut off."""
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((address, 0))
+        self._sockets.append(held)
+        self.ports[address] = held.getsockname()[1]
+
+    async def _listen(self, address: str) -> None:
         farm = self
         self.sessions[address] = []
 
@@ -67,14 +76,14 @@ class Farm:
 
         self._servers[address] = await asyncssh.listen(
             address,
-            port,
+            self.ports[address],
+            reuse_port=True,
             server_factory=Server,
             server_host_keys=[self.host_key],
             authorized_client_keys=str(self.folder / "authorized"),
             process_factory=self._run,
             encoding=None,
         )
-        self.ports[address] = self._servers[address].get_port()
 
     async def _run(self, process: Any) -> None:
         self.commands.append(process.command)
@@ -105,8 +114,7 @@ class Farm:
 
     def add_refusing(self, address: str) -> None:
         """Have a host whose SSH server does not run."""
-        with socket.create_server((address, 0)) as listener:
-            self.ports[address] = listener.getsockname()[1]
+        self._reserve(address)
 
     def cut(self, address: str) -> None:
         """Break all connections of a host, as a network does."""
@@ -130,7 +138,7 @@ class Farm:
 
     def start_again(self, address: str) -> None:
         """Let a host that was cut off take connections again."""
-        self.do(self._listen(address, self.ports[address]))
+        self.do(self._listen(address))
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes that hosts run, keepers and relays too."""
