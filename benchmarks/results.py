@@ -22,7 +22,6 @@ import yaml
 GOALS = Path(__file__).parent / "goals.yaml"
 Files = Mapping[str, Mapping[str, Any]]
 """Result files by name."""
-SAME = "the same"
 KINDS = {"modules", "rows", "found", "goals", "curves"}
 
 
@@ -114,17 +113,8 @@ def modules(files: Files) -> dict[str, list[Measured]]:
 
 @cache
 def listed() -> tuple[Mapping[str, str], ...]:
-    """Return the entries of ``goals.yaml``; "the same" in a goal becomes the work of the one before it."""
-    found: list[Mapping[str, str]] = []
-    work = ""
-    for each in yaml.safe_load(GOALS.read_text()):
-        goal = each.get("goal", "")
-        if goal.startswith(SAME):
-            each = {**each, "goal": work + goal.removeprefix(SAME)}
-        else:
-            work = re.split(r"[:,] ", goal)[0]
-        found.append(each)
-    return tuple(found)
+    """Return the entries of ``goals.yaml``."""
+    return tuple(yaml.safe_load(GOALS.read_text()))
 
 
 def goals(files: Files) -> list[Goal]:

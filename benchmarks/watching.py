@@ -233,13 +233,13 @@ def named(found: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
     told: dict[str, tuple[float, float | None]] = {}
     if run := found.get("run"):
         told["three pages open: run time, % more"] = (100 * (run["run time on/off"] - 1), 1.0)
-        told["the same: scheduler, % of a core more"] = (100 * run["extra scheduler CPU, share of a core"], 2.0)
-        told["the same: scheduler, % more than without"] = (100 * (run["scheduler CPU on/off"] - 1), None)
+        told["three pages open: scheduler, % of a core more"] = (100 * run["extra scheduler CPU, share of a core"], 2.0)
+        told["three pages open: scheduler, % more than without"] = (100 * (run["scheduler CPU on/off"] - 1), None)
     if paint := found.get("paint"):
         told["first paint with 100,000 units, s"] = (paint["first paint s"], 2.0)
     if report := found.get("report"):
         told["report of 100,000 units and 1,000 trials, s"] = (report["seconds"], 10.0)
-        told["the same, MB"] = (report["MB"], 5.0)
+        told["report of 100,000 units and 1,000 trials, MB"] = (report["MB"], 5.0)
     if document := found.get("document"):
         told["1,000,000 units and 1,000 workers: documents, % of a core"] = (
             100 * document["share of a core at most"], 2.0,
