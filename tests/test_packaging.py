@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -55,6 +56,28 @@ def test_the_unpacked_wheel_works_from_anywhere(wheel, tmp_path):
         cwd=away, env=environment, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert found.startswith(str(tmp_path / "site"))
+
+
+@pytest.mark.slow
+def test_functions_of_the_installed_workflows_reach_workers(wheel, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    send = (
+        "import pickle, sys; from pathlib import Path; from daskml_scale.stages.functions import Sent, find; "
+        "folder = Path(sys.argv[1], 'daskml_scale/_packaged/workflows'); "
+        "sys.stdout.buffer.write(pickle.dumps(Sent(find('grid_data:climate', [folder]), [folder])))"
+    )
+    take = "import pickle, sys; print(pickle.load(sys.stdin.buffer).__name__)"
+    # What it needs is that of this environment; the package is the one installed there.
+    environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
+    given = b""
+    for words in ([send, str(site)], [take]):
+        command = [str(tmp_path / "venv" / "bin" / "python"), "-c", *words]
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, input=given, capture_output=True, timeout=200)
+        assert ran.returncode == 0, ran.stderr.decode()
+        given = ran.stdout
+    assert given == b"climate\n"
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ _INSTALLED = tuple(
     for key, path in sysconfig.get_paths().items()
     if key in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+_EXAMPLES = os.path.join(os.path.realpath(Path(__file__).parents[1]), "_packaged", "")
+"""Modules beside the workflows that we bring are as those beside a user's: no worker finds them by their name."""
 
 
 def is_users(module_name: str | None) -> bool:
@@ -35,7 +37,8 @@ def is_users(module_name: str | None) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return getattr(module, "__spec__", None) is None
-    return not os.path.realpath(file).startswith(_INSTALLED)
+    file = os.path.realpath(file)
+    return file.startswith(_EXAMPLES) or not file.startswith(_INSTALLED)
 
 
 def code_digest(function: Callable[..., Any]) -> bytes:

@@ -27,6 +27,7 @@ from daskml_scale.storage import files, stores
 from .base import Input, Ref, StageBase, StageResult
 from .cubes import Cells, decoded, floats
 from .functions import Sent, asked
+from .gridded.layout import coordinate_chunk
 from .inputs import require
 from .isolate import GIVE_UP
 from .model_output import STATUS_ATTRS, Output
@@ -208,10 +209,11 @@ class CubeStage(StageBase):
         return found
 
     def _copied(self, cube: Snapshot, output: Output) -> dict[str, Variable]:
-        """Return the dimension coordinates, each in one stored object."""
+        """Return the dimension coordinates, in objects that stay the same when the cube grows."""
+        blocks = dict(zip(self.cells.dims, self._reference(cube).write_unit, strict=True))
         own = {name: cube.variables[name] for name in self.cells.dims if name in cube.variables}
         return {
-            name: Variable(found.dtype, found.dims, found.shape, found.shape, None, found.attrs, found.fill)
+            name: replace(found, chunks=(coordinate_chunk(found.shape[0], blocks[name]),), shards=None, codec="")
             for name, found in own.items()
             if found.dims == (name,) and found.shape[0]
         }

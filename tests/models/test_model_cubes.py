@@ -199,6 +199,21 @@ def test_a_changed_chunk_runs_its_block_and_with_a_window_its_neighbours(bundle:
     assert len(runs(wide)) == 4
 
 
+def test_more_times_predict_no_earlier_block_again(bundle: Bundle, tmp_path: Path) -> None:
+    ds, out = cube(), tmp_path / "p.zarr"
+    more = xr.concat([ds, ds.assign_coords(time=ds.time + np.timedelta64(5, "ns"))], "time", data_vars="minimal")
+    url = written(tmp_path / "cube.zarr", more.isel(time=slice(0, 6)))
+    predict(bundle, url, out)
+    remember(out)
+    written(tmp_path / "cube.zarr", more)
+    found = predict(bundle, url, out)
+    # Three blocks of time, of two parts each, were there before, and so was the coordinate of the latitude.
+    assert len(runs(out)) == 2 * 2 + 1
+    expected = regressor().predict(stacked(more, ["temp", "wind", "height"])).astype("float32")
+    np.testing.assert_array_equal(found.prediction.values.ravel(), expected)
+    assert np.array_equal(found.time.values, more.time.values)
+
+
 def test_another_model_predicts_all_blocks_again_and_copies_no_coordinate(bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "p.zarr"
     url = written(tmp_path / "cube.zarr", cube())
