@@ -62,7 +62,7 @@ def check_hosts(spec: SshSpec) -> Iterator[Finding]:
 
 async def _ask_all(spec: SshSpec) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return host -> its report, and host -> why it has none."""
-    from .ssh_connection import Access, access_of
+    from .ssh_connection import Access, access_of, addresses, network_name
 
     first, port = spec.scheduler_place
     listed = [first, *(host for item in spec.classes.values() for host in item.hosts)]
@@ -81,10 +81,11 @@ async def _ask_all(spec: SshSpec) -> tuple[dict[str, dict[str, Any]], dict[str, 
     while first.host not in said and not listening.done():
         await asyncio.sleep(0.05)
     open_port = said.get(first.host, {}).get("listening")
-    order = {"reach": [first.host, open_port]} if open_port else {}
+    place = (await addresses(accesses.values())).get(first.host) or network_name(accesses[first.host])
+    order = {"reach": [place, open_port]} if open_port else {}
     await asyncio.gather(*(ask(name, order) for name in accesses if name != first.host))
     if open_port:
-        here = await asyncio.to_thread(_reached, first.host, open_port)
+        here = await asyncio.to_thread(_reached, place, open_port)
         said[first.host]["reached_from_here"] = here
     done.set()
     kept = said.get(first.host)
@@ -96,7 +97,7 @@ async def _ask_all(spec: SshSpec) -> tuple[dict[str, dict[str, Any]], dict[str, 
 
 async def _ask(access: Any, order: dict[str, Any], until: asyncio.Event | None, tell: Any) -> dict[str, Any]:
     """Run `report` on a host and return what it said, once ``until`` is set when it is given."""
-    from .ssh_connection import connect, not_installed
+    from .ssh_connection import connect, next_message, not_installed
 
     connection = await connect(access)
     try:
@@ -107,13 +108,12 @@ async def _ask(access: Any, order: dict[str, Any], until: asyncio.Event | None, 
             before = time.time()
             with contextlib.suppress(OSError):  # it has ended already: its last words say why
                 running.stdin.write(json.dumps(order) + "\n")
-            while line := await running.stdout.readline():
-                with contextlib.suppress(ValueError):
-                    found: dict[str, Any] = json.loads(line)["report"]
-                    found["skew"] = max(before - found["time"], found["time"] - time.time(), 0.0)
-                    break
-            else:
-                raise not_installed(access, await running.stderr.read())
+            passed: list[str] = []
+            message = await next_message(running, "report", passed)
+            if message is None:
+                raise not_installed(access, (await running.stderr.read()).strip() or "".join(passed))
+            found: dict[str, Any] = message["report"]
+            found["skew"] = max(before - found["time"], found["time"] - time.time(), 0.0)
         tell(found)
         if until is not None:
             await until.wait()

@@ -20,7 +20,7 @@ from . import keeper
 from .child import free_port
 from .places import Place
 from .quarantine import Quarantine
-from .ssh_connection import CONNECT_SECONDS, Access, connect, not_installed
+from .ssh_connection import CONNECT_SECONDS, Access, connect, next_message, not_installed
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +139,11 @@ class HostLink:
                 )
                 with contextlib.suppress(OSError):  # it has ended already: its last words say why
                     relay.stdin.write(json.dumps({"cluster": self.cluster, "lease": self.lease}).encode() + b"\n")
-                hello = await _next(relay, "hello")
+                passed: list[str] = []
+                hello = await next_message(relay, "op", passed, "hello")
                 if hello is None:
-                    raise not_installed(self.access, (await relay.stderr.read()).decode(errors="replace"))
+                    wrote = (await relay.stderr.read()).decode(errors="replace")
+                    raise not_installed(self.access, wrote.strip() or "".join(passed))
                 for local, remote in self._forwards:
                     await connection.forward_local_port("127.0.0.1", local, "127.0.0.1", remote)
         except ClusterError:
@@ -200,7 +202,7 @@ class HostLink:
         pings = asyncio.ensure_future(self._ping())
         try:
             while True:
-                message = await asyncio.wait_for(_next(self._relay), self.lease / 2)
+                message = await asyncio.wait_for(next_message(self._relay, "op", []), self.lease / 2)
                 if message is None:
                     return
                 self._hear(message)
@@ -267,9 +269,11 @@ class HostLink:
 
         Raises
         ------
-        OSError
+        OSError, asyncssh.Error
             When the host forwards no ports.
         """
+        _, trial = await self._connection.open_connection("127.0.0.1", remote)  # listening here would prove nothing
+        trial.close()
         local = free_port("127.0.0.1", wanted)
         listener = await self._connection.forward_local_port("127.0.0.1", local, "127.0.0.1", remote)
         port = int(listener.get_port())
@@ -288,13 +292,3 @@ class HostLink:
             connection.abort()
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(connection.wait_closed(), 5)
-
-
-async def _next(relay: Any, wanted: str = "") -> dict[str, Any] | None:
-    """Return the next message, ``None`` at the end; what a login script writes is passed over."""
-    while line := await relay.stdout.readline():
-        with contextlib.suppress(ValueError):
-            message = json.loads(line)
-            if isinstance(message, dict) and message.get("op", "") and wanted in ("", message["op"]):
-                return message
-    return None

@@ -21,6 +21,7 @@ from daskml_scale.errors import ClusterError
 from .child import Setup
 from .hosts import Hosts, Slot
 from .link import HostLink
+from .ssh_connection import network_name
 from .supervised import Supervised
 
 TAIL = 2000
@@ -150,7 +151,7 @@ class RemoteScheduler(RemoteProcess):
         found = urlsplit(self.address or "")
         if self.address and found.hostname != self.setup.options.get("host"):
             # It listens everywhere, and its own idea of its address may be right only there.
-            self.address = f"{found.scheme}://{self.link.access.host}:{found.port}"
+            self.address = f"{found.scheme}://{network_name(self.link.access)}:{found.port}"
 
     def on_end(self) -> None:
         """Report a scheduler that nobody closed."""

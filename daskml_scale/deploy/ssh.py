@@ -8,9 +8,7 @@ of this one. Nothing outlives the driver by more than the lease.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import socket
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +31,7 @@ from .machine import thread_environment
 from .places import Place
 from .remote import RemoteScheduler, RemoteWorker
 from .scaled import ScaledCluster
-from .ssh_connection import library
+from .ssh_connection import addresses, library
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +121,7 @@ class ScaledSSHCluster(ScaledCluster):
         self.place.make()
         self.certificates = self.authority.write(self.place.certificates)
         self.hosts = Hosts(self.spec, self.name, seconds(self.spec.ssh.lease), self.place)
-        self._addresses = await _addresses(self.hosts)
+        self._addresses = await addresses(self.hosts.links)
         for item in self.spec.classes.values():
             for host in item.hosts:
                 self._sharers[host.host] = self._sharers.get(host.host, 0) + host.slots
@@ -232,22 +230,3 @@ def check_known_hosts(spec: SshSpec) -> None:
             "fingerprint it shows, and accept it",
             path="ssh.known_hosts",
         )
-
-
-async def _addresses(hosts: Hosts) -> dict[str, str]:
-    """Return host -> the address by which others reach it; none where the name is one of this machine's own.
-
-    A name of this machine may stand for 127.0.1.1, where no other machine reaches it.
-    """
-    loop = asyncio.get_running_loop()
-    names = {access.host for access in hosts.links}
-
-    async def resolve(name: str) -> str:
-        try:
-            return str((await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM))[0][4][0])
-        except OSError:
-            return ""  # connecting says so, with a remedy
-
-    found = dict(zip(names, await asyncio.gather(*map(resolve, names)), strict=True))
-    inside = {name for name, address in found.items() if address.startswith("127.") or address == "::1"}
-    return {name: address for name, address in found.items() if address and (name not in inside or inside == names)}

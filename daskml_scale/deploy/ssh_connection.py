@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +77,10 @@ async def connect(access: Access) -> Any:
     ssh = library()
     given: dict[str, Any] = {"username": access.user, "port": access.port}
     if access.identity:
-        given["client_keys"] = [str(Path(access.identity).expanduser())]
+        key = Path(access.identity).expanduser()
+        if not key.is_file():
+            raise ClusterError(f"{access}: the key file {key} does not exist; correct ssh.identity")
+        given["client_keys"] = [str(key)]
     options = {key: value for key, value in given.items() if value is not None}
     try:
         return await asyncio.wait_for(
@@ -106,9 +112,58 @@ def _cause(ssh: Any, access: Access, error: Exception) -> str:
     return f"no connection ({error})"
 
 
+def network_name(access: Access) -> str:
+    """Return the name or address by which the network knows a host: ``HostName`` of ``~/.ssh/config``, or its own."""
+    try:  # the empty config is asyncssh's word for the usual files
+        options = library().SSHClientConnectionOptions(host=access.host, config=(), client_keys=None, known_hosts=None)
+    except (OSError, ValueError):  # connecting says so
+        return access.host
+    return str(options.host)
+
+
+async def addresses(accesses: Iterable[Access]) -> dict[str, str]:
+    """Return host -> the address by which others reach it; none where the name is one of this machine's own.
+
+    A name of this machine may stand for 127.0.1.1, where no other machine reaches it.
+    """
+    loop = asyncio.get_running_loop()
+    names = {access.host: network_name(access) for access in accesses}
+
+    async def resolve(name: str) -> str:
+        try:
+            return str((await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM))[0][4][0])
+        except OSError:
+            return ""  # connecting says so, with a remedy
+
+    found = dict(zip(names, await asyncio.gather(*map(resolve, names.values())), strict=True))
+    inside = {name for name, address in found.items() if address.startswith("127.") or address == "::1"}
+    return {
+        name: address
+        for name, address in found.items()
+        if address and (name not in inside or len(inside) == len(names))
+    }
+
+
+async def next_message(process: Any, key: str, passed: list[str], value: str = "") -> dict[str, Any] | None:
+    """Return the next JSON object with a key (of that value), ``None`` at the end.
+
+    ``passed`` gets the other lines: what a login script writes, or a host that runs no command.
+    """
+    while line := await process.stdout.readline():
+        text = line.decode(errors="replace") if isinstance(line, bytes) else line
+        with contextlib.suppress(ValueError):
+            message = json.loads(text)
+            if isinstance(message, dict) and message.get(key, "") and value in ("", message[key]):
+                return message
+        passed.append(text)
+    return None
+
+
 def not_installed(access: Access, wrote: str) -> ClusterError:
     """Return the error of a host whose interpreter ended instead of answering, with its last words."""
     last = wrote.strip().splitlines()[-1:] or ["it wrote nothing"]
+    if "-P" in wrote and "nknown option" in wrote:
+        last = ["it is older than Python 3.11"]
     return ClusterError(
         f"{access}: {access.python} does not run this package ({last[0]}); install the same version there, "
         "or correct ssh.python"

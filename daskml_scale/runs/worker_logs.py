@@ -62,7 +62,8 @@ def chosen(registry: Registry, run: RunRecord, pattern: str) -> Mapping[str, Pat
         where = ", ".join(map(str, found))
         own = f"see what the run and its workers wrote: daskml-scale logs {run.id}"
         raise StoreError(
-            f"nothing is kept of single workers of run {run.id}" + (f" in {where}" if where else f"; {own}")
+            f"nothing is kept of single workers of run {run.id}"
+            + (f" in {where}: they wrote nothing, or newer clusters took its place" if where else f"; {own}")
         )
     matching = {name: path for name, path in listed.items() if fnmatchcase(name, pattern)}
     if not matching:

@@ -34,6 +34,7 @@ class Farm:
         self.known_hosts.touch()
         self.ports: dict[str, int] = {}
         self.commands: list[str] = []
+        self.forwards = True  # whether hosts lead their ports to others, as AllowTcpForwarding says
         self.sessions: dict[str, list[Any]] = {}
         self._sockets: list[socket.socket] = []
         self._servers: dict[str, Any] = {}
@@ -72,7 +73,7 @@ class Farm:
                 farm.sessions[address].append(conn)
 
             def connection_requested(self, *_: Any) -> bool:
-                return True
+                return farm.forwards
 
         self._servers[address] = await asyncssh.listen(
             address,

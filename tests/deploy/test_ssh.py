@@ -20,6 +20,7 @@ from distributed import Client
 
 from daskml_scale import deploy
 from daskml_scale.deploy.certificates import new_authority
+from daskml_scale.deploy.check import check
 from daskml_scale.errors import ClusterError, SpecError
 from daskml_scale.spec.hosts import SshSpec
 from daskml_scale.testing.driver import DRIVER
@@ -174,6 +175,12 @@ def test_hosts_that_refuse_or_hang_are_left_alone_and_the_others_do_the_work(
     [
         ({"python": "/no/such/python"}, "does not run this package .*no/such/python: (not found|No such file)"),
         ({"python": "/bin/false"}, "does not run this package .it wrote nothing."),
+        (
+            {"python": "#!/bin/sh\necho This account is currently not available."},
+            "This account is currently not available.",
+        ),
+        ({"python": "#!/bin/sh\nprintf 'unknown option -P\nTry -h\n' >&2"}, "does not run .*older than Python 3.11"),
+        ({"identity": "/no/such/key"}, "the key file /no/such/key does not exist; correct ssh.identity"),
         ({"user": "somebody", "identity": "other"}, "it does not let user somebody in"),
     ],
 )
@@ -182,14 +189,47 @@ def test_a_start_that_fails_says_what_to_do_and_leaves_nothing(
 ):
     import asyncssh
 
-    if "identity" in change:
+    if change.get("identity") == "other":
         asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(tmp_path / "other"))
         change = {**change, "identity": str(tmp_path / "other")}
+    if change.get("python", "").startswith("#!"):
+        (tmp_path / "python").write_text(change["python"])
+        (tmp_path / "python").chmod(0o700)
+        change = {"python": str(tmp_path / "python")}
     before = {process.pid for process in hosts.processes()}
     with pytest.raises(ClusterError, match=message):
         deploy.cluster(hosts.definition(cpu(HOSTS), ssh=change))
     eventually(lambda: {process.pid for process in hosts.processes()} <= before)
     assert not list(Path(os.environ["DASKML_SCALE_HOME"]).rglob("*.pem"))
+
+
+def test_a_host_is_known_by_its_name_in_the_configuration_of_ssh(
+    hosts: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The network knows it by another one: workers and clients use that."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(
+        f"Host big\n  HostName 127.0.0.2\n  Port {hosts.ports['127.0.0.2']}\n  User anybody\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    hosts.ports["big"] = hosts.ports["127.0.0.2"]
+    definition = hosts.definition(cpu([{"host": "big"}]))
+    found = {one.what: one for one in check(SshSpec.model_validate(definition))}
+    assert found["port"].ok, found["port"].said
+    with deploy.cluster(definition, adapt=False) as cluster, cluster.get_client() as client:
+        assert cluster.scheduler_address.startswith("tls://127.0.0.2:")
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+
+
+def test_a_host_that_forwards_no_ports_has_no_dashboard_here(
+    hosts: Farm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(hosts, "forwards", False)
+    with caplog.at_level(logging.WARNING, logger="daskml_scale"):  # noqa: SIM117
+        with deploy.cluster(hosts.definition(cpu(HOSTS[:1])), adapt=False) as cluster:
+            assert cluster.dashboard_link == ""
+    assert "127.0.0.2:" in caplog.text
+    assert "forwards no ports" in caplog.text
 
 
 @pytest.mark.parametrize(
