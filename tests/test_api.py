@@ -316,6 +316,37 @@ def test_a_dry_run_after_a_change_plans_what_the_run_then_does(workflow):
     assert planned == done
 
 
+def test_a_dry_run_after_a_new_column_takes_no_old_table_for_the_new_one(workflow, tmp_path):
+    """Of many sorted files the table's schema is known after some passes only: what follows is planned then."""
+    (tmp_path / "more.csv").write_text((tmp_path / "rows.csv").read_text())
+    workflow.write_text(workflow.read_text().replace(str(tmp_path / "rows.csv"), f"{tmp_path}/*.csv"))
+    dms.run(workflow)
+    text = workflow.read_text().replace("late: x > 0.5", "late: x > 0.5, early: x < 0.4")
+    workflow.write_text(text.replace("target: late", "target: early"))
+    planned = {row.name: row for row in dms.dry_run(workflow)}
+    assert planned["rows"].units > 0
+    assert planned["features"].note == "planned after check, rows"
+    assert dms.run(workflow).state == "succeeded"
+
+
+def test_a_dry_run_tells_no_change_of_code_where_the_estimator_is_not_known_yet(workflow):
+    text = workflow.read_text().replace("out: {chunk", "fit_where: t < time('2024-01-05')\n    out: {chunk")
+    model = "model: {kind: train, input: features, estimator: sklearn.linear_model.LogisticRegression}"
+    search = (
+        "search: {kind: search, input: features, estimator: {sklearn.linear_model.LogisticRegression: {C: 1.0}}, "
+        "space: {tol: [0.001]}, sampler: {grid: {}}, scoring: roc_auc, split: {kfold: {folds: 2}}}\n  "
+    )
+    workflow.write_text(text.replace(model, search + "model: {kind: train, input: features, params_from: search}"))
+    dms.run(workflow)
+    workflow.write_text(workflow.read_text().replace("C: 1.0", "C: 0.5"))
+    planned = {row.name: row for row in dms.dry_run(workflow)}
+    assert planned["search"].reasons == {"parameters changed": 2}
+    assert (planned["model"].reasons, planned["model"].note) == (
+        {"input changed": 1}, "its input is written by search",
+    )  # fmt: skip
+    assert planned["predictions"].reasons == {"input changed": 10}
+
+
 def test_a_first_dry_run_counts_every_pass_and_says_what_it_waits_for(workflow, tmp_path):
     """Prediction reads windows and joined tables too: their passes count, though no model exists yet."""
     text = workflow.read_text().replace("known_at: t", "known_at: t\n    tables: {same: rows}")

@@ -140,10 +140,7 @@ def plan(workflow: Workflow, store: str, *, base: Path, modules: Path | None = N
 
 
 def planned(workflow: Workflow, store: str, *, base: Path, modules: Path | None = None) -> Iterator[Planned]:
-    """Plan the stages in their order without writing anything.
-
-    A stage whose input will be written by this very run is planned from the input's expected schema.
-    """
+    """Plan the stages in their order without writing anything; see the module docstring."""
     planner = Planner(workflow, store, base=base, modules=modules)
     for name in order(workflow):
         yield planner.one(name)
@@ -212,6 +209,11 @@ class Planner:
                 inputs[key] = None  # this run will write it anew
         return inputs
 
+    def _not_known_yet(self, stage: Stage) -> bool:
+        """Return whether a dataset that the stage reads will be written anew, with a schema that nobody knows yet."""
+        read = {ref.url for ref in stage.reads().values() if ref.kind == "dataset"}
+        return bool(read.intersection(self.stale).difference(self.expected))
+
     def _dry(self, stage: Stage, spec: StageSpec) -> Planned:
         waits_for = sorted(self.running.intersection(spec.references().values()))
         inputs = self._inputs(stage)
@@ -221,13 +223,19 @@ class Planner:
         make = getattr(stage, "projected", stage.plan) if self.quick else stage.plan
         try:
             found, scan = self._looked_through(stage, lambda seen: make(inputs, seen), records)
-        except PlanError as error:
-            if not waits_for:
+        except (PlanError, SpecError) as error:
+            unknown = self._not_known_yet(stage)
+            if not waits_for or (isinstance(error, SpecError) and not unknown):
                 raise
-            why = "" if "does not exist" in str(error) else f": {error}"  # of course not: a stage before it writes it
+            # of course not: a stage before it writes it, or what lies there is what an earlier run wrote
+            why = "" if unknown or "does not exist" in str(error) else f": {error}"
             note = f"planned after {', '.join(waits_for)}{why}"
             return Planned(StagePlanRow(stage.name, stage.kind, 0, 0, 1, "", 0, {}, note), stage, None, records)
         scanned = len(scan.units) if scan is not None else 0
+        if waits_for and None in inputs.values():  # an estimator, say, that nobody knows yet: no code was compared
+            reasons = Counter({why: count for why, count in found.reasons.items() if why != "code changed"})
+            reasons["input changed"] += found.reasons.get("code changed", 0)
+            found = replace(found, reasons=dict(+reasons))
         snapshot = None
         if found.template is not None and (found.units or scanned):
             snapshot = found.template.snapshot(dataset_of(stage.ledger))
@@ -271,7 +279,7 @@ def _seen(stage: Stage, found: Plan) -> dict[str, Record]:
 
 
 def _outcome(stage: Stage, unit: Unit, context: WorkerContext) -> Outcome:
-    """Run a unit here. The engine would import Dask, to measure what it returned."""
+    """Run a unit here: the engine would import Dask, to measure what it returned."""
     try:
         return Outcome(unit, stage.kernel(unit, context))
     except Exception as raised:
@@ -284,7 +292,5 @@ def _together(looked: list[Plan]) -> Plan | None:
     if not looked:
         return None
     units = tuple(unit for one in looked for unit in one.units)
-    reasons = Counter[str]()
-    for one in looked:
-        reasons.update(one.reasons)
+    reasons = sum((Counter(one.reasons) for one in looked), Counter[str]())
     return replace(looked[0], units=units, keys=looked[-1].keys, reasons=dict(reasons))

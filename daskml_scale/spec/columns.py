@@ -55,10 +55,12 @@ def column_problems(workflow: Workflow, headers: Mapping[str, Sequence[str]]) ->
 
 
 def ingest_problems(spec: IngestSpec, header: Sequence[str]) -> Iterator[Problem]:
-    """Yield what an ``ingest`` names that a file with this header does not hold."""
+    """Yield what an ``ingest`` names that a file with this header does not hold, and what cannot be stored."""
     for position, column in enumerate(spec.columns or ()):
         if column not in header:
             yield Problem(f"columns[{position}]", unknown("column", column, header))
+    if spec.row is not None and (name := next(filter(unstorable, spec.columns or header), None)) is not None:
+        yield Problem("source", f"{unstorable(name)}; rename it in the files, or leave it out by columns:")
     known = list(spec.columns or header)
     for derived, text in spec.derive.items():
         yield from _expression(f"derive.{derived}", text, known)
@@ -67,6 +69,13 @@ def ingest_problems(spec: IngestSpec, header: Sequence[str]) -> Iterator[Problem
         for position, column in enumerate(getattr(spec.row, key, ())):
             if column not in known:
                 yield Problem(f"row.{key}[{position}]", unknown("column", column, known))
+
+
+def unstorable(name: str) -> str:
+    """Return why a column of that name cannot be an array of a store; empty where it can."""
+    if "/" in name or name in (".", "..", "zarr.json") or name.startswith("__"):
+        return f"column {name!r} cannot name a stored array"
+    return ""
 
 
 def columns_of(workflow: Workflow, headers: Mapping[str, Sequence[str]], name: str) -> Known:

@@ -24,6 +24,7 @@ import numpy as np
 from daskml_scale.errors import SpecError
 
 from .grammar import Expression as Expression
+from .grammar import column as column
 from .grammar import instant, parse
 from .grammar import names as names
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import keyword
 import re
 from functools import lru_cache
 from typing import Annotated
@@ -143,6 +144,11 @@ def _is_literal(node: ast.expr) -> bool:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         node = node.operand
     return isinstance(node, ast.Constant)
+
+
+def column(name: str) -> str:
+    """Return a column's name as expressions write it: in backticks where it is no plain word."""
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"`{name}`"
 
 
 def names(text: str) -> tuple[str, ...]:

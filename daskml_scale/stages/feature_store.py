@@ -252,7 +252,10 @@ def _times(column: Any, name: str) -> np.ndarray:
     try:
         found = pd.to_datetime(column, utc=True).dt.tz_localize(None)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"column {name!r} of the entities holds no times: {error}") from None
+        why = str(error).partition("\n")[0].partition(" You might")[0]
+        raise UsageError(
+            f"column {name!r} of the entities holds no times: {why} Make times of it first, by pandas.to_datetime"
+        ) from None
     return np.asarray(found, dtype="datetime64[ns]")
 
 

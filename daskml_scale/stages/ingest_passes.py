@@ -14,6 +14,7 @@ from daskml_scale.errors import PlanError, SpecError
 from daskml_scale.plan.memory import BlockNeed
 from daskml_scale.plan.records import Record, digest, select
 from daskml_scale.plan.units import Parts, Plan, Unit
+from daskml_scale.spec.columns import unstorable
 from daskml_scale.spec.explain import unknown
 from daskml_scale.spec.expressions import names
 from daskml_scale.spec.workflow import RowSpec
@@ -152,11 +153,8 @@ class Passes(StageBase):
             if name not in there:
                 raise SpecError(unknown("column", name, there), file=self.origin, path=path)
         for name in self.columns or have:
-            if "/" in name or name in (".", "..", "zarr.json") or name.startswith("__"):
-                raise PlanError(
-                    f"{self.origin}: column {name!r} cannot name a stored array; rename it there, "
-                    "or leave it out by `columns`"
-                )
+            if why := unstorable(name):
+                raise PlanError(f"{self.origin}: {why}; rename it there, or leave it out by `columns`")
         check_columns(found, self.columns)
 
     def _index(self, found: Found, records: Mapping[str, Record]) -> tuple[Plan, dict[int, list[csv_files.Seen]]]:

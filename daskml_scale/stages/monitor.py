@@ -155,7 +155,10 @@ def drift(out: str | os.PathLike[str]) -> dict[str, Any]:
     """
     found: dict[str, Any] | None = stores.get_json(files.normal(out), DRIFT)
     if found is None:
-        raise UsageError(f"{os.fspath(out)} was not compared with training; predict with monitor=True")
+        raise UsageError(
+            f"{os.fspath(out)} was not compared with training; add a stage of kind monitor to the workflow, and name "
+            "what it wrote (STORE/STAGE.zarr), or predict with monitor=True"
+        )
     return found
 
 

@@ -122,7 +122,11 @@ def test_a_step_that_does_not_fit_is_refused(case):
         ({"known_at": "schedd"}, "known_at: unknown column 'schedd'"),
         ({"where": "sched - time('2013-01-01')"}, "fit_where: .*a span.*condition"),
         ({"where": "origin"}, "fit_where: .*text"),
-        ({"target": "origin"}, "target: column 'origin'.*category, number"),
+        ({"target": "origin"}, r"target: column 'origin'.*category, number.*derive: \{label: origin == 'A'\}.*== 'B'"),
+        (
+            {"target": "arrived"},
+            r"target: column 'arrived'.*time, number needed; derive one .*\{soon: arrived < ",
+        ),
         ({"target": "lat"}, "target: .*no column 'lat'; did you mean 'late'"),
     ],
 )

@@ -38,7 +38,7 @@ def settings(searching: SearchStage) -> list[dict[str, Any]]:
     return [dict(step.params) for step in found]
 
 
-def write_matrix(url: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def write_matrix(url: str, seed: int = 0, time: str = "sched") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Write a matrix of hourly rows with a learnable target, every 7th missing; return features, target, hours."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(ROWS, 3)).astype("float32")
@@ -49,12 +49,12 @@ def write_matrix(url: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nd
         "features": Variable("float32", ("flight", "feature"), (ROWS, 3), (50, 3), (CHUNK, 3)),
         "feature": Variable("string", ("feature",), (3,), (3,)),
         "late": Variable("float64", ("flight",), (ROWS,), (CHUNK,)),
-        "sched": Variable("int64", ("flight",), (ROWS,), (CHUNK,), None, HOURS, -(2**63)),
+        time: Variable("int64", ("flight",), (ROWS,), (CHUNK,), None, HOURS, -(2**63)),
         "number": Variable("int64", ("flight",), (ROWS,), (CHUNK,)),
     }
-    attrs = {"target": "late", "row_key": ["sched", "number"], "recipe": {}, "recipe_hash": "abc"}
+    attrs = {"target": "late", "row_key": [time, "number"], "recipe": {}, "recipe_hash": "abc"}
     stores.create(url, Template("flight", ROWS, variables, attrs, {"feature": ["a", "b", "c"]}))
-    stores.write_region(url, 0, {"features": features, "late": late, "sched": hours * 3600, "number": hours})
+    stores.write_region(url, 0, {"features": features, "late": late, time: hours * 3600, "number": hours})
     return features, late, hours
 
 
@@ -105,6 +105,15 @@ def test_a_search_scores_as_scikit_learn_by_hand_and_names_the_best(matrix: str)
     assert result["best_params"] == settings(searching)[result["best_trial"]]
     assert result["estimator"] == LOGISTIC
     assert Ledger(searching.ledger).result() == result
+
+
+@pytest.mark.parametrize("name", ["Placed (local)", "from", "Prix €"])
+def test_a_column_of_times_may_have_any_name(matrix: str, name: str) -> None:
+    expected = run_stage(stage(matrix)).result["best_score"]
+    other = matrix.replace("features.zarr", "other/features.zarr")
+    write_matrix(other, time=name)
+    split = {"time": {**TIME["time"], "of": name}}
+    assert run_stage(stage(other, split=split)).result["best_score"] == expected
 
 
 def test_the_plan_says_what_it_runs_and_what_a_unit_needs(matrix: str) -> None:

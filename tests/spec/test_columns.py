@@ -141,3 +141,13 @@ def test_a_newcomers_mistakes_are_answered_with_the_remedy(old: str, new: str, s
     with pytest.raises(SpecError) as raised:
         load_workflow(FLIGHTS.replace(old, new))
     assert says in str(raised.value)
+
+
+def test_a_column_that_cannot_be_stored_is_told_before_anything_is_read() -> None:
+    headers = {**HEADERS, "planes": ["tailnum", "year", "seats", "speed (km/h)"]}
+    assert problems(FLIGHTS, headers) == [
+        ("stages.planes.source", "column 'speed (km/h)' cannot name a stored array; rename it in the files, or leave "
+         "it out by columns:"),
+    ]  # fmt: skip
+    kept = FLIGHTS.replace("planes.csv, row", "planes.csv, columns: [tailnum, year, seats], row")
+    assert problems(kept, headers) == []

@@ -15,6 +15,7 @@ from daskml_scale.errors import SpecError
 from daskml_scale.plan.units import Snapshot
 from daskml_scale.spec.explain import nearest
 from daskml_scale.spec.expressions import Coded, Values, evaluate, names
+from daskml_scale.spec.expressions import column as written
 from daskml_scale.spec.recipe_checks import sources_of
 from daskml_scale.spec.step_base import EventStep, Step
 from daskml_scale.spec.steps import AsOf, DateParts, Lookup, Ordinal, Trailing
@@ -105,6 +106,8 @@ def check(program: Program, columns: Kinds, tables: Mapping[str, Kinds], where: 
     if where is not None:
         _expression("fit_where", where, columns, time=False)
     if program.target is not None:
+        if columns.get(program.target) in ("category", "time"):
+            raise SpecError(_no_number(program.target, columns[program.target]), path="target")
         _column("target", columns, program.target, "number", "the table")
         if program.target in RESERVED:
             raise SpecError(
@@ -119,6 +122,16 @@ def check(program: Program, columns: Kinds, tables: Mapping[str, Kinds], where: 
             raise SpecError("there is no target to learn from; give the recipe target:", path=f"steps[{position}]")
     if program.categories is None:
         lessons(program.steps)
+
+
+def _no_number(target: str, kind: str) -> str:
+    """Return what is said of a target that no estimator here takes: features are numbers, and so are labels."""
+    name, head = written(target), f"column {target!r} of the table is a {kind}, number needed; derive one in ingest: "
+    if kind == "time":
+        return f"{head}derive: {{soon: {name} < time('2024-05-01')}}"
+    return (
+        f"{head}derive: {{label: {name} == 'A'}}, or of several labels {{label: ({name} == 'A') + 2 * ({name} == 'B')}}"
+    )
 
 
 def _step(step: Step, place: str, columns: Kinds, tables: Mapping[str, Kinds]) -> None:

@@ -20,6 +20,7 @@ from daskml_scale.errors import PlanError, SpecError, StoreError, UnitsFailedErr
 from daskml_scale.events import Score
 from daskml_scale.plan.records import OK, Record, digest, fingerprint, select
 from daskml_scale.plan.units import Outcome, Parts, Plan, Snapshot, Unit
+from daskml_scale.spec.expressions import column
 from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, Refit, TimeSplit
 from daskml_scale.spec.space import Distribution, seed_from
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
@@ -90,11 +91,9 @@ class SearchStage(StageBase):
         matrix = require(inputs["matrix"], self.input, self.name)
         self._check_seen(matrix)
         ids = matrix_inputs(matrix, self._where(), self._columns(), self._variables())
-        for column in self._columns():
-            if isinstance(self.split, TimeSplit) and kind_of(matrix.variables[column]) != "time":
-                raise PlanError(
-                    f"{self.name}: split.time.of: {column!r} is not a time; use kfold, or name a time column"
-                )
+        for read in self._columns():
+            if isinstance(self.split, TimeSplit) and kind_of(matrix.variables[read]) != "time":
+                raise PlanError(f"{self.name}: split.time.of: {read!r} is not a time; use kfold, or name a time column")
         parts = self._parts()
         splits = self._count_splits()
         wanted, later = self._steps(records, parts, ids)
@@ -262,14 +261,14 @@ class SearchStage(StageBase):
         return tuple(map(fold_features, range(self._count_splits()))) if isinstance(self.split, Refit) else ()
 
     def _columns(self) -> tuple[str, ...]:
-        column = column_of(self.split)
-        return () if column is None else (column,)
+        read = column_of(self.split)
+        return () if read is None else (read,)
 
     def _where(self) -> str | None:
         """Rows from ``validate_until`` on are not read at all."""
         if not isinstance(self.split, TimeSplit):
             return None
-        return f"{self.split.time.of} < time('{self.split.time.validate_until}')"
+        return f"{column(self.split.time.of)} < time('{self.split.time.validate_until}')"
 
     def _splits(self, matrix: Matrix, estimator: Any, worker: WorkerContext) -> list[Split]:
         key = ("splits", self.input, worker.shared, digest(self.split, self.estimator, self.seed))
