@@ -18,7 +18,7 @@ import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import DaskMLError, PlanError
-from daskml_scale.plan.grids import Grid, block_key
+from daskml_scale.plan.grids import Grid, block_key, coordinate_chunk
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Template, Unit, Variable
 from daskml_scale.spec.expressions import Coded
@@ -26,7 +26,6 @@ from daskml_scale.storage import stores, tables
 
 from .base import Input, Ref, StageBase, StageResult
 from .functions import Sent, code_digest, find
-from .gridded.layout import coordinate_chunk
 
 CODE = "generate-1"
 """Changes whenever the kernel's output changes for the same input."""

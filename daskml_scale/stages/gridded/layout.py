@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.grids import Grid, block_key
+from daskml_scale.plan.grids import Grid, block_key, coordinate_chunk
 from daskml_scale.plan.records import Record, digest
 from daskml_scale.plan.units import Snapshot, Template, Unit, Variable
 from daskml_scale.spec.explain import nearest
@@ -240,11 +240,6 @@ def _reference(cube: Snapshot, read: Sequence[str], time: str) -> Variable:
                 "a stage of its own, or remove it from the steps"
             )
     return first
-
-
-def coordinate_chunk(size: int, block: int) -> int:
-    """Return elements per stored object of a coordinate: not its size where it may grow, or it would be made anew."""
-    return block * max(1, 4096 // block) if block < size else max(1, size)
 
 
 def settings(stage: Any) -> str:
