@@ -129,7 +129,19 @@ def opened(url: str, format: str = "") -> Iterator[Any]:
                 " (NetCDF 4 needs pip install 'daskml-scale[netcdf]', on the workers too)" if "engine" in text else ""
             )
             raise PlanError(f"{shown(url)} is no readable NetCDF file or Zarr dataset: {text}{needs}") from None
+        _give_bounds_units(found)
         yield found
+
+
+def _give_bounds_units(ds: Any) -> None:
+    """Give the bounds of times the units of the times, which CF lets them leave out: both are stored anew."""
+    for variable in list(ds.variables.values()):
+        for attribute in ("bounds", "climatology"):
+            name = variable.attrs.get(attribute)
+            if _is_time(variable) and name in ds.variables:
+                for key in ("units", "calendar"):
+                    if key in variable.attrs:
+                        ds.variables[name].attrs.setdefault(key, variable.attrs[key])
 
 
 def scanned(ds: Any, cube: Cube, columns: Sequence[str] | None, concat: str) -> dict[str, Any]:
@@ -148,7 +160,7 @@ def scanned(ds: Any, cube: Cube, columns: Sequence[str] | None, concat: str) -> 
         if not time and variable.dtype.kind not in "iufb":
             raise PlanError(
                 f"{cube.shown}: variable {name!r} is {variable.dtype}, which cannot be stored in a cube; write it as "
-                "numbers, or leave it out by `columns:`"
+                f"numbers, or name what to keep, `columns: [{', '.join(_kept(ds))}]`"
             )
         attrs = {key: _json(value) for key, value in variable.attrs.items() if key not in ("units", "calendar")}
         units = (
@@ -171,6 +183,12 @@ def scanned(ds: Any, cube: Cube, columns: Sequence[str] | None, concat: str) -> 
     return {"variables": found, "attrs": {key: _json(value) for key, value in ds.attrs.items()}}
 
 
+def _kept(ds: Any) -> list[str]:
+    """Return the variables of numbers and times that are no coordinates."""
+    found = [str(name) for name, one in ds.data_vars.items() if _is_time(one) or one.dtype.kind in "iufb"]
+    return [*found[:10], *(["..."] if len(found) > 10 else [])]
+
+
 def _json(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
@@ -183,15 +201,13 @@ def values_of(
     variable: Any, region: Sequence[tuple[int, int]], target: Variable | None, *, time: bool | None = None
 ) -> np.ndarray:
     """Return a part of a variable as it is stored."""
-    import xarray as xr
-
     variable = getattr(variable, "variable", variable)
     time = _is_time(variable) if time is None else time
     part = variable[tuple(slice(*one) for one in region)].load()
     if not time:
         return np.asarray(part.values) if target is None else np.asarray(part.values, dtype=target.dtype)
-    decoded = xr.conventions.decode_cf_variable("time", part, decode_times=True)
-    return np.asarray(decoded.values).astype("datetime64[ns]").view("int64")
+    values = np.asarray(part.values)
+    return tables.nanoseconds(tables.dates(values.ravel(), part.attrs)).view("int64").reshape(values.shape)
 
 
 def size_along(cube: Cube, dim: str) -> int:
@@ -234,6 +250,13 @@ def check_fit(first: Cube, cube: Cube, before: Cube, concat: str) -> None:
     ends, earlier = cube.variables.get(concat, {}).get("ends"), before.variables.get(concat, {}).get("ends")
     if ends and earlier and earlier[0] < earlier[1] and ends[0] <= earlier[1]:
         raise PlanError(
-            f"{cube.shown} begins at {concat} {ends[0]}, and {before.shown}, which it follows, ends at {earlier[1]}; "
-            "name the sources in order, and none twice"
+            f"{cube.shown} begins at {concat} {_said(cube, concat, ends[0])}, and {before.shown}, which it follows, "
+            f"ends at {_said(before, concat, earlier[1])}; name the sources in order, and none twice"
         )
+
+
+def _said(cube: Cube, name: str, value: Any) -> str:
+    """Return a coordinate as people write it."""
+    if cube.variables[name]["attrs"].get("units") != _TIME["units"]:
+        return str(value)
+    return str(np.datetime64(value, "ns").astype("datetime64[s]"))

@@ -109,6 +109,11 @@ def readable(url: str) -> Iterator[None]:
         raise
     except (ValueError, KeyError, TypeError) as error:
         text = f"{type(error).__name__}: {error}"
+        if "cftime" in text:
+            raise StoreError(
+                f"{url}: its times are of a calendar that needs cftime: pip install 'daskml-scale[netcdf]', here and "
+                f"on the workers ({' '.join(text.split())[:120]})"
+            ) from error
         raise StoreError(
             f"{url}: its metadata cannot be read by zarr {zarr.__version__} ({' '.join(text.split())[:300]}); a newer "
             "zarr, or the package of its codec, may read it: install that here and on the workers"

@@ -36,6 +36,8 @@ from .urls import dataset_of as dataset_of
 
 FORMAT = 1
 """Version of what this module writes into a dataset's mark."""
+_INDEXED = 1_000_000
+"""Elements of a dimension up to which it has an index."""
 _opened: dict[str, tuple[str, str]] = {}
 
 
@@ -191,8 +193,8 @@ def _remove(url: str, group: Any) -> None:
 def open_dataset(url: str) -> Any:
     """Open a dataset lazily with xarray, decoded; given to a stage, workers read it where it lies.
 
-    The row dimension gets no index (a table may have 10**10 rows); other dimensions do. Variables come in
-    the order of their template.
+    Dimensions get an index from their coordinate, as in any xarray Dataset, below a million elements: the rows of
+    a table are no dimension to select from. Variables come in the order of their template.
     """
     import xarray as xr
 
@@ -203,16 +205,15 @@ def open_dataset(url: str) -> Any:
         ds = xr.open_zarr(
             store, group=path or None, consolidated=False, zarr_format=3, chunks={}, create_default_indexes=False
         )
-    row_dim = ds.attrs.get("row_dim")
     mark = ds.attrs.pop(MARK, None)
     order = mark.get("order", []) if isinstance(mark, dict) else []
     # A folder lists its arrays in any order.
     ds = ds[sorted(ds.data_vars, key=lambda name: (order.index(name) if name in order else len(order), str(name)))]
     for dim in ds.dims:
-        if dim != row_dim and dim in ds.coords and ds.coords[dim].dims == (dim,):
+        if dim in ds.coords and ds.coords[dim].dims == (dim,) and ds.sizes[dim] <= _INDEXED:
             # Read here, not by Dask: on a worker a nested compute gives up the thread, which deadlocks under a lock.
-            raw, _ = read_raw(url, str(dim), 0, ds.sizes[dim])
-            ds = ds.assign_coords({dim: (dim, raw, ds.coords[dim].attrs)})
+            raw, attrs = read_raw(url, str(dim), 0, ds.sizes[dim])
+            ds = ds.assign_coords({dim: xr.conventions.decode_cf_variable(dim, xr.Variable((dim,), raw, attrs))})
     for name, variable in ds.variables.items():
         if hasattr(variable.data, "dask"):
             _opened[variable.data.name] = (url, str(name))
@@ -224,7 +225,7 @@ def source_of(ds: Any) -> str | None:
     found = set()
     for name, variable in ds.variables.items():
         if not hasattr(variable.data, "dask"):
-            if variable.dims == (ds.attrs.get("row_dim"),) or name not in ds.dims:
+            if name not in ds.dims:
                 return None
             continue
         url, stored = _opened.get(variable.data.name, ("", ""))

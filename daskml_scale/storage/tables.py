@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,11 +101,55 @@ def decode(raw: np.ndarray, attrs: Mapping[str, Any]) -> Values:
     return raw
 
 
-def _decode_cf(raw: np.ndarray, attrs: Mapping[str, Any]) -> np.ndarray:
+def dates(raw: np.ndarray, attrs: Mapping[str, Any]) -> np.ndarray:
+    """Return stored times as xarray decodes them: datetime64, or dates of another calendar (noleap, 360_day).
+
+    Raises
+    ------
+    PlanError
+        When cftime is needed, which has the other calendars.
+    """
     import xarray as xr
 
-    decoded = xr.decode_cf(xr.Dataset({"x": ("row", raw, dict(attrs))}))["x"].values
-    return np.asarray(decoded, dtype="datetime64[ns]")
+    try:
+        return np.asarray(xr.decode_cf(xr.Dataset({"x": ("row", raw, dict(attrs))}))["x"].values)
+    except ValueError as error:
+        if "cftime" not in str(error):
+            raise
+        calendar = attrs.get("calendar", "standard")
+        raise PlanError(
+            f"times in {attrs.get('units')!r} of the calendar {calendar!r} need cftime: pip install "
+            "'daskml-scale[netcdf]', here and on the workers"
+        ) from None
+
+
+def nanoseconds(found: np.ndarray) -> np.ndarray:
+    """Return dates as datetime64[ns]; a day that other calendars have alone (30 February) as the last of its month.
+
+    Raises
+    ------
+    PlanError
+        When a year does not fit: names it and the remedy.
+    """
+    if found.dtype.kind == "M" and np.datetime_data(found.dtype)[0] == "ns":
+        return found
+    if found.dtype.kind == "O":
+        days = [(d.year, d.month, min(d.day, monthrange(max(d.year, 1), d.month)[1])) for d in found]
+        hours = [f"T{d.hour:02d}:{d.minute:02d}:{d.second:02d}" for d in found]
+        texts = [f"{y:04d}-{m:02d}-{d:02d}{hour}" for (y, m, d), hour in zip(days, hours, strict=True)]
+        found = np.array(texts, dtype="datetime64[s]")
+    years = found.astype("datetime64[Y]").astype("int64")[~np.isnat(found)] + 1970
+    odd = years[(years < 1678) | (years > 2261)]
+    if odd.size:
+        raise PlanError(
+            f"a time of the year {odd[0]}: nanoseconds reach from 1678 to 2261; shift the times in the file"
+        )
+    return found.astype("datetime64[ns]")
+
+
+def _decode_cf(raw: np.ndarray, attrs: Mapping[str, Any]) -> np.ndarray:
+    different, places = np.unique(raw, return_inverse=True)  # many rows of one time
+    return nanoseconds(dates(different, attrs))[places].reshape(raw.shape)
 
 
 def kind_of(variable: Variable) -> str:

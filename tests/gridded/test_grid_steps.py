@@ -134,6 +134,27 @@ def test_more_times_read_no_earlier_block_again(tmp_path: Path):
     same(found.t_anomaly, whole.t - learnt.sel(month=whole.time.dt.month))
 
 
+@pytest.mark.parametrize("calendar", ["noleap", "360_day"])
+def test_months_and_days_are_those_of_the_cubes_own_calendar(tmp_path: Path, calendar: str):
+    times = xr.date_range("2003-01-01", "2005-12-30", freq="D", calendar=calendar, use_cftime=True)
+    ds = cube(len(times), 2, 3).assign_coords(time=times)
+    ds.to_zarr(tmp_path / "cube.zarr", zarr_format=3, consolidated=False)
+    learnt = ds.t.isel(time=[(day.year, day.month) < (2005, 2) for day in times])
+    for by in ("month", "dayofyear"):
+        steps = [{"anomalies": {"of": "t", "by": by}}]
+        found = run(str(tmp_path / "cube.zarr"), tmp_path / by, steps=steps, fit_where="time < time('2005-02-01')")
+        means = learnt.groupby(f"time.{by}").mean()
+        same(found.t_anomaly, ds.t - means.sel({by: getattr(ds.time.dt, by)}))
+        assert found.indexes["time"].calendar == calendar
+
+
+def test_years_beyond_nanoseconds_are_refused(tmp_path: Path):
+    times = xr.date_range("0001-01-01", periods=14, freq="MS", calendar="noleap", use_cftime=True)
+    cube(14).assign_coords(time=times).to_zarr(tmp_path / "cube.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(PlanError, match="a time of the year 1: nanoseconds reach from 1678 to 2261; shift"):
+        run(str(tmp_path / "cube.zarr"), tmp_path / "out", steps=[{"anomalies": {"of": "t"}}])
+
+
 def test_packed_values_are_unpacked(tmp_path: Path):
     ds = cube(14)
     packed = {"t": {"dtype": "int16", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": -32768}}

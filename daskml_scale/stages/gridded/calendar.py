@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from daskml_scale.errors import PlanError
 from daskml_scale.plan.records import digest
-from daskml_scale.spec.expressions import Coded, Values, mask
+from daskml_scale.spec.expressions import Coded, mask
+from daskml_scale.storage import tables
 
 GROUPS = {"month": 12, "dayofyear": 366}
 """Kind of climatology -> number of its groups."""
@@ -35,14 +37,19 @@ class Calendar:
     fit: np.ndarray
 
     @classmethod
-    def of(cls, name: str, times: Values, kinds: tuple[str, ...], where: str | None) -> Calendar:
+    def of(
+        cls, name: str, raw: np.ndarray, attrs: Mapping[str, Any], kinds: tuple[str, ...], where: str | None
+    ) -> Calendar:
         """Look at the time coordinate.
 
         Parameters
         ----------
         name : str
             Of the coordinate.
-        times : ndarray of datetime64, shape (times,)
+        raw : ndarray, shape (times,)
+            As stored.
+        attrs : mapping
+            Of the coordinate: units and calendar (CF), by which months and days of the year are told.
         kinds : tuple of str
             Keys of ``GROUPS``.
         where : str or None
@@ -53,16 +60,17 @@ class Calendar:
         PlanError
             When these are no rising times, or ``where`` selects none.
         """
-        import pandas as pd
+        import xarray as xr
 
+        times = tables.decode(raw, attrs)
         if isinstance(times, Coded) or times.dtype.kind != "M":
             raise PlanError(f"{name} holds no times, so there are no months; give it CF units such as days since")
-        steps = np.diff(times.astype("datetime64[ns]").view("int64"))
+        steps = np.diff(raw)  # as numbers: 360_day has days that datetime64 has not
         if np.isnat(times).any() or (steps <= 0).any():
             at = int(np.argmax(np.append(steps <= 0, True)))
             raise PlanError(f"{name} does not rise at position {at + 1:,}; sort the cube by time, without duplicates")
-        index = pd.DatetimeIndex(times)
-        found = {"month": index.month - 1, "dayofyear": index.day_of_year - 1}
+        when = xr.DataArray(tables.dates(raw, attrs), dims=name).dt
+        found = {kind: getattr(when, kind).values - 1 for kind in kinds}
         fit = mask(where, {name: times}) if where else np.ones(len(times), dtype=bool)
         if kinds and len(times) and not fit.any():
             raise PlanError(

@@ -22,7 +22,7 @@ from daskml_scale.spec.steps_grid import Coarsen, GridStep
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
 from daskml_scale.stages.cubes import decoded, decoding
 from daskml_scale.stages.inputs import require
-from daskml_scale.storage import stores, tables
+from daskml_scale.storage import stores
 
 from . import kernels
 from .calendar import GROUPS, Calendar
@@ -138,9 +138,10 @@ class GridStage(StageBase):
         return Written(written, rows=prod(stop - start for start, stop in region))
 
     def _look(self, layout: Layout) -> Calendar:
-        times = tables.read_columns(self.input, [self.time])[self.time]
+        times = layout.cube.variables[self.time]
+        raw = stores.read_region(self.input, self.time, [(0, times.shape[0])])
         kinds = tuple(sorted({kind for _, kind in layout.program.learnt}))
-        return Calendar.of(self.time, times, kinds, self.fit_where)
+        return Calendar.of(self.time, raw, times.attrs, kinds, self.fit_where)
 
     def _load(self, layout: Layout, name: str, span: Sequence[Span]) -> np.ndarray:
         """Return a region of the grid as float64, decoded and coarsened."""
