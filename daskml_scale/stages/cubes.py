@@ -187,8 +187,3 @@ def decoding(name: str, dtype: np.dtype[Any], encoding: Mapping[str, Any]) -> di
     numbers = [float(fill) for fill in fills if not np.isnan(fill)]
     scale, offset = float(encoding.get("scale_factor", 1.0)), float(encoding.get("add_offset", 0.0))
     return {} if not numbers and (scale, offset) == (1, 0) else {"fills": numbers, "scale": scale, "offset": offset}
-
-
-def coordinate_chunk(size: int, block: int) -> int:
-    """Return elements per stored object of a coordinate: not its size where it may grow, or it would be made anew."""
-    return block * max(1, 4096 // block) if block < size else max(1, size)

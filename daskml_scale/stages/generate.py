@@ -25,7 +25,6 @@ from daskml_scale.spec.expressions import Coded
 from daskml_scale.storage import stores, tables
 
 from .base import Input, Ref, StageBase, StageResult
-from .cubes import coordinate_chunk
 from .functions import Sent, code_digest, find
 
 CODE = "generate-1"

@@ -25,7 +25,7 @@ from daskml_scale.plan.units import FileId, Parts, Plan, Reads, Snapshot, Templa
 from daskml_scale.storage import files, stores
 
 from .base import Input, Ref, StageBase, StageResult
-from .cubes import Cells, coordinate_chunk, decoded, floats
+from .cubes import Cells, decoded, floats
 from .functions import Sent, asked
 from .inputs import require
 from .isolate import GIVE_UP

@@ -18,7 +18,6 @@ from daskml_scale.plan.records import Record, digest
 from daskml_scale.plan.units import Snapshot, Template, Unit, Variable
 from daskml_scale.spec.explain import nearest
 from daskml_scale.spec.steps_grid import Coarsen, GridStep, Reach, Window, later
-from daskml_scale.stages.cubes import coordinate_chunk
 
 from .calendar import GROUPS
 from .kernels import Span
