@@ -70,10 +70,24 @@ if TYPE_CHECKING:
     from .storage.stores import open_dataset
 
 
+def _publisher(client: Any) -> Any:
+    from .dashboard.publish import publisher
+
+    return publisher(client)
+
+
+def _connect() -> None:
+    """Have work on a cluster shown on its page: what publishes lies above the rooms that have something to tell."""
+    from .stages import publishing
+
+    publishing.publisher = _publisher
+
+
 def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'daskml_scale' has no attribute {name!r}")
+    _connect()
     module = import_module(f"daskml_scale.{home}")
     value = module if home == name else getattr(module, name)
     globals()[name] = value

@@ -1,7 +1,6 @@
 """The public functions, and the only place where the parts are joined; clusters of runs by ``api_cluster``.
 
-Here a run gets its cluster, its client, its dashboard and its sinks. Everything below is given what
-it needs and looks for nothing.
+Here a run gets its cluster, its client, its dashboard and its sinks; everything below is given what it needs.
 """
 
 from __future__ import annotations
@@ -265,8 +264,7 @@ def submit(
     ----------
     workflow : str or Path
         A name or a path.
-    store, cluster : str, optional
-    sample, settings
+    store, cluster, sample, settings
         As in :func:`run`.
     labels : mapping of str to str, optional
         For ``list`` and ``cost``.
@@ -287,8 +285,7 @@ def submit(
 
     for name, value in (("workflow", workflow), ("cluster", cluster)):
         if value is not None and not isinstance(value, (str, os.PathLike)):
-            kind = type(value).__name__
-            raise UsageError(f"{name} is a {kind}; submit starts a process that reads files: give a name or a path")
+            raise UsageError(f"{name} is a {type(value).__name__}; another process reads it: give a name or a path")
     asked = enter.Asked(
         os.fspath(workflow), None if store is None else os.fspath(store), os.fspath(cluster) if cluster else None,
         enter.Options(sample, tuple(settings)), dict(labels or {}), priority, key,

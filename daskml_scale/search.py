@@ -1,7 +1,4 @@
-"""Public searches: ``from daskml_scale.search import GridSearchCV``. Imported when first used; no logic here.
-
-A search on a cluster is shown on its page: here it is given what publishes events, which lies above its room.
-"""
+"""Public searches: ``from daskml_scale.search import GridSearchCV``. Imported when first used; no logic here."""
 
 from __future__ import annotations
 
@@ -34,10 +31,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     from importlib import import_module
 
-    from daskml_scale.dashboard.publish import publisher
-    from daskml_scale.stages.search import told
+    from daskml_scale import _connect
 
-    told.publisher = publisher
+    _connect()
     return getattr(import_module(f"daskml_scale.stages.search.{_ELSEWHERE.get(name, 'estimators')}"), name)
 
 

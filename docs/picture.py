@@ -1,6 +1,6 @@
 """Picture the workflow page in the middle of a real run of the flights: ``python docs/picture.py``.
 
-Takes three minutes, and chromium. The run stops when half of the predictions are committed, until the page was seen in
+Takes three minutes, and chromium. The run stops when most of the predictions are committed, until the page was seen in
 light and in dark; then it goes on to its end. What the pictures show is true of the machine that made them.
 """
 
@@ -43,10 +43,10 @@ class Held:
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.UnitsCommitted) and event.stage == self.stage and not self.reached.is_set():
-            self.done += event.units
-            if self.done >= self.units:
+            if self.done + event.units >= self.units:  # this event is shown only after the pictures
                 self.reached.set()
                 self.seen.wait()
+            self.done += event.units
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def picture(chrome: Any, scheme: str, target: Path) -> None:
 
 def main() -> None:
     """Run the flights and make both pictures."""
-    held = Held("predictions", 85)
+    held = Held("predictions", 250)
     with (
         tempfile.TemporaryDirectory() as folder,
         dms.cluster(SPEC) as cluster,

@@ -451,9 +451,9 @@ def test_memory_of_this_process_is_in_reach_of_a_client_in_it(workflow):
 def test_what_another_process_cannot_read_is_not_submitted(workflow, client):
     from daskml_scale.spec.load import load_workflow
 
-    with pytest.raises(UsageError, match="workflow is a Workflow; submit starts a process that reads files"):
+    with pytest.raises(UsageError, match="workflow is a Workflow; another process reads it: give a name"):
         dms.submit(load_workflow(workflow))
-    with pytest.raises(UsageError, match="cluster is a Client; submit"):
+    with pytest.raises(UsageError, match="cluster is a Client; another process"):
         dms.submit(workflow, cluster=client)
     with pytest.raises(UsageError, match="a workflow is a name, a path or a Workflow, not a dict"):
         dms.run({"version": 1})

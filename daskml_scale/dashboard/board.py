@@ -50,6 +50,11 @@ class Runs:
         """Return the runs with a run as its driver knows it, whatever was seen of it before."""
         # Sent instead of events, so decisions of the whole cluster arrive in it, too; some are known already.
         scaled = sorted({*self.scaled, *progress.scaled}, key=lambda event: event.time)
+        old = self.get(progress.run)
+        if old is not None and not (progress.run or progress.workflow or old.workflow):
+            known = {stage.name for stage in progress.stages}  # a call from Python knows nothing of the one before
+            before = (stage for stage in old.stages if stage.name not in known)
+            progress = replace(progress, stages=(*before, *progress.stages)[-bounds.MAX_STAGES :])
         return replace(self.put(progress), scaled=tuple(scaled)[-bounds.MAX_NOTES :])
 
 
@@ -64,5 +69,6 @@ def fold_runs(runs: Runs, event: Event | None) -> Runs:
     if old is None and not event.run and isinstance(event, (Scaled, Warned)):
         return runs  # the cluster speaks, no work was started
     if old is not None and not event.run and old.finished and isinstance(event, StageStarted):
-        old = replace(old, started=0.0)  # new work of a notebook becomes the newest
+        # New work of a notebook becomes the newest, and is no part of a workflow that ended before.
+        old = Progress() if old.workflow else replace(old, started=0.0)
     return runs.put(fold(old or Progress(run=event.run), event))

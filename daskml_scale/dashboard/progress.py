@@ -35,7 +35,7 @@ __all__ = ["Progress", "StageProgress", "fold"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One run, or with an empty ``run`` the work started from Python without one.
+    """One run, or with an empty ``run`` the work started from Python without one: a workflow, or single stages.
 
     Attributes
     ----------
@@ -182,12 +182,12 @@ def _fold_stage(progress: Progress, event: StageEvent) -> Progress:
         stages = (*progress.stages, stage)
     over = max(0, len(stages) - bounds.MAX_STAGES)
     progress = replace(progress, stages=stages[over:], hidden=progress.hidden + over)
-    if progress.finished and progress.run:
+    if progress.finished and (progress.run or progress.workflow):
         return progress  # a late event does not revive a finished run
-    idle = not progress.run and isinstance(event, StageFinished) and all(item.state != "running" for item in stages)
-    if not idle:
+    ended = isinstance(event, StageFinished) and all(item.state != "running" for item in stages)
+    if progress.run or progress.workflow or not ended:
         return replace(progress, state="running", seconds=0.0)
-    # Work without a run has no RunFinished: it is over whenever nothing runs.
+    # Work without a workflow has no RunFinished: it is over whenever nothing runs.
     state = "succeeded" if stage.state == "ok" else stage.state
     return replace(progress, state=state, seconds=max(0.0, progress.updated - progress.started))
 

@@ -67,11 +67,6 @@ def shown(dims: Sequence[str], sizes: Sequence[int]) -> str:
     return f"({', '.join(f'{dim} {size:,}' for dim, size in zip(dims, sizes, strict=True))})"
 
 
-def coordinate_chunk(size: int, block: int) -> int:
-    """Return elements per stored object of a coordinate: not its size where it may grow, or it would be made anew."""
-    return block * max(1, 4096 // block) if block < size else max(1, size)
-
-
 def block_key(index: Sequence[int], prefix: str) -> str:
     """Return the key of a unit: ``rows/00000003``; with more dimensions ``block/00000003.00000000``.
 

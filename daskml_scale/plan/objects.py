@@ -25,6 +25,11 @@ def extents(variable: Variable) -> Iterator[int | list[int]]:
     yield from map(list, product(*axes))
 
 
+def coordinate_chunk(size: int, block: int) -> int:
+    """Return elements per stored object of a coordinate: not its size where it may grow, or it would be made anew."""
+    return block * max(1, 4096 // block) if block < size else max(1, size)
+
+
 def object_identity(meaning: str, extent: int | list[int], stored: str) -> str:
     """Return the id of a stored object: what its values mean, how many it holds, the digest of its bytes.
 

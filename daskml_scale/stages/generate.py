@@ -18,7 +18,8 @@ import numpy as np
 
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import DaskMLError, PlanError
-from daskml_scale.plan.grids import Grid, block_key, coordinate_chunk
+from daskml_scale.plan.grids import Grid, block_key
+from daskml_scale.plan.objects import coordinate_chunk
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import Parts, Plan, Template, Unit, Variable
 from daskml_scale.spec.expressions import Coded

@@ -18,8 +18,9 @@ from daskml_scale.artifacts.bundle import Bundle, load_model
 from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
 from daskml_scale.engine.worker import WorkerContext
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.grids import Grid, Read, common_grid, coordinate_chunk, grid_units
+from daskml_scale.plan.grids import Grid, Read, common_grid, grid_units
 from daskml_scale.plan.memory import Need
+from daskml_scale.plan.objects import coordinate_chunk
 from daskml_scale.plan.records import Record, Written, after, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Reads, Snapshot, Template, Unit, Variable
 from daskml_scale.storage import files, stores

@@ -34,6 +34,7 @@ from .accounting import LAST, StageRow
 from .base import Input, Stage, StageResult
 from .durations import Durations
 from .inputs import Remembered, checked_records, looked
+from .publishing import published
 from .shown import happened, has_bad_rows, mapped, todo
 from .worker_memory import check_memory, memory_limit
 
@@ -54,7 +55,7 @@ def run_stage(
     client : distributed.Client, or a callable that returns one, optional
         The callable is called when the first unit must run. Without one the units run in this process.
     sink : callable, optional
-        Receives the events.
+        Receives the events, instead of the page of the client's cluster.
     run : str, optional
         Run id, put into the events.
 
@@ -67,7 +68,10 @@ def run_stage(
     UsageError
         When ``client`` is something else.
     """
-    return accounted(stage, client=client, sink=sink, run=run)[0]
+    if sink is not events.ignore:
+        return accounted(stage, client=client, sink=sink, run=run)[0]
+    with published(client) as sink:
+        return accounted(stage, client=client, sink=sink, run=run)[0]
 
 
 def run_where_reached(stage: Stage, urls: Iterable[str], client: Any | None = None) -> StageResult:

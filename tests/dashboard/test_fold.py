@@ -214,6 +214,20 @@ def test_work_without_a_run_ends_when_nothing_runs_and_becomes_the_newest_again(
     assert [item.run for item in runs.runs] == ["r", ""]
 
 
+def test_a_workflow_without_an_id_lasts_until_it_says_that_it_ended() -> None:
+    first = events.RunStarted(time=90.0, workflow="w", store="s", stages=(("features", "features"), ("model", "train")))
+    runs = fold_runs(Runs(), first)
+    for event in (started(run=""), dataclasses.replace(finished("ok", 3, 0), run="")):
+        runs = fold_runs(runs, event)
+    assert runs.runs[0].state == "running"  # one stage has ended, and none is at work
+    runs = fold_runs(runs, started("model", time=120.0, run=""))
+    assert (runs.runs[0].started, len(runs.runs[0].stages)) == (90.0, 2)
+    runs = fold_runs(runs, events.RunFinished(time=130.0, state="succeeded", seconds=40.0, exit_code=0))
+    assert (runs.runs[0].state, runs.runs[0].seconds) == ("succeeded", 40.0)
+    runs = fold_runs(runs, started("other", time=140.0, run=""))
+    assert (runs.runs[0].workflow, [stage.name for stage in runs.runs[0].stages]) == ("", ["other"])
+
+
 def test_scaling_of_the_cluster_starts_no_run() -> None:
     event = events.Scaled(time=1.0, worker_class="cpu", have=1, need=2, backlog_seconds=9.0, reason="busy")
     runs = Runs()

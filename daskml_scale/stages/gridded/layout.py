@@ -13,7 +13,8 @@ from math import prod
 from typing import Any
 
 from daskml_scale.errors import PlanError
-from daskml_scale.plan.grids import Grid, block_key, coordinate_chunk
+from daskml_scale.plan.grids import Grid, block_key
+from daskml_scale.plan.objects import coordinate_chunk
 from daskml_scale.plan.records import Record, digest
 from daskml_scale.plan.units import Snapshot, Template, Unit, Variable
 from daskml_scale.spec.explain import nearest

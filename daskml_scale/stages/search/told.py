@@ -1,34 +1,19 @@
 """A search of Python told as events, its fits as units, its trials with scores, for the page and for notebooks.
 
-Who publishes events is above this room and set by the facade (`daskml_scale.search`), as `publisher`. Nothing is told
-of a search that ends at once: two messages would cost more than its fits.
+Nothing is told of a search that ends at once: see `daskml_scale.stages.publishing`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from daskml_scale import events
-from daskml_scale.stages import notebook
-
-AFTER = 0.25
-"""Seconds of a search before anything is told."""
-
-
-class Publisher(Protocol):
-    """A sink that forwards, and says with `close` what is left."""
-
-    def __call__(self, event: events.Event) -> None: ...
-
-    def close(self) -> None: ...
-
-
-publisher: Callable[[Any], Publisher] | None = None
-"""Makes the sink for a client; none where the facade was not imported."""
+from daskml_scale.stages import notebook, publishing
+from daskml_scale.stages.publishing import Late, Publisher
 
 
 class Told:
@@ -38,25 +23,22 @@ class Told:
     ----------
     name : str
         Of the search, as the page's stage.
-    publish : callable
-        Makes the sink.
+    sink : Late
     """
 
-    def __init__(self, name: str, publish: Callable[[], Publisher]) -> None:
-        self.name, self.publish = name, publish
+    def __init__(self, name: str, sink: Late) -> None:
+        self.name, self.sink = name, sink
         self.began, self.units, self.reused = time.monotonic(), 0, 0
         self.round = -1
-        self.sink: Publisher | None = None
-        self.kept: list[events.Event] = []
         self.scores: list[events.Score] = []
-        self._tell(events.StageStarted(time=time.time(), stage=name, stage_kind="search"))
+        self.sink(events.StageStarted(time=time.time(), stage=name, stage_kind="search"))
 
     def planned(self, units: int, reused: int) -> None:
         """A round of so many fits begins; as many again were made before."""
         self.round += 1
         self.units += units
         self.reused += reused
-        self._tell(events.StagePlanned(time=time.time(), stage=self.name, units=units, reused=reused))
+        self.sink(events.StagePlanned(time=time.time(), stage=self.name, units=units, reused=reused))
 
     def score(self, trial: int, rung: int, score: float, params: str) -> None:
         """A trial has the score of a rung; told with what is committed next."""
@@ -67,12 +49,10 @@ class Told:
         """So many fits are done."""
         scores, self.scores = tuple(self.scores), []
         self.units += units if self.round < 0 else 0  # nobody knew how many there would be
-        self._tell(events.UnitsCommitted(time=time.time(), stage=self.name, units=units, scores=scores))
+        self.sink(events.UnitsCommitted(time=time.time(), stage=self.name, units=units, scores=scores))
 
     def end(self, state: str, message: str = "") -> None:
         """The search is over, its best model trained."""
-        if self.sink is None:
-            return
         if self.scores:
             self.committed(0)
         took = time.monotonic() - self.began
@@ -83,16 +63,6 @@ class Told:
             )
         )  # fmt: skip
         self.sink.close()
-
-    def _tell(self, event: events.Event) -> None:
-        self.kept.append(event)
-        if self.sink is None:
-            if time.monotonic() - self.began < AFTER:
-                return
-            self.sink = self.publish()
-        for one in self.kept:
-            self.sink(one)
-        self.kept = []
 
 
 class _Both:
@@ -121,11 +91,11 @@ def told(name: str, client: Any | None, *, here: bool = True) -> Iterator[Told |
         Whether a notebook shall show it.
     """
     shown = notebook.sink(events.ignore) if here else events.ignore
-    make = publisher if client is not None else None
+    make = publishing.publisher if client is not None else None
     if make is None and shown is events.ignore:
         yield None
         return
-    found = Told(name, lambda: _Both(shown, None if make is None else make(client)))
+    found = Told(name, Late(lambda: _Both(shown, None if make is None else make(client))))
     try:
         yield found
     except BaseException as error:
