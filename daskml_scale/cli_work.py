@@ -172,9 +172,12 @@ def _go_on(ref: str, again: str, quiet: bool, detach: bool, as_json: bool) -> in
 @click.command("_job", hidden=True)
 def job_runner() -> int:
     """Do the work of a run whose runner is a Job. Started by Kubernetes."""
+    from daskml_scale.errors import UsageError
     from daskml_scale.runs import inside, show
     from daskml_scale.runs.live import view
 
+    if "DASKML_RUN" not in os.environ:
+        raise UsageError("_job is what a Job of Kubernetes runs; to run a workflow: daskml-scale run WORKFLOW")
     tell = inside.teller()
     registry, run = inside.entered(os.environ, tell)
     summary = _work(registry, run, quiet=False, shown=inside.Told(view(sys.stderr), tell))

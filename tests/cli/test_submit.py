@@ -154,6 +154,12 @@ def test_a_run_is_done_by_one_process(command, status):
     assert status(run)["state"] == "succeeded"
 
 
+def test_what_a_job_runs_is_nothing_for_a_terminal(command):
+    code, out, err = command("_job")
+    assert (code, out) == (2, "")
+    assert "_job is what a Job of Kubernetes runs" in err
+
+
 def test_a_run_whose_process_cannot_start_is_recorded_as_failed(command, status):
     home = Registry().path.parent
     home.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from harness import CLUSTER, MapRun, Run
+from harness import CLUSTER, UNITS, MapRun, Run
 
 WORKFLOW = """
 version: 1
@@ -55,8 +55,6 @@ cluster: none
 stages:
   table: {{kind: ingest, source: {source}, row: {{dim: row, chunk: 10}}}}
 """
-UNITS = 80
-"""Of the table, besides its scan."""
 
 
 @pytest.fixture(scope="session")

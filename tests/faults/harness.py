@@ -49,6 +49,8 @@ MARK = "DASKML_FAULTS_RUN"
 """Environment variable by which all processes of a run are found, orphans too."""
 DRIVER_MEMORY = "DASKML_FAULTS_DRIVER_MIB"
 """Environment variable: memory that the driver believes to have."""
+UNITS = 80
+"""Of the workflow `table`, besides its scan."""
 CLUSTER = """
 version: 1
 name: two

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import UNITS
-from harness import Draw, assert_equal, durable
+from harness import UNITS, Draw, assert_equal, durable
 
 from daskml_scale.testing.faults import calls, executions
 

@@ -9,8 +9,7 @@ import os
 import signal
 
 import pytest
-from conftest import UNITS
-from harness import Draw, assert_committed_once, assert_equal, assert_only_lost_work_repeated, durable
+from harness import UNITS, Draw, assert_committed_once, assert_equal, assert_only_lost_work_repeated, durable
 
 from daskml_scale.testing.faults import calls, commits, executions
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import UNITS
 from harness import (
     CLUSTER,
     DRIVER_MEMORY,
     MEMORY,
+    UNITS,
     assert_committed_once,
     assert_equal,
     assert_ran,
