@@ -265,7 +265,7 @@ def _size(cluster: Any, spec: ExistingSpec, sink: events.Sink, adapt: bool) -> N
         Adaptive=BacklogAdaptive,
         minimum=spec.workers.min,
         maximum=most,
-        target_duration=scaling.horizon,
+        target_duration=seconds(scaling.horizon),  # Dask knows no 2min
         wait_count=max(1, round(seconds(scaling.keep_idle) / LOOK_SECONDS)),
         interval=f"{LOOK_SECONDS}s",
         startup=seconds(spec.startup),

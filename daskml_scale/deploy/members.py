@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distributed.core import Status
@@ -24,6 +25,8 @@ UNLIMITED = 100_000
 """Workers of a class when nobody set a maximum."""
 DEFAULT = "worker"
 _THREADS = ("nthreads", "ncores", "threads", "cores")
+_TOGETHER = "cores"
+"""Of dask-jobqueue: of all processes of a job."""
 
 
 class Members:
@@ -33,7 +36,8 @@ class Members:
     ----------
     cluster : distributed.SpecCluster
     limits : Limits
-        Of the class that the cluster makes new workers of; the other classes stay as they are at least.
+        Of the class that the cluster makes new workers of; the other classes stay as they are at least. They count
+        workers, of which an entry may stand for several: those of a job.
 
     Attributes
     ----------
@@ -59,7 +63,9 @@ class Members:
         self._learnt: dict[str, tuple[int, dict[str, float]]] = {}
         self._used: set[Any] = set()
         self._default = self._class(cluster.new_spec)
-        self.limits = {self._default: limits}
+        each = len(cluster.new_spec.get("group", (0,)))
+        least, most = -(-limits.minimum // each), max(1, limits.maximum // each)
+        self.limits = {self._default: replace(limits, minimum=min(least, most), maximum=most)}
         self.learn(())
 
     # What there is
@@ -102,8 +108,9 @@ class Members:
             return Shape(name, *self._learnt[name])
         template = self.templates[name]
         options, number = template.get("options", {}), len(template.get("group", (0,)))
-        threads = next((int(options[key]) for key in _THREADS if options.get(key)), 1)
-        return Shape(name, threads * number, {k: v * number for k, v in _resources(options.get("resources")).items()})
+        said = next((key for key in _THREADS if options.get(key)), "")
+        threads = int(options[said]) * (1 if said == _TOGETHER else number) if said else number
+        return Shape(name, threads, {k: v * number for k, v in _resources(options.get("resources")).items()})
 
     def _class(self, entry: Mapping[str, Any]) -> str:
         """Return the class of workers that are made like this one."""

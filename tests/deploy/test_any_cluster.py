@@ -238,6 +238,18 @@ def test_groups_of_an_entry_go_together(client: Client, cluster: LocalCluster):
     adaptive.stop()
 
 
+def test_limits_count_workers_of_which_a_job_has_several(cluster: LocalCluster):
+    """As Dask's own do; 64 workers of jobs of 8 are 8 jobs."""
+    options = {"cores": 8, "processes": 8}
+    cluster.new_spec = {"cls": Worker, "options": options, "group": [f"-{n}" for n in range(8)]}
+    for (least, most), jobs in {(9, 64): (2, 8), (0, 4): (0, 1), (13, 15): (1, 1)}.items():
+        adaptive = BacklogAdaptive(cluster, interval="1h", minimum=least, maximum=most)
+        limits = adaptive.members.limits["worker"]
+        assert (limits.minimum, limits.maximum) == jobs
+        assert adaptive.members.shapes[0].threads == 8  # cores of a job, not of each of its workers
+        adaptive.stop()
+
+
 def test_options_that_have_no_meaning_are_refused(cluster: LocalCluster):
     with pytest.raises(UsageError, match=r"no option worker_key.*'group' of the cluster's worker_spec"):
         adapt(cluster, worker_key=str)

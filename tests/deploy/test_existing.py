@@ -90,7 +90,8 @@ def test_a_class_is_started_with_its_options_and_closed_at_the_end() -> None:
 
 
 def test_with_scaling_it_follows_our_backlog() -> None:
-    spec = {**MADE, "workers": {"min": 0, "max": 2}, "startup": "2s", "scaling": {"horizon": "1s", "keep_idle": "1s"}}
+    scaling = {"horizon": "1 min", "keep_idle": "1s"}  # Dask knows no min
+    spec = {**MADE, "workers": {"min": 0, "max": 2}, "startup": "2s", "scaling": scaling}
     with deploy.cluster(spec) as cluster, cluster.get_client() as client:
         assert len(client.scheduler_info()["workers"]) == 0
         dms.map(lambda item: time.sleep(0.2), range(40), client=client)
