@@ -210,27 +210,25 @@ class Planner:
         return inputs
 
     def _not_known_yet(self, stage: Stage) -> bool:
-        """Return whether a dataset that the stage reads will be written anew, with a schema that nobody knows yet."""
+        """Return whether nobody knows yet what a dataset that the stage reads will be; there may be one of before."""
         read = {ref.url for ref in stage.reads().values() if ref.kind == "dataset"}
         return bool(read.intersection(self.stale).difference(self.expected))
 
     def _dry(self, stage: Stage, spec: StageSpec) -> Planned:
         waits_for = sorted(self.running.intersection(spec.references().values()))
-        inputs = self._inputs(stage)
-        records = checked_records(Ledger(stage.ledger))
+        inputs, records = self._inputs(stage), checked_records(Ledger(stage.ledger))
         if stage.name in self.again:
             records = records.marked(dict.fromkeys(records, RETRY))
+        if waits_for and self._not_known_yet(stage):
+            return _planned_later(stage, records, waits_for)
         make = getattr(stage, "projected", stage.plan) if self.quick else stage.plan
         try:
             found, scan = self._looked_through(stage, lambda seen: make(inputs, seen), records)
-        except (PlanError, SpecError) as error:
-            unknown = self._not_known_yet(stage)
-            if not waits_for or (isinstance(error, SpecError) and not unknown):
+        except PlanError as error:
+            if not waits_for:
                 raise
-            # of course not: a stage before it writes it, or what lies there is what an earlier run wrote
-            why = "" if unknown or "does not exist" in str(error) else f": {error}"
-            note = f"planned after {', '.join(waits_for)}{why}"
-            return Planned(StagePlanRow(stage.name, stage.kind, 0, 0, 1, "", 0, {}, note), stage, None, records)
+            why = "" if "does not exist" in str(error) else f": {error}"  # of course not: a stage before it writes it
+            return _planned_later(stage, records, waits_for, why)
         scanned = len(scan.units) if scan is not None else 0
         if waits_for and None in inputs.values():  # an estimator, say, that nobody knows yet: no code was compared
             reasons = Counter({why: count for why, count in found.reasons.items() if why != "code changed"})
@@ -260,6 +258,11 @@ class Planner:
         if scan is not None:
             found = replace(found, reasons=dict(Counter(found.reasons) + Counter(scan.reasons)))
         return found, scan
+
+
+def _planned_later(stage: Stage, records: Mapping[str, Record], waits_for: list[str], why: str = "") -> Planned:
+    note = f"planned after {', '.join(waits_for)}{why}"
+    return Planned(StagePlanRow(stage.name, stage.kind, 0, 0, 1, "", 0, {}, note), stage, None, records)
 
 
 def _only_looks(found: Plan, most: int) -> bool:

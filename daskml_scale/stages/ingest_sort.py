@@ -93,7 +93,7 @@ def passes(
     if work.kept[0] < work.kept[1]:
         units.insert(0, (Unit("sort/kept", KEPT, 1), digest(work.kept)))
     memory = 3 * size + (each if work.partitions == 1 else 0)
-    grid = f"sort of {sum(one['rows'] for one in blocks):,} rows in {work.partitions} parts"
+    grid = f"sort of {sum(one['rows'] for one in blocks):,} rows in {_parts(work)}"
     last = select(units, shared=work, memory=memory, grid=grid, **common)
     plan = after(plan, last)
     return plan, None if plan.units else _result([records[key].result for key in last.keys])
@@ -109,6 +109,10 @@ def there(records: Mapping[str, Record], names: Collection[str]) -> dict[str, Re
         if all(name in names for name in made):
             found[unit] = record
     return found
+
+
+def _parts(work: Sorting) -> str:
+    return f"{work.partitions:,} part{'s'[: work.partitions != 1]}"
 
 
 def _splits(work: Sorting, ids: Sequence[str], sizes: Sequence[int], each: int, common: Mapping[str, Any]) -> Plan:
@@ -127,7 +131,7 @@ def _splits(work: Sorting, ids: Sequence[str], sizes: Sequence[int], each: int, 
         largest = max(largest, held)
         reads = digest(ids[start:stop], work.first[start:stop], borders)
         units.append((Unit(f"split/{start:06d}", (start, stop), held), reads))
-    grid = f"{len(units):,} runs of blocks into {work.partitions:,} parts"
+    grid = f"{len(units):,} runs of blocks into {_parts(work)}"
     return select(units, shared=work, memory=each + 3 * largest, grid=grid, **common)
 
 
