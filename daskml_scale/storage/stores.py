@@ -193,8 +193,8 @@ def _remove(url: str, group: Any) -> None:
 def open_dataset(url: str) -> Any:
     """Open a dataset lazily with xarray, decoded; given to a stage, workers read it where it lies.
 
-    Dimensions get an index from their coordinate, as in any xarray Dataset, below a million elements: the rows of
-    a table are no dimension to select from. Variables come in the order of their template.
+    Dimensions get an index from their coordinate, as in any xarray Dataset. The rows of a table have none, of which
+    there may be 10**10 (times of a cube up to a million have one). Variables come in the order of their template.
     """
     import xarray as xr
 
@@ -205,34 +205,63 @@ def open_dataset(url: str) -> Any:
         ds = xr.open_zarr(
             store, group=path or None, consolidated=False, zarr_format=3, chunks={}, create_default_indexes=False
         )
+    row_dim = ds.attrs.get("row_dim")
     mark = ds.attrs.pop(MARK, None)
     order = mark.get("order", []) if isinstance(mark, dict) else []
     # A folder lists its arrays in any order.
     ds = ds[sorted(ds.data_vars, key=lambda name: (order.index(name) if name in order else len(order), str(name)))]
     for dim in ds.dims:
-        if dim in ds.coords and ds.coords[dim].dims == (dim,) and ds.sizes[dim] <= _INDEXED:
+        if dim in ds.coords and ds.coords[dim].dims == (dim,) and (dim != row_dim or ds.sizes[dim] <= _INDEXED):
             # Read here, not by Dask: on a worker a nested compute gives up the thread, which deadlocks under a lock.
-            raw, attrs = read_raw(url, str(dim), 0, ds.sizes[dim])
-            ds = ds.assign_coords({dim: xr.conventions.decode_cf_variable(dim, xr.Variable((dim,), raw, attrs))})
+            found = _coordinate(url, str(dim))
+            if dim != row_dim or _rises(found.values):  # else a column of a table that is called like its rows
+                ds = ds.assign_coords({dim: found})
     for name, variable in ds.variables.items():
         if hasattr(variable.data, "dask"):
             _opened[variable.data.name] = (url, str(name))
     return ds
 
 
+def _coordinate(url: str, dim: str) -> Any:
+    """Return the stored coordinate of a dimension as xarray decodes it."""
+    import xarray as xr
+
+    raw, attrs = read_raw(url, dim, 0, schema(url, dim).shape[0])
+    if isinstance(attrs.get("_FillValue"), str):  # of fractions, as xarray writes it: NaN, which needs no decoding
+        del attrs["_FillValue"]
+    return xr.conventions.decode_cf_variable(dim, xr.Variable((dim,), raw, attrs))
+
+
+def _rises(values: np.ndarray) -> bool:
+    """Return whether values rise, or fall, all along."""
+    return bool((values[1:] > values[:-1]).all() or (values[1:] < values[:-1]).all())
+
+
 def source_of(ds: Any) -> str | None:
     """Return the URL that an unmodified dataset, or a selection of its variables, was opened from."""
-    found = set()
+    found, here = set(), []
     for name, variable in ds.variables.items():
         if not hasattr(variable.data, "dask"):
             if name not in ds.dims:
                 return None
+            here.append(str(name))
             continue
         url, stored = _opened.get(variable.data.name, ("", ""))
         if not url or stored != name:
             return None
         found.add(url)
-    return found.pop() if len(found) == 1 else None
+    if len(found) != 1:
+        return None
+    whole = found.pop()
+    return whole if all(_as_stored(whole, name, ds.variables[name].values) for name in here) else None
+
+
+def _as_stored(url: str, dim: str, values: np.ndarray) -> bool:
+    """Return whether the coordinate of a dimension is the one that is stored."""
+    try:
+        return np.array_equal(_coordinate(url, dim).values, values)
+    except (PlanError, StoreError):
+        return False
 
 
 def origins(ds: Any) -> set[str]:

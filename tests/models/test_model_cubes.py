@@ -251,6 +251,10 @@ def test_inputs_that_do_not_fit_are_refused_by_both_sides(
 def test_a_dataset_in_memory_is_not_written_and_a_table_takes_no_inputs(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leave `out` away and call to_zarr"):
         predict(bundle, cube(), tmp_path / "p.zarr")
+    stored = dms.open_dataset(written(tmp_path / "cube.zarr", cube()))
+    for moved in (stored.assign_coords(lat=stored.lat + 1), stored.assign_coords(time=stored.time + np.timedelta64(1))):
+        with pytest.raises(UsageError, match="leave `out` away and call to_zarr"):
+            predict(bundle, moved, tmp_path / "p.zarr")
     made = save_model(regressor(), tmp_path / "with", recipe={"steps": [], "known_at": "t"})
     with pytest.raises(UsageError, match="are made by its recipe"):
         predict(made, cube(), inputs=["temp"])
