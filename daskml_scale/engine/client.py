@@ -73,3 +73,15 @@ def slots(client: Any, resources: dict[str, float] | None = None) -> int:
     # The client's periodic copy may be 2 s old; the scheduler's answer is not.
     found = workers(client).values()
     return sum(demand.slots(worker["nthreads"], worker.get("resources") or {}, resources or {}) for worker in found)
+
+
+def lacking(client: Any, resources: dict[str, float]) -> str:
+    """Return in one line that no worker has what tasks need; empty where one has."""
+    if not resources or slots(client, resources):
+        return ""
+    needs = ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
+    given = " ".join(f"{name}={amount:g}" for name, amount in resources.items())
+    return (
+        f"none of the {len(workers(client))} workers has {needs}: tasks wait until one comes. Start workers with "
+        f"`dask worker --resources '{given}'`, use a cluster class with `resources:`, or leave resources= out"
+    )

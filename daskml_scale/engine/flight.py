@@ -20,6 +20,7 @@ import pickle
 import queue
 import time
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -29,7 +30,7 @@ from daskml_scale.errors import ClusterError
 from daskml_scale.plan.batching import Batching, window
 
 from .batches import Batch, Pace, Race, Task
-from .client import KEY_PREFIX, reconnected
+from .client import KEY_PREFIX, lacking, reconnected
 from .lookahead import LookAhead
 from .outcomes import Finished, Outcomes, failed
 from .reporter import BacklogReporter
@@ -46,6 +47,8 @@ FLUSH_SECONDS = 1.0
 """Longest time that a finished unit waits to be yielded."""
 FLUSH_BYTES = 64 << 20
 POLL_SECONDS = 0.5
+LACKING_SECONDS = 10.0
+"""Without any progress at first, after which it is said when no worker has the resources that tasks need."""
 PATIENCE = 4.0
 """Times its meant duration after which a task starts no further unit, and a second at least."""
 STRAGGLER = 3.0
@@ -86,7 +89,8 @@ class Flight:
         self.finished: list[Any] = []
         """Futures whose outcomes are not committed yet."""
         self.token, self.counter, self.losses = uuid.uuid4().hex[:8], 0, 0
-        self.progress = time.monotonic()
+        self.began = self.progress = time.monotonic()
+        self.quiet = tell is None
         self.unemployed: float | None = None
         """Since when there are idle slots and nothing to send."""
         self._use(client)
@@ -271,6 +275,10 @@ class Flight:
         else:
             self.unemployed = self.unemployed or now
             self._duplicate(now, list(self.reporter.idle))
+        if self.resources and self.progress == self.began < now - LACKING_SECONDS:
+            self.progress = now
+            if text := lacking(self.client, self.resources):
+                (warnings.warn if self.quiet else self.tell)(f"{self.name}: {text}")
         if self.tasks and now - self.progress > stall_seconds():
             self.progress = now
             self.tell(f"{self.name}: {unstick(self.client, list(self.tasks), stall_seconds())}")

@@ -127,6 +127,18 @@ def test_fits_run_only_where_the_resources_are_that_they_need(client: Any, tmp_p
     client.run(have, 0, workers=[one])
 
 
+def test_it_is_said_when_no_worker_has_what_fits_need(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daskml_scale.engine.flight.LACKING_SECONDS", 0.5)
+    search = GridSearchCV(Odd(), {"bias": [0]}, cv=2, refit=False, client=client, resources={"ODD": 1}, time_budget=2)
+    with pytest.warns(UserWarning, match="none of the 2 workers") as said:
+        search.fit(X, Y)
+    lacking = [str(one.message) for one in said if "has ODD 1" in str(one.message)]
+    assert lacking == [
+        "GridSearchCV: none of the 2 workers has ODD 1: tasks wait until one comes. Start workers with `dask worker "
+        "--resources 'ODD=1'`, use a cluster class with `resources:`, or leave resources= out"
+    ]
+
+
 def test_inside_a_dask_task_it_does_not_wait_for_tasks_of_its_own() -> None:
     def task() -> float:
         return float(GridSearchCV(Ridge(), {"alpha": [1.0]}).fit(XR, YR).best_score_)
