@@ -97,7 +97,7 @@ def test_a_wheel_can_be_made_of_the_source_distribution(tmp_path):
 def test_the_image_is_built_from_what_there_is():
     """Its Python is one of ours, and the files and extras that it asks for exist and are sent to the builder."""
     lines = (ROOT / "clusters" / "kubernetes" / "Dockerfile").read_text()
-    (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", lines, re.MULTILINE)
+    (python,) = re.findall(r"^ARG PYTHON=([\d.]+)\nFROM python:\$\{PYTHON\}-slim$", lines, re.MULTILINE)
     assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
     constraints, extras = re.findall(r"pip install --no-cache-dir -c (\S+) '\.\[(\S+)\]'", lines)[0]
     assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])

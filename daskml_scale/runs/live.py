@@ -145,7 +145,8 @@ def line(progress: Progress, event: Event, *, due: bool) -> str | None:
     if isinstance(event, ClusterStarted):
         return f"cluster {event.cluster}: {event.dashboard or 'no dashboard'}"
     if isinstance(event, Warned):
-        return f"warning: {event.stage}: {event.message.removeprefix(event.stage + ': ')}"
+        of = f"{event.stage}: " if event.stage else ""  # a cluster's is of no stage
+        return f"warning: {of}{event.message.removeprefix(of)}"
     stage = progress.stage(getattr(event, "stage", ""))
     if stage is None:
         return None

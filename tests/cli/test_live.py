@@ -96,13 +96,15 @@ def test_failures_and_warnings_are_lines():
             StageStarted(time=T, stage="s", stage_kind="k"),
             StagePlanned(time=T, stage="s", units=5, reused=0),
             Warned(time=T, stage="s", message="s: 3 rows are odd"),
+            Warned(time=T, stage="", message="x-cpu-2 waits"),
             UnitsCommitted(time=T + 11, stage="s", units=1, failed=2),
             StageFinished(time=T + 12, stage="s", state="failed", seconds=12.0, units=5, reused=0),
         ]
     )
     assert lines[1] == "warning: s: 3 rows are odd"
-    assert lines[2].startswith("s: 1/5 units, 2 failed, ")
-    assert lines[3].startswith("s: failed after 12 s, ")
+    assert lines[2] == "warning: x-cpu-2 waits"  # of a cluster, and of no stage
+    assert lines[3].startswith("s: 1/5 units, 2 failed, ")
+    assert lines[4].startswith("s: failed after 12 s, ")
 
 
 @settings(deadline=None)

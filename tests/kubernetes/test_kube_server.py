@@ -86,6 +86,32 @@ def test_a_running_pod_gets_its_grace_and_keeps_its_name_until_it_is_gone(farm: 
     assert not farm.processes()
 
 
+def test_a_pod_gets_its_environment_from_secrets_and_configmaps(farm: Any, kubectl: Kubectl):
+    data = {"KEY": "c2VjcmV0", "ONE": "MQ=="}
+    farm.request("POST", farm.path("secrets"), {"metadata": {"name": "keys"}, "data": data})
+    farm.request("POST", farm.path("configmaps"), {"metadata": {"name": "place"}, "data": {"REGION": "here"}})
+    given = pod("told", "python", "-c", "import os; print(*(os.environ[one] for one in ('KEY', 'ONE', 'MY_REGION')))")
+    given["spec"]["containers"][0].update(
+        envFrom=[{"secretRef": {"name": "keys"}}, {"configMapRef": {"name": "place"}, "prefix": "MY_"}],
+        env=[{"name": "ONE", "value": "2"}],  # goes before the others
+    )
+    farm.request("POST", farm.path("pods"), given)
+    eventually(lambda: phase(farm, "told") == "Succeeded")
+    assert kubectl("logs", "told") == "secret 2 here\n"
+    for path in (farm.path("secrets", "keys"), farm.path("configmaps", "place"), farm.path("pods", "told")):
+        farm.request("DELETE", path)
+
+
+def test_what_kubectl_sends_as_protobuf_is_refused_in_words(farm: Any, kubectl: Kubectl):
+    assert len(kubectl("create", "token", "default")) > 20  # this one is understood
+    done = kubectl.run("create", "secret", "generic", "keys", "--from-literal=KEY=1")
+    if farm.server is not None:
+        assert "takes a Secret as JSON only" in done.stderr
+        given = kubectl("create", "secret", "generic", "keys", "--from-literal=KEY=1", "--dry-run=client", "-o", "json")
+        kubectl("create", "-f", "-", given=given)
+    farm.request("DELETE", farm.path("secrets", "keys"))
+
+
 def test_unknown_fields_are_refused_when_asked_for_and_pass_silently_otherwise(farm: Any, kubectl: Kubectl):
     wrong = pod("odd", "true", nodeNam="x")
     done = kubectl.run("apply", "-f", "-", given=json.dumps(wrong))

@@ -189,6 +189,10 @@ class Running:
     async def _environment(self, places: Mapping[str, str]) -> dict[str, str]:
         values = {key: os.environ[key] for key in KEPT if key in os.environ}
         values.update(self.kubelet.service)
+        for source in self.container.get("envFrom") or ():
+            sort = "secret" if "secretRef" in source else "configMap"
+            found = await self._files({sort: source[f"{sort}Ref"]})
+            values.update({source.get("prefix", "") + key: data.decode() for key, data in found.items()})
         for item in self.container.get("env") or ():
             source = item.get("valueFrom") or {}
             if "fieldRef" in source:

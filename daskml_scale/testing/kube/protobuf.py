@@ -1,9 +1,11 @@
-"""The two questions that ``kubectl auth can-i`` asks in Kubernetes' protobuf, as the objects that they are in JSON."""
+"""What ``kubectl auth can-i`` and ``create token`` send in protobuf, as the objects that they are in JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+
+from .store import Refused
 
 MAGIC = b"k8s\x00"
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
@@ -11,9 +13,13 @@ _ATTRIBUTES = {1: "namespace", 2: "verb", 3: "group", 4: "version", 5: "resource
 
 
 def review(data: bytes) -> dict[str, Any]:
-    """Return a SelfSubjectAccessReview or SelfSubjectRulesReview."""
+    """Return a review, or a TokenRequest (without its spec, which nobody reads); other kinds are taken as JSON only."""
     unknown = dict(fields(data.removeprefix(MAGIC)))
     kind = dict(fields(unknown[1]))[2].decode()
+    if kind == "TokenRequest":
+        return {"kind": kind, "spec": {}}
+    if kind not in ("SelfSubjectAccessReview", "SelfSubjectRulesReview"):
+        raise Refused(415, f"this server takes a {kind} as JSON only, such as kubectl create -f FILE sends")
     spec = dict(fields(dict(fields(unknown[2])).get(2, b"")))
     if kind == "SelfSubjectRulesReview":
         return {"kind": kind, "spec": {"namespace": spec.get(1, b"").decode()}}
