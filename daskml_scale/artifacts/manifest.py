@@ -52,6 +52,10 @@ def read_manifest(path: str) -> dict[str, Any]:
         When there is none, or it is of another format.
     """
     url = files.join(path, MANIFEST)
+    if files.is_local(path) and files.local_path(path).is_file():
+        raise StoreError(
+            f"{path} is a file, and a model bundle is a folder: write one by dms.save_model({path!r}, 'models/NAME')"
+        )
     found = files.read_json(url)
     if found is None:
         raise StoreError(f"{path} is not a model bundle: there is no {MANIFEST}; check the path, or train the model")

@@ -80,6 +80,14 @@ def test_scikit_learn_clones_a_recipe_and_sets_its_parameters(frame):
     assert "Recipe" in pipeline._repr_html_()
 
 
+def test_a_pipeline_is_asked_for_frames(frame):
+    pipeline = make_pipeline(recipe(), StandardScaler(), Ridge()).set_output(transform="pandas")
+    pipeline.fit(frame, frame["x"].to_numpy())
+    assert list(pipeline[:-1].transform(frame).columns) == list(recipe().fit_transform(frame).columns)
+    with pytest.raises(UsageError, match="transform='polars': a recipe makes DataFrames of pandas"):
+        recipe().set_output(transform="polars")
+
+
 def test_mistakes_with_frames_are_refused(frame):
     with pytest.raises(UsageError, match=r"y has shape \(3,\), the table 60 rows"):
         recipe().fit(frame, np.zeros(3))

@@ -236,6 +236,9 @@ def test_a_pickle_in_place_of_the_model_is_refused_without_running_it(tmp_path: 
 def test_what_is_no_bundle_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"there is no bundle\.json"):
         load_model(tmp_path / "absent")
+    (tmp_path / "theirs.joblib").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"theirs\.joblib is a file, and a model bundle is a folder: write one by"):
+        load_model(tmp_path / "theirs.joblib")
     save_model(fitted("hist"), tmp_path / "m")
     manifest = json.loads((tmp_path / "m" / "bundle.json").read_text())
     (tmp_path / "m" / "bundle.json").write_text(json.dumps({**manifest, "format": 99}))

@@ -198,6 +198,12 @@ class Recipe:
         """Return the names of the features in order, shape (features,)."""
         return np.asarray(self._program.features, dtype=object)
 
+    def set_output(self, *, transform: str | None = None) -> Recipe:
+        """Take what a pipeline is asked for: of a DataFrame a recipe makes a DataFrame anyhow."""
+        if transform not in (None, "default", "pandas"):
+            raise UsageError(f"transform={transform!r}: a recipe makes DataFrames of pandas; use pandas, or default")
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Return the recipe, and what it learnt, as a JSON dict."""
         return self._program.to_dict()
