@@ -116,7 +116,7 @@ def capacities(rows: Sequence[Capacity], loads: Sequence[Load]) -> RenderableTyp
             f"{row.maximum:,}",
             took(row.seconds) if math.isfinite(row.seconds) else "never ends",
             f"{row.worker_hours:,.3g}",
-            f"{row.cost:,.2f}",
+            f"{row.cost:.4g}" if row.cost else "-",
             f"{row.idle:.0%}",
             f"{row.started:,}",
             f"{row.unused:,}",

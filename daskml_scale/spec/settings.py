@@ -28,7 +28,7 @@ def applied(data: Any, lines: Lines, settings: Sequence[str]) -> None:
     lines : Lines
         Of the file; what a setting replaces is named by it from then on.
     settings : sequence of str
-        ``PATH=VALUE``; VALUE is YAML: ``3``, ``[a, b]``, ``{depth: 4}``.
+        ``PATH=VALUE``; VALUE is YAML: ``3``, ``[a, b]``, ``{depth: 4}``; what begins with a backtick is text as it stands.
 
     Raises
     ------
@@ -60,6 +60,8 @@ def parsed(text: str) -> tuple[KeyPath, Any]:
     path, rest = key_path(text)
     if not path or rest[:1] != "=":
         raise SpecError("write KEY=VALUE, with a dotted path as errors name it: stages.model.where=...", file=name)
+    if rest[1:].lstrip().startswith("`"):  # a column in backticks, which no YAML value begins with
+        return path, rest[1:].strip()
     try:
         value = read_yaml(f"value: {rest[1:]}").data
     except SpecError as error:

@@ -11,11 +11,14 @@ import difflib
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from daskml_scale.errors import SpecError
 
@@ -152,3 +155,19 @@ def code_identity(estimator: Mapping[str, Any]) -> str:
     except (ImportError, ValueError, OSError, PackageNotFoundError):
         return ""  # the check of the estimator says what is wrong with it
     return hashlib.blake2b(source, digest_size=20).hexdigest()
+
+
+def holes(error: Exception, estimator: Any, X: np.ndarray, columns: Sequence[str]) -> str:
+    """Return which features hold what an estimator says it cannot take, and what helps; empty for other errors."""
+    if not isinstance(error, ValueError) or not re.search(r"\bNaN\b|infinity|missing value", str(error)):
+        return ""
+    found = [(name, int((~np.isfinite(X[:, at])).sum())) for at, name in enumerate(columns)]
+    bad = sorted(((name, rows) for name, rows in found if rows), key=lambda pair: -pair[1])
+    if not bad:
+        return ""
+    listed = ", ".join(f"{name} ({rows:,})" for name, rows in bad[:10]) + ", ..." * (len(bad) > 10)
+    return (
+        f"{type(estimator).__name__} takes no missing or infinite values; features with some in the {len(X):,} rows "
+        f"({len(bad)} of {len(columns)}): {listed}; fill them by impute steps (by: constant fills what a lookup, as_of "
+        "or window made), or take an estimator that knows missing values, such as HistGradientBoosting"
+    )

@@ -16,14 +16,14 @@ from daskml_scale.artifacts.bundle import Bundle, call
 from daskml_scale.artifacts.manifest import MANIFEST, read_manifest
 from daskml_scale.artifacts.registry import Registry
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.errors import PlanError, UsageError
+from daskml_scale.errors import DaskMLError, PlanError, UsageError
 from daskml_scale.plan.records import Record, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
 from .base import Input, Ref, StageBase, StageResult
 from .curves import curves
-from .estimator import inner_threads
+from .estimator import holes, inner_threads
 from .inputs import require
 from .matrix import FEATURES, Matrix, all_seen, check_unseen, load_rows, matrix_bytes, matrix_inputs, private
 from .metrics import Scored, check, score
@@ -153,12 +153,17 @@ class EvaluateStage(StageBase):
             )
         estimator = worker.cache.get(("model", bundle.sha256), bundle.load)
         empty = Scored(bundle.name, np.asarray(bundle.classes), matrix.y)
-        return score(
-            lambda method: call(estimator, method, private(matrix.X), bundle.features),
-            lambda method: hasattr(estimator, method),
-            empty,
-            self.metrics,
-        )
+        try:
+            return score(
+                lambda method: call(estimator, method, private(matrix.X), bundle.features),
+                lambda method: hasattr(estimator, method),
+                empty,
+                self.metrics,
+            )
+        except ValueError as error:
+            if why := holes(error, estimator, matrix.X, matrix.columns):
+                raise DaskMLError(f"{self.name}: {why}") from error
+            raise
 
     def finish(self, inputs: Mapping[str, Input], records: Mapping[str, Record]) -> StageResult:
         return StageResult(records[UNIT].result, rows=records[UNIT].result["rows"])

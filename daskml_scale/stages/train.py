@@ -19,14 +19,14 @@ from daskml_scale.artifacts.manifest import FILES, MANIFEST, model_file
 from daskml_scale.artifacts.packing import check_savable
 from daskml_scale.artifacts.profile import spaced
 from daskml_scale.engine.worker import WorkerContext
-from daskml_scale.errors import PlanError
+from daskml_scale.errors import DaskMLError, PlanError
 from daskml_scale.plan.records import ALTERED, MISSING, Record, digest, select
 from daskml_scale.plan.units import FileId, Parts, Plan, Unit
 from daskml_scale.storage import files
 
 from . import boosting, incremental
 from .base import Input, Ref, StageBase, StageResult
-from .estimator import build_estimator, code_identity, inner_threads
+from .estimator import build_estimator, code_identity, holes, inner_threads
 from .inputs import require
 from .matrix import FEATURES, check_matrix, load_matrix, matrix_bytes, matrix_inputs, private
 
@@ -196,7 +196,12 @@ class TrainStage(StageBase):
         if is_xgboost(estimator) and estimator.get_params().get("n_jobs") is None:
             estimator.set_params(n_jobs=worker.threads)  # it has threads of its own
         X, y, columns = load_matrix(self.input, fit["ids"], self.where, worker)
-        estimator.fit(private(X), private(y))
+        try:
+            estimator.fit(private(X), private(y))
+        except ValueError as error:
+            if why := holes(error, estimator, X, columns):
+                raise DaskMLError(f"{self.name}: {why}") from error
+            raise
         return len(y), columns, X[spaced(len(X))]
 
     def _relative(self) -> str:

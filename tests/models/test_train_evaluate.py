@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from daskml_scale.artifacts.bundle import load_model, save_model
 from daskml_scale.engine.worker import CACHE, WorkerContext
-from daskml_scale.errors import PlanError, UntrustedError, UsageError
+from daskml_scale.errors import PlanError, UnitsFailedError, UntrustedError, UsageError
 from daskml_scale.plan.units import Plan
 from daskml_scale.stages.base import Stage, StageResult
 from daskml_scale.stages.evaluate import EvaluateStage
@@ -300,6 +300,23 @@ def test_trees_are_trained_on_rows_with_missing_features(store: Path, kind: str)
     direct = getattr(import_module(f"sklearn.{module}"), name)(random_state=7).fit(X[known], y[known])
     assert np.isnan(X[known]).any()
     assert np.array_equal(load_model(store / "models" / "m").predict(X), direct.predict(X))
+
+
+def test_an_estimator_that_takes_no_missing_values_is_told_with_the_features_that_have_some(store: Path) -> None:
+    X, y = matrix()
+    holes = np.isnan(X[np.arange(300) != 5]).sum(axis=0)
+    with pytest.raises(UnitsFailedError) as raised:
+        run_stage(train_stage(store, estimator={"sklearn.linear_model.LogisticRegression": {}}))
+    assert "model: LogisticRegression takes no missing or infinite values" in str(raised.value)
+    assert f"({holes.max()})" in str(raised.value)
+    assert "impute" in str(raised.value)
+    assert "Traceback" not in str(raised.value)
+    X[12:, :] = np.nan_to_num(X[12:, :])
+    write_matrix(f"{store}/features.zarr", X, y)
+    clean = "when >= time('2013-01-02')"
+    run_stage(train_stage(store, estimator={"sklearn.linear_model.LogisticRegression": {}}, where=clean))
+    with pytest.raises(UnitsFailedError, match="scores: LogisticRegression takes no missing or infinite values; feat"):
+        run_stage(evaluate_stage(store))
 
 
 def test_an_estimator_that_changes_its_input_changes_nobody_elses(store: Path) -> None:

@@ -25,6 +25,11 @@ def test_a_setting_takes_the_place_of_what_the_file_says() -> None:
     }
 
 
+def test_a_condition_may_begin_with_a_column_in_backticks() -> None:
+    spec = read_workflow(FLIGHTS, settings=["stages.model.where=`sched` < time('2013-10-01')"]).model
+    assert spec.stages["model"].where == "`sched` < time('2013-10-01')"
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

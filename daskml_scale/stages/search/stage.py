@@ -24,7 +24,7 @@ from daskml_scale.spec.expressions import column
 from daskml_scale.spec.searching import EarlyStopping, Grid, Optuna, Predefined, Random, Refit, TimeSplit
 from daskml_scale.spec.space import Distribution, seed_from
 from daskml_scale.stages.base import Input, Ref, StageBase, StageResult
-from daskml_scale.stages.estimator import build_estimator, code_identity, inner_threads
+from daskml_scale.stages.estimator import build_estimator, code_identity, holes, inner_threads
 from daskml_scale.stages.features.stage import fold_features
 from daskml_scale.stages.inputs import require
 from daskml_scale.stages.matrix import (
@@ -180,7 +180,8 @@ class SearchStage(StageBase):
         except (MemoryError, PlanError):
             raise  # the machine's failure, not the trial's, runs again; a leak is nobody's score
         except Exception as error:
-            return {"score": None, "error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
+            why = holes(error, estimator, matrix.X, matrix.columns) or f"{type(error).__name__}: {error}"
+            return {"score": None, "error": " ".join(why.split())[:500]}
         return {"score": score} if math.isfinite(score) else {"score": None, "error": f"the score is {score}"}
 
     def trial_scores(self, outcomes: Sequence[Outcome], records: Sequence[Record]) -> tuple[Score, ...]:
