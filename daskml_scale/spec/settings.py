@@ -28,7 +28,8 @@ def applied(data: Any, lines: Lines, settings: Sequence[str]) -> None:
     lines : Lines
         Of the file; what a setting replaces is named by it from then on.
     settings : sequence of str
-        ``PATH=VALUE``; VALUE is YAML: ``3``, ``[a, b]``, ``{depth: 4}``; what begins with a backtick is text as it stands.
+        ``PATH=VALUE``; VALUE is YAML: ``3``, ``[a, b]``, ``{depth: 4}``; what begins with a
+        backtick is text as it stands.
 
     Raises
     ------
