@@ -11,6 +11,7 @@ import asyncio
 import importlib
 from collections.abc import Generator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from distributed import Security
@@ -139,9 +140,17 @@ class JoinedCluster(Cluster):  # type: ignore[misc]
 
 def _security(address: str, files: Certificates | None) -> Security:
     if files is not None:
-        return Security(
+        found = Security(
             tls_ca_file=files.ca, tls_client_cert=files.cert, tls_client_key=files.key, require_encryption=True
         )
+        for key, file in (("ca", files.ca), ("cert", files.cert), ("key", files.key)):
+            if file and not Path(file).is_file():
+                raise SpecError(f"there is no file {file} in {Path.cwd()}; correct it", path=f"certificates.{key}")
+        try:
+            found.get_connection_args("client")
+        except OSError as error:  # those of ssl are
+            raise SpecError(f"these files are no certificates and key ({error})", path="certificates") from error
+        return found
     usual = Security()
     if address.startswith(("tls://", "wss://")) and not usual.tls_ca_file:
         raise SpecError(

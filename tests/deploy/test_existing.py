@@ -81,6 +81,18 @@ def test_a_scheduler_behind_tls_is_reached_with_certificates_from_files(tmp_path
             deploy.cluster(spec)
 
 
+def test_certificates_that_are_not_there_are_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"ca": "ca.pem", "cert": "me.pem", "key": "me.key"}
+    spec = {**BASE, "address": "tls://127.0.0.1:9", "certificates": files}
+    with pytest.raises(SpecError, match=r"certificates\.ca: there is no file ca\.pem in .*; correct it"):
+        deploy.cluster(spec)
+    for name in files.values():
+        Path(name).write_text("no certificate")
+    with pytest.raises(SpecError, match="certificates: these files are no certificates and key"):
+        deploy.cluster(spec)
+
+
 def test_a_class_is_started_with_its_options_and_closed_at_the_end() -> None:
     with deploy.cluster(MADE) as cluster, cluster.get_client() as client:
         client.wait_for_workers(2, timeout=60)
