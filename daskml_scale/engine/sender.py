@@ -7,6 +7,7 @@ from typing import Any
 
 from daskml_scale.plan.units import Unit
 
+from . import parcel
 from .batches import Batch
 from .lookahead import dumped
 from .suspects import run_suspects
@@ -26,9 +27,7 @@ class Sender:
     """
 
     def __init__(self, kernel: Kernel, shared: Any, resources: dict[str, float]) -> None:
-        import cloudpickle
-
-        self.blob = cloudpickle.dumps((kernel, shared))
+        self.blob = parcel.packed((kernel, shared))
         self.digest = hashlib.blake2b(self.blob, digest_size=16).hexdigest()
         self.payload_only, self.resources = isinstance(kernel, OnPayload), resources
 

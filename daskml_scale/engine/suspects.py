@@ -17,6 +17,7 @@ import threading
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+from . import parcel
 from .task import Failure, Limits, Rows, calls, packed, run_units, unpacked
 from .worker import WorkerContext
 
@@ -153,7 +154,7 @@ def child(pipe: Connection) -> None:
     blob, units, options = (pipe.recv_bytes() for _ in range(3))
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     try:
-        kernel, shared = pickle.loads(blob)
+        kernel, shared = parcel.unpacked(blob)
         limits, name = pickle.loads(options)
         keys, payloads, weights = pickle.loads(units)
         call, arguments = calls(kernel, keys, payloads, weights, WorkerContext(shared=shared, threads=1, name=name))

@@ -20,6 +20,7 @@ from typing import Any
 
 from daskml_scale.plan.units import Unit
 
+from . import parcel
 from .overlap import Overlap, Pending
 from .results import send_ahead
 from .worker import CACHE, WorkerContext, measured
@@ -183,7 +184,7 @@ def too_large(size: int, limit: int) -> Failure:
 
 def loaded(blob: bytes, blob_digest: str) -> tuple[Kernel, Any]:
     """Return (kernel, shared), unpickled once per process."""
-    found: tuple[Kernel, Any] = CACHE.get(("kernel", blob_digest), lambda: pickle.loads(blob), size=len(blob))
+    found: tuple[Kernel, Any] = CACHE.get(("kernel", blob_digest), lambda: parcel.unpacked(blob), size=len(blob))
     return found
 
 
@@ -193,7 +194,7 @@ def run_batch(blob: bytes, blob_digest: str, units: bytes, limits: Limits, clien
     Parameters
     ----------
     blob : bytes
-        Pickled (kernel, shared), loaded once per process under ``blob_digest``.
+        A `parcel` of (kernel, shared), loaded once per process under ``blob_digest``.
     units : bytes
         Pickled (keys, payloads, weights).
     limits : Limits
