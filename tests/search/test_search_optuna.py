@@ -127,6 +127,8 @@ def test_the_best_trial_is_feasible() -> None:
     assert search.best_params_["C"] <= 0.1
     assert search.best_score_ == search.cv_results_["mean_test_score"][feasible].max()
     assert search.study_.trials[0].constraints.keys() == {"small"}
+    with pytest.raises(UsageError, match="constraints returned a list; return a dict of name to value"):
+        searched(Ridge(), {"alpha": [1]}, n_trials=1, constraints=lambda told: [-1.0])
 
 
 def test_pruned_trials_stop_at_their_rung() -> None:

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from daskml_scale.errors import UsageError
+
 from .log import FitLog
 from .spaces import Suggested
 
@@ -104,7 +106,7 @@ class Asked:
         self._ended.add(trial)
         asked, values = self._of[trial], {}
         if self.constraints is not None:
-            values = dict(self.constraints({"params": self._params[trial], "scores": scores, "resource": resource}))
+            values = _named(self.constraints({"params": self._params[trial], "scores": scores, "resource": resource}))
         self.feasible[trial] = all(value <= 0 for value in values.values())
         if trial in self._told:
             return
@@ -125,3 +127,19 @@ class Asked:
         with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError):
             return pickle.dumps(self.study.sampler)
         return None
+
+
+def _named(found: Any) -> dict[str, float]:
+    """Return what constraints gave for a trial.
+
+    Raises
+    ------
+    UsageError
+        When it is no mapping: Optuna's own constraints are a sequence.
+    """
+    if not isinstance(found, Mapping):
+        raise UsageError(
+            f"constraints returned a {type(found).__name__}; return a dict of name to value, such as "
+            "{'small': params['C'] - 0.1}: a trial is feasible where none is above 0"
+        )
+    return dict(found)
