@@ -106,7 +106,7 @@ def _cause(ssh: Any, access: Access, error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"it did not answer within {CONNECT_SECONDS:g} s; is it up, and is its SSH port open to this machine?"
     if isinstance(error, socket.gaierror):
-        return f"no such host ({error.strerror}); correct its name"
+        return f"no such host ({error.strerror}); correct its name, or that of its jump host"
     if isinstance(error, OSError):
         return f"no connection ({error.strerror or error}); is its SSH server running?"
     return f"no connection ({error})"
