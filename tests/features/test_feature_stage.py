@@ -12,6 +12,7 @@ from features_helpers import write_table
 from daskml_scale.errors import PlanError, SpecError, UnitsFailedError
 from daskml_scale.plan.units import Plan, Snapshot
 from daskml_scale.spec.expressions import Coded
+from daskml_scale.spec.folds import FoldsBy
 from daskml_scale.spec.workflow import FeaturesSpec, MatrixOut
 from daskml_scale.stages.base import StageResult
 from daskml_scale.stages.features.planner import RecipePlanner
@@ -180,6 +181,39 @@ def test_rows_run_again_only_when_the_recipe_learnt_something_else(store):
     assert done == scans | keys("rows", *range(10))
     recipe = stores.open_dataset(f"{store}/features.zarr").attrs["recipe"]
     assert recipe["fitted"]["categories"] == {"place": ["b", "c"]}
+
+
+@pytest.mark.parametrize("folds", [None, FoldsBy(count=2)])
+def test_a_step_put_in_before_others_moves_what_was_learnt_with_them(store, tmp_path_factory, folds):
+    learnt = [
+        {"standardize": {"of": ["weight"]}},
+        {"since": {"of": "value", "at": "due", "match": ["place"]}},
+        {"one_hot": {"of": "place"}} if folds is None else {"count": {"of": "place"}},
+        {"exponential_mean": {"of": "unused", "at": "due", "match": ["place"], "half_life": "1h"}},
+    ]
+    before = stage_in(store, steps=learnt)
+    before = replace(before, program=replace(before.program, folds=folds))
+    executed(before)
+    put_in = [{"date_parts": {"of": "due", "parts": ["hour"]}}, learnt[0], {"log": {"of": ["weight"]}}, *learnt[1:]]
+    for steps in (put_in, learnt, put_in):
+        again = replace(before, program=replace(stage_in(store, steps=steps).program, folds=folds))
+        done, _ = executed(again)
+        assert not any(key.startswith("fit/") for key in done)
+        fresh = elsewhere(again, tmp_path_factory.mktemp("fresh"))
+        executed(fresh)
+        one, other = (stores.open_dataset(url) for url in (f"{store}/features.zarr", fresh.out))
+        assert one.feature.values.tolist() == other.feature.values.tolist()
+        np.testing.assert_array_equal(one.features, other.features)
+
+
+def test_a_level_that_is_in_one_fold_only_is_refused(store):
+    stage = stage_in(
+        store, steps=[{"one_hot": {"of": "place"}}], fit_where="place != 'a' or due < time('2013-01-01T00:20')"
+    )
+    with pytest.raises(
+        SpecError, match=r"steps\[0\].one_hot: 'place' has the level 'a' in all .* without fold 0.*levels:"
+    ):
+        executed(replace(stage, program=replace(stage.program, folds=FoldsBy(count=2))))
 
 
 def test_a_longer_window_does_not_scan_again(store):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from features_helpers import write_table
@@ -180,6 +181,8 @@ def test_mistakes_are_refused_by_name(store):
         dms.Recipe([{"keep": {"of": ["place"]}}], known_at="due").fit(rows.load())
     with pytest.raises(UsageError, match="ds is a list; pass an xarray Dataset or the URL"):
         recipe().fit([rows], tables=tables)
+    with pytest.raises(UsageError, match=r"is a DataFrame; .*; a DataFrame: write it"):
+        recipe().fit(rows, tables={name: pd.DataFrame({"a": [1]}) for name in tables})
     with pytest.raises(UsageError, match=r"f\.zarr; its ledger is written beside it"):
         recipe().fit_transform(rows, f"{store}/f", tables=tables)
     with pytest.raises(PlanError, match=r"nothing\.zarr does not exist"):

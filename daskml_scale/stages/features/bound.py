@@ -150,8 +150,9 @@ def _url(data: Any, argument: str) -> str:
         return stores.source_of(data) or ""
     if isinstance(data, str) or hasattr(data, "__fspath__"):
         return files.normal(data)
-    dask = "; a Dask DataFrame: write it with to_parquet and read that by dms.ingest" * hasattr(data, "npartitions")
-    raise UsageError(f"{argument} is a {type(data).__name__}; pass an xarray Dataset or the URL of one{dask}")
+    kind = "Dask DataFrame" if hasattr(data, "npartitions") else "DataFrame"
+    frame = f"; a {kind}: write it with to_parquet and read that by dms.ingest" * hasattr(data, "columns")
+    raise UsageError(f"{argument} is a {type(data).__name__}; pass an xarray Dataset or the URL of one{frame}")
 
 
 _IDS: dict[str, tuple[int, int, str]] = {}

@@ -29,7 +29,7 @@ from .program import Program, joined_columns
 from .ready import Ready as Ready
 from .ready import all_ids
 from .seen import Seen
-from .statistics import learn
+from .statistics import at_their_steps, learn
 from .transformer import MemoryTable, RowTransformer, StoredTable, Table
 
 CODE = "features-7"
@@ -241,7 +241,7 @@ class RecipePlanner:
 
     def _scans(self, records: Mapping[str, Record]) -> list[Mapping[str, Any]]:
         keys = [unit.key for unit, _ in self.scan_units() if unit.key.startswith("fit/")]
-        return [records[key].result for key in keys]
+        return [at_their_steps(self.program, records[key].result) for key in keys]
 
     def fold(self, scans: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]] | None = None) -> Ready:
         """Return the fitted recipe and its bounds from the statistics of all chunks, in order.

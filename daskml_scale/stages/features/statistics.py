@@ -16,9 +16,10 @@ import numpy as np
 from daskml_scale.errors import DaskMLError, SpecError
 from daskml_scale.spec.expressions import Coded, Values, evaluate
 from daskml_scale.spec.folds import FoldsBy
+from daskml_scale.spec.steps_categories import OneHot
 
 from . import carried
-from .learning import labels, learn_steps, scan_steps
+from .learning import labels, learn_steps, lessons, scan_steps
 from .program import Program
 from .rowwise import Functions
 from .seen import runs
@@ -91,6 +92,26 @@ def scan(
     if program.carried:
         steps = program.carried.items()
         found["carried"] = {str(number): carried.scan(step, columns, rows, place.start) for number, step in steps}
+    return found
+
+
+def at_their_steps(program: Program, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the statistics of a chunk under the positions that their steps have now.
+
+    A step that is put in, or taken out, moves others and changes nothing of what is kept of them: their order is that
+    of the record, which counts as valid.
+    """
+    learn, carrying = lessons(program.steps).learn if program.learns else (), tuple(program.carried)
+
+    def moved(part: Mapping[str, Any], name: str, positions: Sequence[int]) -> Mapping[str, Any]:
+        if name not in part or list(part[name]) == [str(position) for position in positions]:
+            return part
+        kept = [part[name][key] for key in sorted(part[name], key=int)]
+        return {**part, name: dict(zip(map(str, positions), kept, strict=True))}
+
+    found = moved(moved(found, "steps", learn), "carried", carrying)
+    if "folds" in found:
+        found = {**found, "folds": {fold: moved(part, "steps", learn) for fold, part in found["folds"].items()}}
     return found
 
 
@@ -172,6 +193,7 @@ def learn(
     for number in range(program.folds.count):
         categories, learnt = _learnt(program, chunks, str(number))
         learnt |= {at: found.get(str(number), found["all"]) for at, found in models.items()}
+        _check_levels(fitted, learnt, number)
         others.append({"categories": categories, "learnt": learnt})
     return replace(fitted, by_fold=tuple(others))
 
@@ -194,6 +216,20 @@ def _learnt(
             )
         categories[name] = found.levels
     return categories, learn_steps(program.steps, [part.get("steps", {}) for part in parts])
+
+
+def _check_levels(program: Program, learnt: Mapping[str, Any], fold: int) -> None:
+    """Refuse levels that the other folds do not have: a feature would mean another level there."""
+    for position, step in enumerate(program.steps):
+        if not isinstance(step, OneHot) or str(position) not in learnt:
+            continue
+        here, there = (set(found[str(position)]["levels"]) for found in (program.learnt, learnt))
+        if odd := sorted(here ^ there):
+            raise SpecError(
+                f"{step.of!r} has the level {odd[0]!r} in all rows of fit or those without fold {fold}, not in both; "
+                "name the levels by levels:, or put rows into folds by a column (folds: {by: ...}), not in their order",
+                path=f"steps[{position}].{step.step}",
+            )
 
 
 def _check_names(program: Program) -> None:
