@@ -20,10 +20,12 @@ from . import keeper
 from .child import free_port
 from .places import Place
 from .quarantine import Quarantine
-from .ssh_connection import CONNECT_SECONDS, Access, connect, next_message, not_installed
+from .ssh_connection import Access, connect, next_message, not_installed
 
 logger = logging.getLogger(__name__)
 
+HELLO_SECONDS = 30.0
+"""For the interpreter there to start: its files may lie on a slow disk."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 3.0)
 """Seconds before the n-th attempt to connect again; the last one repeats."""
 
@@ -133,7 +135,7 @@ class HostLink:
     async def _open(self) -> None:
         connection = await connect(self.access)
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(HELLO_SECONDS):
                 relay = await connection.create_process(
                     f"{shlex.quote(self.access.python)} -P -c {shlex.quote(keeper.COMMAND)}", encoding=None
                 )
@@ -151,7 +153,8 @@ class HostLink:
             raise
         except Exception as error:
             connection.abort()
-            what = str(error) or type(error).__name__
+            slow = f"no answer within {HELLO_SECONDS:g} s" if isinstance(error, TimeoutError) else ""
+            what = slow or str(error) or type(error).__name__
             raise ClusterError(f"{self.access}: {self.access.python} did not start ({what})") from error
         self._connection, self._relay = connection, relay
         self._reconcile(hello)
