@@ -33,6 +33,9 @@ CODE = "evaluate-1"
 """Changes whenever the kernel's output changes for the same input."""
 UNIT = "metrics"
 _REMEDY = "keep them from fitting it with fit_where: in the features stage, or evaluate on other rows with where:"
+_APART = (
+    "; a champion of other features is not compared: leave champion: out, and choose by daskml-scale models promote"
+)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class EvaluateStage(StageBase):
             raise UsageError(
                 f"{self.name}: the matrix has features {list(matrix.columns)}, the model {bundle.name} was trained on "
                 f"{list(bundle.features)}; evaluate it on the matrix of its own features stage"
+                f"{_APART * bool(self.champion)}"
             )
         estimator = worker.cache.get(("model", bundle.sha256), bundle.load)
         empty = Scored(bundle.name, np.asarray(bundle.classes), matrix.y)

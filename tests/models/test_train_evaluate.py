@@ -264,8 +264,10 @@ def test_a_matrix_of_other_features_is_refused(store: Path) -> None:
     run_stage(train_stage(store))
     X, y = matrix()
     write_matrix(f"{store}/features.zarr", X, y, names=("a", "b", "d", "c"))
-    with pytest.raises(UsageError, match="was trained on"):
+    with pytest.raises(UsageError, match=r"was trained on .* own features stage$"):
         run_stage(evaluate_stage(store))
+    with pytest.raises(UsageError, match="leave champion: out, and choose by daskml-scale models"):
+        run_stage(replace(evaluate_stage(store), store=f"{store}", champion="m"))
 
 
 def test_evaluate_loads_only_trusted_types(store: Path) -> None:
