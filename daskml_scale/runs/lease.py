@@ -31,6 +31,7 @@ from daskml_scale.errors import (
 from daskml_scale.events import Event
 
 from .costs import Cost, charged
+from .process import let_go
 from .records import Registry
 from .state import RunRecord, stage_records
 
@@ -57,7 +58,7 @@ def spawn(registry: Registry, run: RunRecord) -> int:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 cwd=run.cwd,
                 env={**os.environ, "DASKML_SCALE_HOME": str(registry.path.parent)},
@@ -65,11 +66,13 @@ def spawn(registry: Registry, run: RunRecord) -> int:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-            ).pid
+            )
     except OSError as error:
         message = f"{log.parent}: run {run.id} could not be started: {error.strerror or error}"
         registry.finish(run.id, run.epoch, now=time.time(), state="failed", exit_code=Exit.FAILED, message=message)
         raise StoreError(message) from error
+    let_go(process)
+    return process.pid
 
 
 def ending(error: BaseException | None) -> tuple[str, int, str]:

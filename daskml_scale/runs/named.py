@@ -25,7 +25,7 @@ from daskml_scale.errors import ClusterError, ConflictError, DaskMLError, UsageE
 from daskml_scale.spec.base import seconds
 from daskml_scale.storage import files
 
-from .process import end, gone
+from .process import end, gone, let_go
 from .state import home
 
 logger = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ def _started(name: str, path: str, definition: str, idle: str) -> Named:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, start_new_session=True
         )
+    let_go(process)
     assert process.stdout is not None
     with process.stdout:
         line = process.stdout.readline()

@@ -1,9 +1,11 @@
-"""The process of a run or of a named cluster: is it still there, and its end. Of this machine only."""
+"""The process of a run or of a named cluster: left alone, still there, and its end. Of this machine only."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +13,11 @@ from contextlib import suppress
 LOOK_SECONDS = 0.1
 SLACK = 5.0
 """Seconds by which the clock may have been set since the process noted its start."""
+
+
+def let_go(process: subprocess.Popen[bytes]) -> None:
+    """Leave a process alone that outlives what started it; its end is taken note of, so that no zombie stays."""
+    threading.Thread(target=process.wait, name=f"daskml-child-{process.pid}", daemon=True).start()
 
 
 def gone(host: str, pid: int, since: float | None) -> bool:
