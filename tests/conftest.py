@@ -60,7 +60,7 @@ def copied_workers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def client(copied_workers: None) -> Iterator[Any]:
+def client() -> Iterator[Any]:
     """A real Dask cluster of two worker processes on loopback; its client is the default one."""
     from distributed import Client, LocalCluster
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from daskml_scale.runs.process import gone
 
 ROWS = 60
 PROGRAM = [sys.executable, "-m", "daskml_scale"]
@@ -33,6 +36,22 @@ def write_workflow(folder: Path, *, rows: int = ROWS, chunk: int = 20, name: str
     path = folder / name
     path.write_text(TINY.format(rows=rows, chunk=chunk))
     return path
+
+
+def ended(pid: int) -> None:
+    """Wait until a process of this machine is gone."""
+    deadline = time.monotonic() + 60
+    while not gone(os.uname().nodename, pid, None):
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes of the runs that the test submits; it waits for them itself."""
+    found: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr("daskml_scale.runs.lease.let_go", found.append)
+    return found
 
 
 @pytest.fixture

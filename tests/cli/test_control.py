@@ -85,7 +85,7 @@ def test_a_cancelled_run_stops_keeps_what_it_committed_and_can_be_resumed(comman
     assert (code, json.loads(out)["state"]) == (0, "succeeded")
 
 
-def test_a_run_that_does_not_heed_its_end_is_ended(command, endless, monkeypatch):
+def test_a_run_that_does_not_heed_its_end_is_ended(command, endless, monkeypatch, started):
     (endless / "slow.py").write_text(
         "import pathlib, signal, time\n"
         "def sleep(item):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    pathlib.Path('began').touch()\n"
@@ -93,11 +93,9 @@ def test_a_run_that_does_not_heed_its_end_is_ended(command, endless, monkeypatch
     )
     run = submitted(command)
     began(endless)
-    found = Registry().get(run, now=time.time())
     monkeypatch.setattr(control, "GRACE_SECONDS", 0.5)
     assert command("cancel", run)[0] == 0
-    _, status = os.waitpid(found.pid, 0)  # this process started it
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    assert started[0].wait() == -signal.SIGKILL
     assert Registry().get(run, now=time.time()).state == "cancelled"
 
 

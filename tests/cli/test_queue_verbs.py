@@ -14,7 +14,7 @@ import pytest
 
 from daskml_scale.runs.records import Registry
 
-from .conftest import PROGRAM
+from .conftest import PROGRAM, ended
 from .test_control import NEVER, began, endless
 from .test_submit import submitted, wait
 
@@ -36,7 +36,7 @@ def test_a_second_run_of_a_store_waits_its_turn_and_comes_when_the_first_is_dead
     assert record(second).state == "queued"
     assert "waits for its turn" in Path(record(second).log).read_text() or record(second).state == "queued"
     os.kill(record(first).pid, signal.SIGKILL)
-    os.waitpid(record(first).pid, 0)  # this process started it
+    ended(record(first).pid)
     assert wait(status, second, ("running",))["labels"] == {"try": "2"}
     assert record(first).state == "lost"
     assert command("cancel", second)[0] == 0
@@ -52,7 +52,7 @@ def test_a_waiting_run_is_cancelled_and_its_process_ends(command, endless):
         time.sleep(0.05)
     assert command("cancel", second)[0] == 0
     assert command("wait", second)[0] == 6
-    os.waitpid(pid, 0)
+    ended(pid)
     assert record(first).state == "running"
     assert command("cancel", first)[0] == 0
 

@@ -23,6 +23,7 @@ from daskml_scale.runs.records import Registry
 from daskml_scale.runs.rows import HOLD
 from daskml_scale.storage.ledger import Ledger
 
+from .conftest import ended
 from .test_control import NEVER, began, endless
 from .test_submit import submitted
 
@@ -76,7 +77,7 @@ def test_a_run_whose_every_process_is_killed_at_once_is_lost_and_resumes_without
     driver = psutil.Process(record(run).pid)
     for process in (driver, *driver.children(recursive=True)):
         process.kill()
-    os.waitpid(driver.pid, 0)  # this process started it
+    ended(driver.pid)
     assert record(run).state == "lost"
     assert command("wait", run)[0] == 5
     kept = committed(endless)
@@ -104,7 +105,7 @@ def test_a_run_that_is_suspended_is_lost_meanwhile_and_nobody_gets_its_store(com
     assert command("cancel", run)[0] == 0
 
 
-def test_a_suspended_run_that_was_taken_over_stops_when_it_wakes(command, endless):
+def test_a_suspended_run_that_was_taken_over_stops_when_it_wakes(command, endless, started):
     run = submitted(command)
     began(endless)
     found = record(run)
@@ -114,8 +115,7 @@ def test_a_suspended_run_that_was_taken_over_stops_when_it_wakes(command, endles
     registry = Registry()
     taken = registry.start(registry.get(run, now=time.time()), host="elsewhere", pid=1, now=time.time())
     os.kill(found.pid, signal.SIGCONT)
-    _, status = os.waitpid(found.pid, 0)  # this process started it
-    assert os.waitstatus_to_exitcode(status) == 3
+    assert started[0].wait() == 3
     assert "was taken over by another process" in Path(found.log).read_text()
     assert (record(run).epoch, record(run).host) == (taken.epoch, "elsewhere")
 

@@ -15,7 +15,7 @@ from typing import Any
 from daskml_scale.runs.records import Registry
 from daskml_scale.storage.ledger import Ledger
 
-from .conftest import write_workflow
+from .conftest import ended, write_workflow
 from .test_terminal import MANY, Terminal
 
 Status = Callable[[str], dict[str, Any]]
@@ -121,7 +121,7 @@ def test_a_killed_run_turns_lost_and_submitting_again_goes_on(folder, command, s
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     registry = Registry()
-    os.waitpid(pid, 0)  # this process started it
+    ended(pid)
     found = status(run)
     assert (found["state"], found["lease_until"] > time.time()) == ("lost", True)  # its process is gone
     assert command("status", run)[1].startswith(f"{run}  lost  just now")

@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def own_client(copied_workers: None) -> Iterator[Any]:
+def own_client() -> Iterator[Any]:
     """A client of a real cluster of two worker processes; it is not the default one."""
     from distributed import Client, LocalCluster
 
