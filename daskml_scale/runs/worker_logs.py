@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
@@ -92,21 +93,22 @@ def lines(
         As `chosen`; with ``follow`` only when the run has ended.
     """
     tails: dict[str, Tail] = {}
-    while True:
-        live = follow and registry.get(run.id, now=time.time()).live
-        try:
-            for name, path in chosen(registry, run, pattern).items():
-                if name not in tails or tails[name].path != path:
-                    tails[name] = Tail(path)
-        except (StoreError, UsageError):
-            if not live and not tails:
-                raise
-        for name, tail in tails.items():
-            for line in tail.lines(last=not live):
-                yield f"{name}: {line}" if len(tails) > 1 else line
-        if not live:
-            return
-        sleep(LOOK_SECONDS)
+    with ExitStack() as opened:
+        while True:
+            live = follow and registry.get(run.id, now=time.time()).live
+            try:
+                for name, path in chosen(registry, run, pattern).items():
+                    if name not in tails or tails[name].path != path:
+                        tails[name] = opened.enter_context(closing(Tail(path)))
+            except (StoreError, UsageError):
+                if not live and not tails:
+                    raise
+            for name, tail in tails.items():
+                for line in tail.lines(last=not live):
+                    yield f"{name}: {line}" if len(tails) > 1 else line
+            if not live:
+                return
+            sleep(LOOK_SECONDS)
 
 
 class Tail:
@@ -134,11 +136,15 @@ class Tail:
                     self._held = ""
             if not turned:
                 break
-            self._file.close()
-            self._file = None
+            self.close()
         if last and self._held:
             yield self._held
             self._held = ""
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _next(self) -> bool:
         try:

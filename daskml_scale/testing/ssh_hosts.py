@@ -191,6 +191,7 @@ class Farm:
         self.do(self._settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 

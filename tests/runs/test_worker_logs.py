@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,9 +86,11 @@ def test_a_log_that_is_turned_over_while_it_is_read_loses_no_line(tmp_path, monk
     place.ended("cpu-0")
     assert (place.logs / "cpu-0.log.1").exists()
     assert [*told, *tail.lines(last=True)] == [f"line {number}" for number in range(200)]
+    tail.close()
 
 
 def test_what_was_turned_over_before_comes_first(tmp_path):
     (tmp_path / "cpu-0.log.1").write_text("old\n")
     (tmp_path / "cpu-0.log").write_text("new\n")
-    assert list(Tail(tmp_path / "cpu-0.log").lines(last=True)) == ["old", "new"]
+    with closing(Tail(tmp_path / "cpu-0.log")) as tail:
+        assert list(tail.lines(last=True)) == ["old", "new"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pty
 import re
@@ -96,7 +97,7 @@ def test_the_live_table_shows_the_furthest_and_best_trials_first() -> None:
     live.rung(0, 0, 1, 0.9, {"alpha": 0.123456})
     live.rung(1, 1, 3, 0.5, {"alpha": 1})
     live.rung(2, 1, 3, float("nan"), {"kind": "x"})
-    console = Console(record=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=100, file=io.StringIO())
     console.print(live.table())
     lines = [line for line in console.export_text().splitlines() if "=" in line]
     assert ["alpha=1 " in lines[0], "kind=x" in lines[1], "alpha=0.1235" in lines[2]] == [True] * 3
