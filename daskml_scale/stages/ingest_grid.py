@@ -30,7 +30,7 @@ from .file_patterns import is_pattern, sources
 from .grid_files import Cube, check_fit, opened, scanned, size_along, still, values_of
 from .ingest_history import named
 
-CODE = "ingest-grid-1"
+CODE = "ingest-grid-2"
 """Changes whenever the kernel's output changes for the same input."""
 
 

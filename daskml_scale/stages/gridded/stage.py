@@ -29,7 +29,7 @@ from .calendar import GROUPS, Calendar
 from .kernels import Span
 from .layout import COPY, MERGE, PART, Layout, settings
 
-CODE = "cube-1"
+CODE = "cube-2"
 """Changes whenever the kernel's output changes for the same input."""
 CALENDAR = "calendar"
 """Key of the unit that looks at the time coordinate."""
