@@ -116,8 +116,27 @@ def _signed(subject: Any, issuer: Any, public: Any, signer: Any, *, authority: b
         .not_valid_before(now - datetime.timedelta(days=1))  # clocks of hosts differ
         .not_valid_after(now + datetime.timedelta(days=DAYS))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
+        .add_extension(_usage(authority), critical=True)  # Python 3.13 asks an authority for it
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
     )
     return str(made.public_bytes(serialization.Encoding.PEM).decode())
+
+
+def _usage(authority: bool) -> Any:
+    """Return what a key may be used for: an authority signs certificates, a member signs handshakes."""
+    from cryptography import x509
+
+    unused = dict.fromkeys(
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    return x509.KeyUsage(digital_signature=not authority, key_cert_sign=authority, crl_sign=False, **unused)
