@@ -51,7 +51,7 @@ class Runs:
         # Sent instead of events, so decisions of the whole cluster arrive in it, too; some are known already.
         scaled = sorted({*self.scaled, *progress.scaled}, key=lambda event: event.time)
         old = self.get(progress.run)
-        if old is not None and not (progress.run or progress.workflow or old.workflow):
+        if old is not None and old.loose and progress.loose:
             known = {stage.name for stage in progress.stages}  # a call from Python knows nothing of the one before
             before = (stage for stage in old.stages if stage.name not in known)
             progress = replace(progress, stages=(*before, *progress.stages)[-bounds.MAX_STAGES :])
@@ -70,5 +70,5 @@ def fold_runs(runs: Runs, event: Event | None) -> Runs:
         return runs  # the cluster speaks, no work was started
     if old is not None and not event.run and old.finished and isinstance(event, StageStarted):
         # New work of a notebook becomes the newest, and is no part of a workflow that ended before.
-        old = Progress() if old.workflow else replace(old, started=0.0)
+        old = replace(old, started=0.0) if old.loose else Progress()
     return runs.put(fold(old or Progress(run=event.run), event))

@@ -78,6 +78,11 @@ class Progress:
         return self.state not in ("waiting", "running")
 
     @property
+    def loose(self) -> bool:
+        """Whether these are single stages started from Python: nothing tells that no more will come."""
+        return not (self.run or self.workflow)
+
+    @property
     def fraction(self) -> float:
         """Mean of the stages' fractions: what a stage costs is unknown before it is planned."""
         return sum(stage.fraction for stage in self.stages) / len(self.stages) if self.stages else 0.0
@@ -182,12 +187,12 @@ def _fold_stage(progress: Progress, event: StageEvent) -> Progress:
         stages = (*progress.stages, stage)
     over = max(0, len(stages) - bounds.MAX_STAGES)
     progress = replace(progress, stages=stages[over:], hidden=progress.hidden + over)
-    if progress.finished and (progress.run or progress.workflow):
+    if progress.finished and not progress.loose:
         return progress  # a late event does not revive a finished run
     ended = isinstance(event, StageFinished) and all(item.state != "running" for item in stages)
-    if progress.run or progress.workflow or not ended:
+    if not (progress.loose and ended):
         return replace(progress, state="running", seconds=0.0)
-    # Work without a workflow has no RunFinished: it is over whenever nothing runs.
+    # It has no RunFinished: it is over whenever nothing runs.
     state = "succeeded" if stage.state == "ok" else stage.state
     return replace(progress, state=state, seconds=max(0.0, progress.updated - progress.started))
 

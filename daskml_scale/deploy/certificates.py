@@ -116,7 +116,9 @@ def _signed(subject: Any, issuer: Any, public: Any, signer: Any, *, authority: b
         .not_valid_before(now - datetime.timedelta(days=1))  # clocks of hosts differ
         .not_valid_after(now + datetime.timedelta(days=DAYS))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
-        .add_extension(_usage(authority), critical=True)  # Python 3.13 asks an authority for it
+        .add_extension(
+            usage(member=not authority, authority=authority), critical=True
+        )  # Python 3.13 asks an authority for it
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
@@ -124,19 +126,11 @@ def _signed(subject: Any, issuer: Any, public: Any, signer: Any, *, authority: b
     return str(made.public_bytes(serialization.Encoding.PEM).decode())
 
 
-def _usage(authority: bool) -> Any:
-    """Return what a key may be used for: an authority signs certificates, a member signs handshakes."""
+def usage(*, member: bool, authority: bool) -> Any:
+    """Return what a key may be used for: a member signs handshakes, an authority certificates."""
     from cryptography import x509
 
-    unused = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    return x509.KeyUsage(digital_signature=not authority, key_cert_sign=authority, crl_sign=False, **unused)
+    return x509.KeyUsage(
+        digital_signature=member, key_cert_sign=authority, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, crl_sign=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip

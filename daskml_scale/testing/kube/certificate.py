@@ -13,11 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-USAGE = x509.KeyUsage(
-    digital_signature=True, key_cert_sign=True, content_commitment=False, key_encipherment=False,
-    data_encipherment=False, key_agreement=False, crl_sign=False, encipher_only=False, decipher_only=False,
-)  # fmt: skip
-"""It signs itself."""
+from daskml_scale.deploy.certificates import usage
 
 
 def certificate() -> tuple[str, ssl.SSLContext]:
@@ -36,7 +32,7 @@ def certificate() -> tuple[str, ssl.SSLContext]:
         .not_valid_after(now + datetime.timedelta(days=30))
         .add_extension(addresses, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(USAGE, critical=True)  # Python 3.13 asks an authority for it
+        .add_extension(usage(member=True, authority=True), critical=True)  # it signs itself
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
