@@ -204,3 +204,11 @@ def test_one_time_and_no_time(tmp_path: Path):
         assert found.sizes["time"] == times
         assert np.isnan(found.t_lag_1.values).all()
         assert np.nan_to_num(found.t_anomaly.values).sum() == 0
+
+
+def test_unsigned_times_that_fall_are_refused() -> None:
+    from daskml_scale.stages.gridded.calendar import Calendar
+
+    days = np.array([5, 9, 7], dtype="uint32")
+    with pytest.raises(PlanError, match="time does not rise at position 2"):
+        Calendar.of("time", days, {"units": "days since 2000-01-01"}, ("month",), None)

@@ -65,9 +65,9 @@ class Calendar:
         times = tables.decode(raw, attrs)
         if isinstance(times, Coded) or times.dtype.kind != "M":
             raise PlanError(f"{name} holds no times, so there are no months; give it CF units such as days since")
-        steps = np.diff(raw)  # as numbers: 360_day has days that datetime64 has not
-        if np.isnat(times).any() or (steps <= 0).any():
-            at = int(np.argmax(np.append(steps <= 0, True)))
+        stays = raw[1:] <= raw[:-1]  # as numbers, perhaps unsigned: 360_day has days that datetime64 has not
+        if np.isnat(times).any() or stays.any():
+            at = int(np.argmax(np.append(stays, True)))
             raise PlanError(f"{name} does not rise at position {at + 1:,}; sort the cube by time, without duplicates")
         when = xr.DataArray(tables.dates(raw, attrs), dims=name).dt
         found = {kind: getattr(when, kind).values - 1 for kind in kinds}
